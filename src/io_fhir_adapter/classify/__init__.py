@@ -1,0 +1,1 @@
+"""Codes to findings, findings to sessions, sessions to decisions."""

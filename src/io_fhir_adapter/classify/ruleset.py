@@ -1,0 +1,155 @@
+"""The whole ruleset: tables, rules, indications and a programme, loaded once and asked millions of times."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from io_fhir_adapter.classify.indications import DiagnosisTables, load_diagnoses
+from io_fhir_adapter.classify.programme import Programme, load_programme
+from io_fhir_adapter.classify.rules import SessionRules, load_categories, load_session_rules, load_techniques
+from io_fhir_adapter.classify.systems import SystemNames, normalise_code
+from io_fhir_adapter.classify.tables import CodeRow, GlobIndex, load_code_table
+from io_fhir_adapter.errors import MappingError
+from io_fhir_adapter.shipped import shipped_path
+from io_fhir_adapter.trust.canonical import digest
+
+__all__ = ["Entry", "Ruleset", "SiteTable", "load_ruleset"]
+
+_CACHE_LIMIT = 500_000
+_SITE_PREFIX = "site:"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTable:
+    """A site's own table: the URI of its local code system and the CSV file."""
+
+    system: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the tables know of one (system, code): its rows, most specific first.
+
+    ``system`` is the short name, empty where the system is not known; ``code`` is normalised.
+    """
+
+    system: str
+    code: str
+    rows: tuple[CodeRow, ...]
+
+    def row_on(self, day: str) -> CodeRow | None:
+        """The most specific row valid on that local date; a partial or missing date takes what may be valid."""
+        for row in self.rows:
+            if (row.valid_from and day and day < row.valid_from[: len(day)]) or (
+                row.valid_to and day and day > row.valid_to[: len(day)]
+            ):
+                continue
+            return row
+        return None
+
+
+class Ruleset:
+    """Everything that decides. Make it with :func:`load_ruleset`."""
+
+    def __init__(
+        self,
+        systems: SystemNames,
+        tables: dict[str, GlobIndex[CodeRow]],
+        site_tables: dict[str, GlobIndex[CodeRow]],
+        rules: SessionRules,
+        diagnoses: DiagnosisTables,
+        categories: dict[str, str],
+        programme: Programme,
+        digest: str,  # of all files and the programme
+    ) -> None:
+        self.systems = systems
+        self.rules = rules
+        self.diagnoses = diagnoses
+        self.categories = categories
+        self.programme = programme
+        self.digest = digest
+        self._tables = tables
+        self._site_tables = site_tables
+        self._cache: dict[tuple[str, str], Entry] = {}
+
+    def entry(self, system: str, code: str) -> Entry:
+        """What the tables know of a code; remembered, so that the size of the tables costs nothing."""
+        key = (system, code)
+        found = self._cache.get(key)
+        if found is None:
+            if len(self._cache) > _CACHE_LIMIT:
+                self._cache.clear()
+            found = self._cache[key] = self._look_up(system, code)
+        return found
+
+    def _look_up(self, system: str, code: str) -> Entry:
+        name = self.systems.name(system)
+        if not name:
+            return Entry("", code, ())
+        normal = normalise_code(name, code)
+        site, shipped = self._site_tables.get(name), self._tables.get(name)
+        own = site.match(normal) if site is not None else ()
+        return Entry(name, normal, own + (shipped.match(normal) if shipped is not None else ()))
+
+    @property
+    def table_systems(self) -> frozenset[str]:
+        """Short names of the systems that have a table."""
+        return frozenset(self._tables) | frozenset(self._site_tables)
+
+
+def load_ruleset(
+    programme: str | Programme = "iasios", site_tables: Sequence[SiteTable] = (), folder: Path | None = None
+) -> Ruleset:
+    """Loads the shipped tables, a site's own on top of them, and a programme.
+
+    Args:
+        programme: A programme's id or the path of its file.
+        site_tables: A site's own tables, for local code systems or for one of ours; their rows are asked first.
+        folder: Another mappings folder than the shipped one.
+
+    Raises:
+        MappingError: Anything in them is wrong; file and line are named.
+    """
+    folder = folder or shipped_path("mappings")
+    categories = load_categories(folder / "categories.csv")
+    techniques = load_techniques(folder / "techniques.csv")
+    rules = load_session_rules(folder / "session-rules.yaml", techniques, categories)
+    if isinstance(programme, str):
+        programme = load_programme(programme, frozenset(categories))
+    tables: dict[str, GlobIndex[CodeRow]] = {}
+    for path in sorted((folder / "codes").glob("*.csv")):
+        tables[path.stem] = GlobIndex(load_code_table(path, path.stem, techniques))
+    systems = SystemNames.load(folder / "systems.csv", {})
+    local: dict[str, str] = {}
+    own: dict[str, list[CodeRow]] = {}
+    for site in site_tables:
+        if not site.file.is_file():
+            raise MappingError(
+                "the site's code table does not exist", where=str(site.file), do="check mappings.site_tables", number=9
+            )
+        name = systems.name(site.system) or f"{_SITE_PREFIX}{site.file.stem}"
+        local[site.system] = name
+        own.setdefault(name, []).extend(load_code_table(site.file, name, techniques, label=site.file.name))
+    systems = SystemNames.load(folder / "systems.csv", local)
+    diagnoses = load_diagnoses(folder / "indications", systems)
+    files = {str(path.relative_to(folder)): path for path in [*folder.rglob("*.csv"), folder / "session-rules.yaml"]}
+    files.update({f"site/{site.file.name}": site.file for site in site_tables})
+    return Ruleset(
+        systems=systems,
+        tables=tables,
+        site_tables={name: GlobIndex(rows) for name, rows in own.items()},
+        rules=rules,
+        diagnoses=diagnoses,
+        categories=categories,
+        programme=programme,
+        digest=_digest(files, programme),
+    )
+
+
+def _digest(files: Mapping[str, Path], programme: Programme) -> str:
+    parts = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    return digest({"files": parts, "programme": programme.digest})

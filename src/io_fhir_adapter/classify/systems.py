@@ -1,0 +1,127 @@
+"""Code systems: which URI means which system, and how each system's codes are written.
+
+Hospitals write the same system under many URIs and the same code with or without dots, in either case, with
+laterality or modifiers behind it. Both are levelled before any table is asked. The aliases are data
+(mappings/systems.csv); the shapes of codes are here.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from io_fhir_adapter.errors import MappingError
+
+__all__ = ["SystemNames", "normalise_code", "uri_key"]
+
+_NOT_ALNUM = re.compile(r"[^0-9a-zA-Z]+")
+_SNOMED_ID = re.compile(r"\s*(\d{6,18})")
+_LATERALITY = re.compile(r"(?::[RLBrlb]|#|[ _-][RLBrlb])\s*\Z")
+
+
+def uri_key(uri: str) -> str:
+    """A system URI without what servers vary: case, http or https, a trailing slash, a ``|version``."""
+    key = uri.strip().partition("|")[0].lower().rstrip("/")
+    return key.removeprefix("https://").removeprefix("http://")
+
+
+class SystemNames:
+    """Looks up the short name of a system URI (``ops``, ``icd10pcs``, ``snomed``, ``icd10`` and so on)."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = dict(names)
+
+    @classmethod
+    def load(cls, path: Path, extra: Mapping[str, str] | None = None) -> SystemNames:
+        """Reads mappings/systems.csv; ``extra`` adds a site's own URIs.
+
+        Raises:
+            MappingError: The file cannot be read, or one URI stands for two systems.
+        """
+        names: dict[str, str] = {}
+        try:
+            with path.open(encoding="utf-8", newline="") as handle:
+                for number, row in enumerate(csv.DictReader(handle), start=2):
+                    key, name = uri_key(row["uri"]), row["name"].strip()
+                    if names.setdefault(key, name) != name:
+                        raise MappingError(
+                            f"the URI stands for {names[key]} and for {name}",
+                            where=f"{path.name}:{number}",
+                            do="keep one of the two rows",
+                            number=2,
+                        )
+        except (OSError, KeyError, csv.Error) as exc:
+            raise MappingError(
+                f"the list of code systems cannot be read ({type(exc).__name__})", where=str(path), number=2
+            ) from exc
+        for uri, name in (extra or {}).items():
+            names[uri_key(uri)] = name
+        return cls(names)
+
+    def name(self, uri: str) -> str:
+        """The short name, empty for a system not known."""
+        return self._names.get(uri) or self._names.get(uri_key(uri), "")
+
+
+def _ops(code: str) -> str:
+    plain = _NOT_ALNUM.sub("", _LATERALITY.sub("", code)).lower()
+    if len(plain) < 3:
+        return plain
+    stem = f"{plain[0]}-{plain[1:4]}"
+    return f"{stem}.{plain[4:]}" if len(plain) > 4 else stem
+
+
+def _alnum_upper(code: str) -> str:
+    return _NOT_ALNUM.sub("", code).upper()
+
+
+def _dot_after_third(code: str) -> str:
+    plain = _alnum_upper(code)
+    return f"{plain[:3]}.{plain[3:]}" if len(plain) > 3 else plain
+
+
+def _cpt(code: str) -> str:
+    return _alnum_upper(code)[:5]  # a two-character modifier may follow
+
+
+def _ccam(code: str) -> str:
+    return _alnum_upper(code)[:7]  # activity, phase and extension may follow
+
+
+def _snomed(code: str) -> str:
+    found = _SNOMED_ID.match(code)  # a post-coordinated expression starts with its focus concept
+    return found.group(1) if found else code.strip()
+
+
+def _icdo3(code: str) -> str:
+    plain = code.strip().upper()
+    return plain if "/" in plain else _dot_after_third(plain)
+
+
+def _trimmed(code: str) -> str:
+    return code.strip()
+
+
+_SHAPES: Mapping[str, Callable[[str], str]] = {
+    "ops": _ops,
+    "icd10pcs": _alnum_upper,
+    "snomed": _snomed,
+    "cpt": _cpt,
+    "opcs4": _dot_after_third,
+    "ccam": _ccam,
+    "chop": lambda code: code.strip().upper(),
+    "icd10": _dot_after_third,
+    "icdo3": _icdo3,
+}
+
+
+def normalise_code(system: str, code: str) -> str:
+    """A code as the tables write it, such as ``8836KA`` → ``8-836.ka`` in OPS.
+
+    Args:
+        system: Short name of the system.
+        code: As the source wrote it.
+    """
+    return _SHAPES.get(system, _trimmed)(code)

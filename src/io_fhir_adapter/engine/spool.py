@@ -1,0 +1,100 @@
+"""An external sort: facts in any order in, one patient at a time out, in memory that does not grow.
+
+Facts are kept in memory up to a limit; beyond it sorted runs go to temporary files, which are merged at the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from io_fhir_adapter.model import ConditionFact, EncounterFact, ProcedureFact
+
+__all__ = ["PatientFacts", "Spool"]
+
+Fact = ProcedureFact | ConditionFact | EncounterFact
+_Record = tuple[str, int, str, str, bytes]  # patient, kind, source, id, encoded fact
+
+_KINDS: Final[tuple[type[Fact], ...]] = (ProcedureFact, ConditionFact, EncounterFact)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODERS: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
+_RECORD: Final = msgspec.msgpack.Decoder(_Record)
+_LENGTH_BYTES = 4
+
+
+class PatientFacts(msgspec.Struct):
+    """All facts of one patient."""
+
+    patient: str
+    procedures: list[ProcedureFact]
+    conditions: list[ConditionFact]
+    encounters: list[EncounterFact]
+
+
+class Spool:
+    """Collects facts and gives them back by patient. Use as a context manager.
+
+    Args:
+        limit: How many facts are held in memory before they are written to disk.
+    """
+
+    def __init__(self, limit: int = 20_000) -> None:
+        self._limit = limit
+        self._held: list[_Record] = []
+        self._runs: list[Path] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="io-fhir-adapter-")  # closed by __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def add(self, fact: Fact) -> None:
+        """Takes one fact."""
+        kind = _KINDS.index(type(fact))
+        self._held.append((fact.patient, kind, fact.source, fact.id, _ENCODER.encode(fact)))
+        if len(self._held) >= self._limit:
+            self._write_run()
+
+    def _write_run(self) -> None:
+        self._held.sort()
+        path = Path(self._folder.name) / f"{len(self._runs):06d}.run"
+        with path.open("wb") as handle:
+            for record in self._held:
+                data = _ENCODER.encode(record)
+                handle.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
+                handle.write(data)
+        self._runs.append(path)
+        self._held = []
+
+    def patients(self) -> Iterator[PatientFacts]:
+        """Every patient with at least one Procedure, in the order of their references."""
+        self._held.sort()
+        merged = heapq.merge(*(_read_run(path) for path in self._runs), self._held)
+        for patient, records in groupby(merged, key=lambda record: record[0]):
+            facts = PatientFacts(patient, [], [], [])
+            lists: tuple[list[ProcedureFact], list[ConditionFact], list[EncounterFact]] = (
+                facts.procedures,
+                facts.conditions,
+                facts.encounters,
+            )
+            for _, kind, _, _, data in records:
+                lists[kind].append(_DECODERS[kind].decode(data))  # type: ignore[arg-type]
+            if facts.procedures:
+                yield facts
+
+
+def _read_run(path: Path) -> Iterator[_Record]:
+    with path.open("rb") as handle:
+        while head := handle.read(_LENGTH_BYTES):
+            yield _RECORD.decode(handle.read(int.from_bytes(head, "big")))

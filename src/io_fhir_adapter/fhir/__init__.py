@@ -1,0 +1,1 @@
+"""What FHIR is to us: lean input structs, partial dates, references."""

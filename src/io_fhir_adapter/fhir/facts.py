@@ -1,0 +1,236 @@
+"""From input structs to facts: the one place where versions of FHIR and spellings of dates are levelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import tzinfo
+
+from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.dates import local_day
+from io_fhir_adapter.fhir.references import reference_key
+from io_fhir_adapter.fhir.structs import (
+    CodeableConcept,
+    Condition,
+    Encounter,
+    EncounterDiagnosis,
+    Patient,
+    Period,
+    Procedure,
+    Reference,
+)
+from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFact, ProcedureFact
+
+__all__ = ["codes_of", "condition_fact", "encounter_fact", "patient_fact", "procedure_fact", "status_of"]
+
+_NO_CODES: tuple[Code, ...] = ()
+
+
+def codes_of(concepts: Iterable[CodeableConcept]) -> tuple[Code, ...]:
+    """All codings with a code, in the order written."""
+    return tuple(
+        Code(coding.system or "", coding.code, coding.version or "", coding.display or "")
+        for concept in concepts
+        for coding in concept.coding or ()
+        if coding.code
+    )
+
+
+def status_of(procedure: Procedure) -> str:
+    """The status in R4 terms; STU3's ``notDone`` flag and ``aborted``, ``suspended`` are translated."""
+    if procedure.notDone:
+        return "not-done"
+    status = procedure.status or "unknown"
+    if status == "aborted":
+        return "stopped"
+    return "on-hold" if status == "suspended" else status
+
+
+def procedure_fact(procedure: Procedure, source: str, tz: tzinfo | None, fallback_id: str = "") -> ProcedureFact:
+    """The fact kept of a Procedure.
+
+    Args:
+        procedure: As decoded.
+        source: Name of the source.
+        tz: The facility's time zone, None for dates as written.
+        fallback_id: The id to take where the resource has none (a Bundle entry's fullUrl).
+
+    Raises:
+        ResourceError: No id, no subject, or a date that is none.
+    """
+    resource_id = procedure.id or fallback_id
+    if not resource_id:
+        raise ResourceError("the Procedure has no id", number=1)
+    patient = reference_key(procedure.subject, "Patient")
+    if not patient:
+        raise ResourceError("the Procedure has no subject that could be told apart", number=2)
+    day, end_day = _performed(procedure, tz)
+    code = procedure.code
+    reasons = [r.concept for r in procedure.reason or () if r.concept] if procedure.reason else []
+    reason_refs = [r.reference for r in procedure.reason or () if r.reference] if procedure.reason else []
+    return ProcedureFact(
+        source=source,
+        id=resource_id,
+        patient=patient,
+        status=status_of(procedure),
+        day=day,
+        end_day=end_day,
+        encounter=reference_key(procedure.encounter or procedure.context, "Encounter"),
+        codes=codes_of((code,)) if code is not None else _NO_CODES,
+        text=(code.text or "") if code is not None else "",
+        reasons=codes_of([*(procedure.reasonCode or ()), *reasons]),
+        reason_refs=_keys([*(procedure.reasonReference or ()), *reason_refs], "Condition"),
+        body_sites=codes_of(procedure.bodySite or ()),
+        part_of=_keys(procedure.partOf or (), "Procedure"),
+        origin=_origin(procedure),
+        operator=_operator(procedure),
+        updated=(procedure.meta.lastUpdated or "") if procedure.meta is not None else "",
+    )
+
+
+def _performed(procedure: Procedure, tz: tzinfo | None) -> tuple[str, str]:
+    single = procedure.performedDateTime or procedure.occurrenceDateTime
+    if single:
+        return local_day(single, tz), ""
+    return _period(procedure.performedPeriod or procedure.occurrencePeriod, tz)
+
+
+def _period(period: Period | None, tz: tzinfo | None) -> tuple[str, str]:
+    if period is None:
+        return "", ""
+    start, end = local_day(period.start, tz), local_day(period.end, tz)
+    return (start or end), end
+
+
+def _keys(references: Iterable[Reference], resource_type: str) -> tuple[str, ...]:
+    return tuple(key for reference in references if (key := reference_key(reference, resource_type)))
+
+
+def _origin(procedure: Procedure) -> str:
+    if procedure.meta is not None and procedure.meta.source:
+        return procedure.meta.source.partition("#")[0]
+    for identifier in procedure.identifier or ():
+        if identifier.system:
+            return identifier.system
+    return ""
+
+
+def _operator(procedure: Procedure) -> str:
+    for performer in procedure.performer or ():
+        key = reference_key(performer.actor, "Practitioner")
+        if key:
+            return key
+    return ""
+
+
+def _first_code(value: str | CodeableConcept | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return next((coding.code for coding in value.coding or () if coding.code), "")
+
+
+def condition_fact(condition: Condition, source: str, tz: tzinfo | None, fallback_id: str = "") -> ConditionFact:
+    """The fact kept of a Condition.
+
+    Raises:
+        ResourceError: No id, no subject, or a date that is none.
+    """
+    resource_id = condition.id or fallback_id
+    if not resource_id:
+        raise ResourceError("the Condition has no id", number=1)
+    patient = reference_key(condition.subject, "Patient")
+    if not patient:
+        raise ResourceError("the Condition has no subject that could be told apart", number=2)
+    return ConditionFact(
+        source=source,
+        id=resource_id,
+        patient=patient,
+        codes=codes_of((condition.code,)) if condition.code is not None else _NO_CODES,
+        clinical_status=_first_code(condition.clinicalStatus),
+        verification_status=_first_code(condition.verificationStatus),
+        onset=local_day(condition.onsetDateTime, tz) or _period(condition.onsetPeriod, tz)[0],
+        abated=local_day(condition.abatementDateTime, tz) or _period(condition.abatementPeriod, tz)[1],
+        recorded=local_day(condition.recordedDate or condition.assertedDate, tz),
+        encounter=reference_key(condition.encounter or condition.context, "Encounter"),
+        body_sites=codes_of(condition.bodySite or ()),
+        updated=(condition.meta.lastUpdated or "") if condition.meta is not None else "",
+    )
+
+
+def encounter_fact(encounter: Encounter, source: str, tz: tzinfo | None, fallback_id: str = "") -> EncounterFact:
+    """The fact kept of an Encounter.
+
+    Raises:
+        ResourceError: No id, no subject, or a date that is none.
+    """
+    resource_id = encounter.id or fallback_id
+    if not resource_id:
+        raise ResourceError("the Encounter has no id", number=1)
+    patient = reference_key(encounter.subject, "Patient")
+    if not patient:
+        raise ResourceError("the Encounter has no subject that could be told apart", number=2)
+    start, end = _period(encounter.period or encounter.actualPeriod, tz)
+    diagnoses = [item for diagnosis in encounter.diagnosis or () for item in _diagnosis(diagnosis)]
+    inline = [
+        reference.concept
+        for diagnosis in encounter.diagnosis or ()
+        if isinstance(diagnosis.condition, list)
+        for reference in diagnosis.condition
+        if reference.concept
+    ]
+    return EncounterFact(
+        source=source,
+        id=resource_id,
+        patient=patient,
+        status=encounter.status or "",
+        class_code=_encounter_class(encounter),
+        start=start,
+        end=end,
+        diagnoses=tuple(diagnoses),
+        reasons=codes_of([*(encounter.reasonCode or ()), *inline]),
+        updated=(encounter.meta.lastUpdated or "") if encounter.meta is not None else "",
+    )
+
+
+def _diagnosis(diagnosis: EncounterDiagnosis) -> list[tuple[str, str, int]]:
+    use = diagnosis.use[0] if isinstance(diagnosis.use, list) and diagnosis.use else diagnosis.use
+    use_code = _first_code(use if isinstance(use, CodeableConcept) else None)
+    condition = diagnosis.condition
+    if condition is None:
+        return []
+    references = (
+        [item.reference for item in condition if item.reference] if isinstance(condition, list) else [condition]
+    )
+    return [(key, use_code, diagnosis.rank or 0) for key in _keys(references, "Condition")]
+
+
+def _encounter_class(encounter: Encounter) -> str:
+    value = encounter.class_
+    if isinstance(value, list):
+        return _first_code(value[0]) if value else ""
+    return (value.code or "") if value is not None else ""
+
+
+def patient_fact(patient: Patient, source: str, tz: tzinfo | None, fallback_id: str = "") -> PatientFact:
+    """The fact kept of a Patient.
+
+    Raises:
+        ResourceError: No id, or a date that is none.
+    """
+    resource_id = patient.id or fallback_id
+    if not resource_id:
+        raise ResourceError("the Patient has no id", number=1)
+    replaced_by = ""
+    for link in patient.link or ():
+        if link.type == "replaced-by":
+            replaced_by = reference_key(link.other, "Patient")
+    deceased = local_day(patient.deceasedDateTime, tz) or ("unknown" if patient.deceasedBoolean else "")
+    return PatientFact(
+        source=source,
+        id=resource_id,
+        gender=patient.gender or "",
+        birth_date=local_day(patient.birthDate, tz),
+        deceased=deceased,
+        active=patient.active is not False,
+        replaced_by=replaced_by,
+        updated=(patient.meta.lastUpdated or "") if patient.meta is not None else "",
+    )

@@ -1,0 +1,217 @@
+"""Lean input structs: just the elements that a decision needs, for STU3, R4, R4B and R5 alike.
+
+Decoding is lenient about what is not named here and strict about what is: a Procedure whose ``code`` is a
+string cannot be decided on and is quarantined. Element names are FHIR's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "Bundle",
+    "BundleEntry",
+    "BundleLink",
+    "CodeableConcept",
+    "CodeableReference",
+    "Coding",
+    "Condition",
+    "Encounter",
+    "EncounterDiagnosis",
+    "Header",
+    "Identifier",
+    "Meta",
+    "Patient",
+    "PatientLink",
+    "Performer",
+    "Period",
+    "Procedure",
+    "Reference",
+]
+
+
+class Coding(msgspec.Struct, gc=False):
+    """FHIR Coding."""
+
+    system: str | None = None
+    code: str | None = None
+    version: str | None = None
+    display: str | None = None
+
+
+class CodeableConcept(msgspec.Struct, gc=False):
+    """FHIR CodeableConcept."""
+
+    coding: list[Coding] | None = None
+    text: str | None = None
+
+
+class Identifier(msgspec.Struct, gc=False):
+    """FHIR Identifier."""
+
+    system: str | None = None
+    value: str | None = None
+
+
+class Reference(msgspec.Struct, gc=False):
+    """FHIR Reference, literal or logical."""
+
+    reference: str | None = None
+    identifier: Identifier | None = None
+
+
+class CodeableReference(msgspec.Struct, gc=False):
+    """R5 CodeableReference."""
+
+    concept: CodeableConcept | None = None
+    reference: Reference | None = None
+
+
+class Period(msgspec.Struct, gc=False):
+    """FHIR Period."""
+
+    start: str | None = None
+    end: str | None = None
+
+
+class Meta(msgspec.Struct, gc=False):
+    """FHIR Meta, the parts that tell versions and systems apart."""
+
+    lastUpdated: str | None = None
+    source: str | None = None
+
+
+class Performer(msgspec.Struct, gc=False):
+    """Procedure.performer."""
+
+    actor: Reference | None = None
+
+
+class Procedure(msgspec.Struct, gc=False):
+    """Procedure: R4 elements with STU3's ``notDone``, ``context`` and R5's ``occurrence[x]``, ``reason``."""
+
+    resourceType: Literal["Procedure"]
+    id: str | None = None
+    meta: Meta | None = None
+    identifier: list[Identifier] | None = None
+    status: str | None = None
+    notDone: bool | None = None
+    code: CodeableConcept | None = None
+    subject: Reference | None = None
+    encounter: Reference | None = None
+    context: Reference | None = None
+    performedDateTime: str | None = None
+    performedPeriod: Period | None = None
+    occurrenceDateTime: str | None = None
+    occurrencePeriod: Period | None = None
+    reasonCode: list[CodeableConcept] | None = None
+    reasonReference: list[Reference] | None = None
+    reason: list[CodeableReference] | None = None
+    bodySite: list[CodeableConcept] | None = None
+    partOf: list[Reference] | None = None
+    performer: list[Performer] | None = None
+
+
+class PatientLink(msgspec.Struct, gc=False):
+    """Patient.link."""
+
+    other: Reference | None = None
+    type: str | None = None
+
+
+class Patient(msgspec.Struct, gc=False):
+    """Patient: what counting and age bands need, no name."""
+
+    resourceType: Literal["Patient"]
+    id: str | None = None
+    meta: Meta | None = None
+    active: bool | None = None
+    gender: str | None = None
+    birthDate: str | None = None
+    deceasedDateTime: str | None = None
+    deceasedBoolean: bool | None = None
+    link: list[PatientLink] | None = None
+
+
+class Condition(msgspec.Struct, gc=False):
+    """Condition; statuses are a code in STU3 and a CodeableConcept from R4 on."""
+
+    resourceType: Literal["Condition"]
+    id: str | None = None
+    meta: Meta | None = None
+    clinicalStatus: str | CodeableConcept | None = None
+    verificationStatus: str | CodeableConcept | None = None
+    code: CodeableConcept | None = None
+    bodySite: list[CodeableConcept] | None = None
+    subject: Reference | None = None
+    encounter: Reference | None = None
+    context: Reference | None = None
+    onsetDateTime: str | None = None
+    onsetPeriod: Period | None = None
+    abatementDateTime: str | None = None
+    abatementPeriod: Period | None = None
+    recordedDate: str | None = None
+    assertedDate: str | None = None
+
+
+class EncounterDiagnosis(msgspec.Struct, gc=False):
+    """Encounter.diagnosis; ``condition`` is a Reference up to R4B and a list of CodeableReference in R5."""
+
+    condition: Reference | list[CodeableReference] | None = None
+    use: CodeableConcept | list[CodeableConcept] | None = None
+    rank: int | None = None
+
+
+class Encounter(msgspec.Struct, gc=False):
+    """Encounter; ``class`` is a Coding up to R4B and a list of CodeableConcept in R5."""
+
+    resourceType: Literal["Encounter"]
+    id: str | None = None
+    meta: Meta | None = None
+    status: str | None = None
+    class_: Coding | list[CodeableConcept] | None = msgspec.field(name="class", default=None)
+    subject: Reference | None = None
+    period: Period | None = None
+    actualPeriod: Period | None = None
+    diagnosis: list[EncounterDiagnosis] | None = None
+    reasonCode: list[CodeableConcept] | None = None
+
+
+class Header(msgspec.Struct, gc=False):
+    """Just enough of any resource to say what it is."""
+
+    resourceType: str = ""
+    id: str | None = None
+
+
+class BundleLink(msgspec.Struct, gc=False):
+    """Bundle.link."""
+
+    relation: str = ""
+    url: str = ""
+
+
+class BundleSearch(msgspec.Struct, gc=False):
+    """Bundle.entry.search."""
+
+    mode: str | None = None
+
+
+class BundleEntry(msgspec.Struct, gc=False):
+    """Bundle.entry; the resource stays raw until its type is known."""
+
+    fullUrl: str | None = None
+    resource: msgspec.Raw | None = None
+    search: BundleSearch | None = None
+
+
+class Bundle(msgspec.Struct, gc=False):
+    """Bundle of any type."""
+
+    resourceType: str = ""
+    type: str = ""
+    total: int | None = None
+    link: list[BundleLink] | None = None
+    entry: list[BundleEntry] | None = None

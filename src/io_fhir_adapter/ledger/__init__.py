@@ -1,0 +1,1 @@
+"""The local database: facts, decisions, runs, cursors, draws, outbox, receipts."""

@@ -1,0 +1,76 @@
+"""Runs and cursors: what a night did, and up to where every source was read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from io_fhir_adapter.ledger.database import timestamp, upsert
+from io_fhir_adapter.ledger.schema import cursors, runs, state
+
+__all__ = ["Run", "cursor", "finish_run", "last_run", "move_cursor", "read_state", "start_run", "write_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the nightly job; ``state`` is running, complete or failed."""
+
+    id: int
+    started: str
+    finished: str | None
+    state: str
+    summary: dict[str, Any]
+    error: str
+
+
+def start_run(connection: Connection, now: datetime) -> int:
+    """Writes down that a run began; gives its number."""
+    result = connection.execute(insert(runs).values(started=timestamp(now), state="running", summary="{}", error=""))
+    key = result.inserted_primary_key
+    return int(key[0]) if key is not None else 0
+
+
+def finish_run(
+    connection: Connection, run: int, now: datetime, outcome: str, summary: Mapping[str, Any], error: str = ""
+) -> None:
+    """Writes down how a run ended."""
+    connection.execute(
+        update(runs)
+        .where(runs.c.id == run)
+        .values(finished=timestamp(now), state=outcome, summary=json.dumps(summary, sort_keys=True), error=error)
+    )
+
+
+def last_run(connection: Connection) -> Run | None:
+    """The run started last."""
+    row = connection.execute(select(runs).order_by(runs.c.id.desc()).limit(1)).first()
+    if row is None:
+        return None
+    return Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error)
+
+
+def cursor(connection: Connection, source: str, resource_type: str) -> str:
+    """The server time up to which a source's resources of a type were read, empty where never."""
+    query = select(cursors.c.value).where(cursors.c.source == source, cursors.c.resource_type == resource_type)
+    return connection.execute(query).scalar() or ""
+
+
+def move_cursor(connection: Connection, source: str, resource_type: str, value: str, run: int) -> None:
+    """Moves a cursor; only ever in the transaction that ends a reconciled pull."""
+    row = {"source": source, "resource_type": resource_type, "value": value, "run": run}
+    upsert(connection, cursors, [row], ("source", "resource_type"))
+
+
+def read_state(connection: Connection, name: str) -> str:
+    """A remembered value, empty where there is none."""
+    return connection.execute(select(state.c.value).where(state.c.name == name)).scalar() or ""
+
+
+def write_state(connection: Connection, name: str, value: str) -> None:
+    """Remembers a value under a name."""
+    upsert(connection, state, [{"name": name, "value": value}], ("name",))

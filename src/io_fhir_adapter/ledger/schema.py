@@ -1,0 +1,162 @@
+"""The tables of the ledger, as SQLAlchemy Core. Migrations build them; this module only describes them.
+
+Times are UTC, ISO 8601 text to the microsecond, so that they sort and compare the same in every database.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+__all__ = [
+    "METADATA",
+    "cases",
+    "cursors",
+    "decisions",
+    "draws",
+    "facts",
+    "outbox",
+    "quarantine",
+    "receipts",
+    "runs",
+    "state",
+]
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+runs: Final = Table(
+    "runs",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("started", String(32), nullable=False),
+    Column("finished", String(32)),
+    Column("state", String(12), nullable=False),  # running, complete, failed
+    Column("summary", Text, nullable=False, default="{}"),  # JSON: per source and type what was read, and the proof
+    Column("error", Text, nullable=False, default=""),
+)
+
+facts: Final = Table(
+    "facts",
+    METADATA,
+    Column("source", String(40), primary_key=True),
+    Column("resource_type", String(24), primary_key=True),
+    Column("id", String(255), primary_key=True),
+    Column("patient", String(255), nullable=False),
+    Column("status", String(24), nullable=False),
+    Column("day", String(10), nullable=False),
+    Column("mapped", Boolean, nullable=False),  # a row of the code tables matches
+    Column("known_system", Boolean, nullable=False),  # a coding is of a system that has a table
+    Column("digest", String(64), nullable=False),  # of data: what did not change is not written again
+    Column("data", LargeBinary, nullable=False),  # the fact, MessagePack
+    Column("run", Integer, ForeignKey("runs.id"), nullable=False),
+    Index("ix_facts_resource_type_patient", "resource_type", "patient"),
+    Index("ix_facts_resource_type_day", "resource_type", "day"),
+)
+
+decisions: Final = Table(
+    "decisions",
+    METADATA,
+    Column("patient", String(255), primary_key=True),
+    Column("number", Integer, primary_key=True),  # within the patient, by date
+    Column("date", String(10), nullable=False),
+    Column("category", String(24), nullable=False),
+    Column("decision", String(12), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("data", LargeBinary, nullable=False),  # the whole decision with its trail, JSON
+    Index("ix_decisions_date", "date"),
+    Index("ix_decisions_decision_date", "decision", "date"),
+)
+
+cursors: Final = Table(
+    "cursors",
+    METADATA,
+    Column("source", String(40), primary_key=True),
+    Column("resource_type", String(24), primary_key=True),
+    Column("value", String(64), nullable=False),  # server time up to which everything was read
+    Column("run", Integer, ForeignKey("runs.id"), nullable=False),
+)
+
+quarantine: Final = Table(
+    "quarantine",
+    METADATA,
+    Column("source", String(40), primary_key=True),
+    Column("resource_type", String(24), primary_key=True),
+    Column("position", String(400), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("code", String(16), nullable=False),
+    Column("run", Integer, ForeignKey("runs.id"), nullable=False),
+)
+
+draws: Final = Table(
+    "draws",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("programme", String(40), nullable=False),
+    Column("window_start", String(10), nullable=False),
+    Column("window_end", String(10), nullable=False),
+    Column("committed", String(32), nullable=False),
+    Column("commitment", LargeBinary, nullable=False),  # canonical JSON of the frame, written before the nonce
+    Column("digest", String(80), nullable=False),  # of the commitment
+    Column("frame_size", Integer, nullable=False),
+    Column("nonce", String(64), nullable=False, default=""),  # hexadecimal, empty until drawn
+    Column("nonce_origin", String(12), nullable=False, default=""),
+    Index("ix_draws_programme_window_start_window_end", "programme", "window_start", "window_end", unique=True),
+)
+
+cases: Final = Table(
+    "cases",
+    METADATA,
+    Column("draw", Integer, ForeignKey("draws.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # 1 to size are cases, those after are reserves
+    Column("role", String(8), nullable=False),  # case, reserve
+    Column("token", String(64), nullable=False),
+    Column("patient", String(255), nullable=False),
+    Column("date", String(10), nullable=False),
+    Column("category", String(24), nullable=False),
+    Column("procedures", Text, nullable=False),  # JSON list of references
+    Column("response", LargeBinary),  # the QuestionnaireResponse, JSON
+    Column("sources", Text, nullable=False, default="{}"),  # linkId to reference, local only
+    Column("missing", Text, nullable=False, default="{}"),  # linkId to why it is empty
+)
+
+outbox: Final = Table(
+    "outbox",
+    METADATA,
+    Column("identifier", String(80), primary_key=True),
+    Column("period", String(32), nullable=False),
+    Column("created", String(32), nullable=False),
+    Column("state", String(12), nullable=False),  # queued, sending, accepted, rejected, parked
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_attempt", String(32), nullable=False),
+    Column("lease_until", String(32), nullable=False, default=""),
+    Column("body", LargeBinary, nullable=False),
+    Column("cause", Text, nullable=False, default=""),
+    Index("ix_outbox_state_next_attempt", "state", "next_attempt"),
+)
+
+receipts: Final = Table(
+    "receipts",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("identifier", String(80), ForeignKey("outbox.identifier"), nullable=False),
+    Column("received", String(32), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("verdict", String(12), nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("ix_receipts_identifier", "identifier"),
+)
+
+state: Final = Table(
+    "state",
+    METADATA,
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
+)

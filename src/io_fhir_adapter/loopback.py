@@ -1,0 +1,66 @@
+"""Run an ASGI application over real HTTP on a loopback port, for the demo and for tests."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+from io_fhir_adapter.errors import AdapterError
+
+__all__ = ["LoopbackServer"]
+
+_START_TIMEOUT_S = 20.0
+
+
+class LoopbackServer:
+    """A context manager that serves ``app`` on ``127.0.0.1`` from a thread of its own.
+
+    Args:
+        app: Any ASGI application.
+        port: The port, 0 for any free one.
+    """
+
+    def __init__(self, app: Any, port: int = 0) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError as exc:
+            self._socket.close()
+            raise AdapterError(
+                "the port is in use", where=f"127.0.0.1:{port}", do="choose another one or stop what listens there"
+            ) from exc
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="loopback-server", daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        """The origin, such as ``http://127.0.0.1:41237``."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def __enter__(self) -> Self:
+        self._socket.listen(128)
+        self._thread.start()
+        waited = threading.Event()
+        for _ in range(int(_START_TIMEOUT_S / 0.01)):
+            if self._server.started:
+                return self
+            if not self._thread.is_alive():
+                break
+            waited.wait(0.01)
+        raise AdapterError("the embedded server did not start", where=self.base_url)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        self._socket.close()

@@ -1,0 +1,1 @@
+"""Reading resources from servers and files, completely or not at all."""
