@@ -136,7 +136,7 @@ class FhirSourceConfig(_HttpConfig):
 
     name: Annotated[str, Field(pattern=_NAME)]
     kind: Literal["fhir"] = "fhir"
-    since: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2020-01-01"
+    since: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     page_size: int = Field(default=500, ge=1, le=10_000)
     batch_size: int = Field(default=100, ge=1, le=1_000)
     concurrency: int = Field(default=4, ge=1, le=32)
@@ -145,7 +145,7 @@ class FhirSourceConfig(_HttpConfig):
     @field_validator("since", mode="before")
     @classmethod
     def _date_as_text(cls, value: Any) -> Any:
-        return str(value)  # YAML reads an unquoted date as one
+        return None if value is None else str(value)  # YAML reads an unquoted date as one
 
 
 class FilesSourceConfig(_Part):

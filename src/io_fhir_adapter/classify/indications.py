@@ -19,10 +19,12 @@ COLUMNS = ("code", "kind", "organ", "meaning", "checked", "note")
 KINDS = frozenset(
     {
         "malignant", "metastasis", "in-situ", "uncertain", "benign", "history",
-        "bleeding", "fracture", "obstruction", "other",
+        "bleeding", "fracture", "obstruction", "symptom", "other",
     }
 )  # fmt: skip
+_PLAUSIBLE_COLUMNS = ("site", "explained_by", "on_record", "note")
 _ANY = "any"
+_CACHE_LIMIT = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,17 @@ class Diagnosis:
     system: str
     code: str
     rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Plausible:
+    """Organs whose tumours explain a procedure at a site; ``on_record`` where nobody stated them as its reason."""
+
+    explained_by: frozenset[str]
+    on_record: frozenset[str]
+
+
+_EXPLAINS_ALL = _Plausible(frozenset({_ANY}), frozenset({_ANY}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,7 @@ class DiagnosisTables:
     """Classifies diagnosis codes and judges whether a disease explains a procedure at a site."""
 
     def __init__(
-        self, systems: SystemNames, tables: Mapping[str, GlobIndex[_Row]], plausible: Mapping[str, frozenset[str]]
+        self, systems: SystemNames, tables: Mapping[str, GlobIndex[_Row]], plausible: Mapping[str, _Plausible]
     ) -> None:
         self._systems = systems
         self._tables = tables
@@ -75,21 +88,32 @@ class DiagnosisTables:
         rows = table.match(normal)
         return Diagnosis(rows[0].kind, rows[0].organ, system, normal, rows[0].rule) if rows else None
 
-    def explains(self, diagnosis: Diagnosis, sites: Iterable[str]) -> bool:
+    def explains(self, diagnosis: Diagnosis, sites: Iterable[str], *, stated: bool = True) -> bool:
         """Whether a disease of that organ can be the reason for a procedure at any of these sites.
 
-        A metastasis explains most sites; an organ or site that is not named excludes nothing.
+        A disease or site whose organ is not named excludes nothing. A metastasis explains every site where it was
+        stated as the reason; merely on record it must fit like any other.
         """
-        if not diagnosis.organ or diagnosis.kind == "metastasis":
+        if not diagnosis.organ or (stated and diagnosis.kind == "metastasis"):
             return True
-        for site in sites or ("",):
-            allowed = self._plausible.get(site, frozenset({_ANY}))
-            if not site or _ANY in allowed or diagnosis.organ in allowed:
-                return True
-        return False
+        return any(_fits(diagnosis.organ, self._at(site).explained_by) for site in sites or ("",))
+
+    def fits_on_record(self, diagnosis: Diagnosis, sites: Iterable[str]) -> bool:
+        """Whether a disease that nobody stated as the reason is the likely one at any of these sites.
+
+        Where most of the treated have no tumour there, as in the spine, a tumour of another organ that is merely on
+        record proves nothing.
+        """
+        if not diagnosis.organ:
+            return True
+        return any(_fits(diagnosis.organ, self._at(site).on_record) for site in sites or ("",))
+
+    def _at(self, site: str) -> _Plausible:
+        return self._plausible.get(site, _EXPLAINS_ALL)
 
 
-_CACHE_LIMIT = 200_000
+def _fits(organ: str, organs: frozenset[str]) -> bool:
+    return _ANY in organs or organ in organs
 
 
 def load_diagnoses(folder: Path, systems: SystemNames) -> DiagnosisTables:
@@ -107,7 +131,6 @@ def load_diagnoses(folder: Path, systems: SystemNames) -> DiagnosisTables:
 
 
 def _rows(path: Path) -> list[_Row]:
-    rows: list[_Row] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
@@ -118,27 +141,64 @@ def _rows(path: Path) -> list[_Row]:
                     do=f"the first line must read {','.join(COLUMNS)}",
                     number=5,
                 )
-            for record in reader:
-                rule = f"indications/{path.name}:{reader.line_num}"
-                kind, organ = (record["kind"] or "").strip(), (record["organ"] or "").strip()
-                if kind not in KINDS or organ not in SITES:
-                    raise MappingError(
-                        f"{kind!r} is no kind of diagnosis or {organ!r} no organ",
-                        where=rule,
-                        do=f"use one of the kinds {', '.join(sorted(KINDS))} and a site of the code tables",
-                        number=6,
-                    )
-                rows.append(_Row(parse_glob((record["code"] or "").strip()), kind, organ, rule))
+            return [_row(record, f"indications/{path.name}:{reader.line_num}") for record in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise MappingError(
             f"the indication table cannot be read ({type(exc).__name__})", where=f"indications/{path.name}", number=5
         ) from exc
-    return rows
 
 
-def _plausible(path: Path) -> dict[str, frozenset[str]]:
+def _row(record: Mapping[str, str | None], rule: str) -> _Row:
+    if None in record or None in record.values():
+        raise MappingError(
+            "the row has too many or too few columns", where=rule, do="quote texts that hold a comma", number=5
+        )
+    cells = {key: (value or "").strip() for key, value in record.items()}
+    if cells["kind"] not in KINDS or cells["organ"] not in SITES:
+        raise MappingError(
+            f"{cells['kind']!r} is no kind of diagnosis or {cells['organ']!r} no organ",
+            where=rule,
+            do=f"use one of the kinds {', '.join(sorted(KINDS))} and a site of the code tables",
+            number=6,
+        )
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            return {row["site"]: frozenset(row["explained_by"].split()) for row in csv.DictReader(handle)}
-    except (OSError, KeyError) as exc:
-        raise MappingError("the table of plausible organs cannot be read", where=f"indications/{path.name}") from exc
+        glob = parse_glob(cells["code"])
+    except MappingError as exc:
+        raise MappingError(exc.what, where=rule, do=exc.do, number=3) from exc
+    return _Row(glob, cells["kind"], cells["organ"], rule)
+
+
+def _plausible(path: Path) -> dict[str, _Plausible]:
+    shown = f"indications/{path.name}"
+    found: dict[str, _Plausible] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            if tuple(reader.fieldnames or ()) != _PLAUSIBLE_COLUMNS:
+                raise MappingError(
+                    "the columns are not those of the table of plausible organs",
+                    where=f"{shown}:1",
+                    do=f"the first line must read {','.join(_PLAUSIBLE_COLUMNS)}",
+                    number=5,
+                )
+            for record in reader:
+                where = f"{shown}:{reader.line_num}"
+                site, organs, on_record = (
+                    record["site"],
+                    frozenset((record["explained_by"] or "").split()),
+                    frozenset((record["on_record"] or "").split()),
+                )
+                strange = sorted(({site} | organs | on_record) - SITES - {_ANY})
+                if strange or not organs or site in found:
+                    raise MappingError(
+                        f"{strange[0]!r} is no organ" if strange else "the site stands twice or names no organ",
+                        where=where,
+                        do="write each site once, with organs parted by blanks, or any",
+                        number=6,
+                    )
+                found[site] = _Plausible(organs, on_record or organs)
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise MappingError(
+            f"the table of plausible organs cannot be read ({type(exc).__name__})", where=shown, number=5
+        ) from exc
+    return found

@@ -77,6 +77,11 @@ class Programme(_Part):
         return self.counts.get(category, "review")
 
     @property
+    def threshold(self) -> int:
+        """The number of counted sessions a facility must reach in a year."""
+        return self.volume.threshold
+
+    @property
     def digest(self) -> str:
         """SHA-256 over everything that decides."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,20 @@ from io_fhir_adapter.classify.tables import AGENTS, ROLES, SITES
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
 
-__all__ = ["CategoryFinding", "SessionRules", "Technique", "load_categories", "load_session_rules", "load_techniques"]
+__all__ = [
+    "CategoryFinding",
+    "SessionContext",
+    "SessionRules",
+    "Technique",
+    "load_categories",
+    "load_session_rules",
+    "load_techniques",
+]
+
+_ABLATION = "ablation"
+_RULE_KEYS = frozenset(
+    {"id", "category", "meaning", "needs", "absorbs", "unless", "stated", "followed_by", "within_days", "review"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +42,33 @@ class Technique:
 
 @dataclass(frozen=True, slots=True)
 class CategoryFinding:
-    """One category found in a session, by which rule, from which findings."""
+    """One category found in a session, by which rule, from which findings.
+
+    ``review`` is the reason for which a person must look even where everything else speaks for counting, or empty.
+    """
 
     category: str
     rule: str
     meaning: str
     findings: tuple[Finding, ...]
+    review: str = ""
+
+
+def _nothing_stated(_: Sequence[Finding]) -> frozenset[str]:
+    return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What a rule may ask beyond the findings of the session.
+
+    Attributes:
+        stated_kinds: Given findings, the kinds of the diagnoses stated as reason for their Procedures.
+        days_until: Category to the number of days until the patient's next session of it.
+    """
+
+    stated_kinds: Callable[[Sequence[Finding]], frozenset[str]] = _nothing_stated
+    days_until: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,44 +94,88 @@ class _Rule:
     meaning: str
     needs: tuple[_Clause, ...]
     absorbs: tuple[_Clause, ...]
+    unless: tuple[_Clause, ...]
     stated: str
+    followed_by: str
+    within_days: int
+    review: str
     place: str
+
+    def used(self, findings: Sequence[Finding], context: SessionContext) -> list[Finding]:
+        """The findings that it names and uses up, none where it does not apply."""
+        if not all(any(clause.met_by(finding) for finding in findings) for clause in self.needs):
+            return []
+        if any(clause.met_by(finding) for clause in self.unless for finding in findings):
+            return []
+        if self.followed_by and not 0 < context.days_until.get(self.followed_by, 0) <= self.within_days:
+            return []
+        if self.stated:
+            needed = [finding for finding in findings if any(clause.met_by(finding) for clause in self.needs)]
+            if self.stated not in context.stated_kinds(needed):
+                return []
+        clauses = (*self.needs, *self.absorbs)
+        return [finding for finding in findings if any(clause.met_by(finding) for clause in clauses)]
 
 
 class SessionRules:
-    """The ordered rules and the categories that single techniques give."""
+    """The ordered rules and the categories that single techniques give.
+
+    Attributes:
+        techniques: The technique words.
+        looks_ahead: The categories whose later sessions some rule asks about.
+    """
 
     def __init__(self, rules: Sequence[_Rule], techniques: dict[str, Technique]) -> None:
         self._rules = tuple(rules)
         self.techniques = techniques
+        self.looks_ahead = frozenset(rule.followed_by for rule in rules if rule.followed_by)
 
-    def categories(self, findings: Sequence[Finding], stated_kinds: frozenset[str]) -> list[CategoryFinding]:
+    def categories(self, findings: Sequence[Finding], context: SessionContext) -> list[CategoryFinding]:
         """The categories of a session, in the order of the rules.
 
         Args:
             findings: The usable findings, in a stable order.
-            stated_kinds: Kinds of the diagnoses stated as reason (``bleeding`` switches a rule on).
+            context: What is stated as reason, and what follows on later days.
         """
         left = list(findings)
         found: list[CategoryFinding] = []
         for rule in self._rules:
-            if rule.stated and rule.stated not in stated_kinds:
-                continue
-            if not all(any(clause.met_by(finding) for finding in left) for clause in rule.needs):
-                continue
-            clauses = (*rule.needs, *rule.absorbs)
-            used = [finding for finding in left if any(clause.met_by(finding) for clause in clauses)]
-            found.append(CategoryFinding(rule.category, rule.place, rule.meaning, tuple(used)))
-            left = [finding for finding in left if finding not in used]
+            if not left:
+                break
+            used = rule.used(left, context)
+            if used:
+                found.append(CategoryFinding(rule.category, rule.place, rule.meaning, tuple(used), rule.review))
+                left = [finding for finding in left if finding not in used]
         singles: dict[str, list[Finding]] = {}
         for finding in left:
-            technique = self.techniques[finding.technique]
-            if technique.category and finding.role in {"main", "planning"}:
-                category = "planning" if finding.role == "planning" else technique.category
-                singles.setdefault(category, []).append(finding)
-        for category, members in singles.items():
-            found.append(CategoryFinding(category, "techniques.csv", "", tuple(members)))
+            category = self.techniques[finding.technique].category
+            if category and finding.role in {"main", "planning"}:
+                singles.setdefault("planning" if finding.role == "planning" else category, []).append(finding)
+        found += [
+            CategoryFinding(category, "techniques.csv", "", tuple(members)) for category, members in singles.items()
+        ]
+        return self._with_energy(found)
+
+    def _with_energy(self, found: list[CategoryFinding]) -> list[CategoryFinding]:
+        """An ablation without energy joins one of the same organ whose energy another code names."""
+        unnamed = next((item for item in found if item.category == self.techniques[_ABLATION].category), None)
+        if unnamed is None:
+            return found
+        for index, item in enumerate(found):
+            same = [finding for finding in unnamed.findings if _same_organ(finding, item.findings)]
+            if item is unnamed or self.techniques[item.findings[0].technique].family != _ABLATION or not same:
+                continue
+            joined = list(found)
+            joined[index] = replace(item, findings=(*item.findings, *same))
+            rest = tuple(finding for finding in unnamed.findings if finding not in same)
+            place = joined.index(unnamed)
+            joined[place : place + 1] = [replace(unnamed, findings=rest)] if rest else []
+            return joined
         return found
+
+
+def _same_organ(one: Finding, others: Sequence[Finding]) -> bool:
+    return any(not one.site or not other.site or one.site == other.site for other in others)
 
 
 def load_techniques(path: Path) -> dict[str, Technique]:
@@ -136,28 +214,48 @@ def load_session_rules(path: Path, techniques: dict[str, Technique], categories:
         raise MappingError(
             f"the session rules cannot be read ({type(exc).__name__})", where=path.name, number=8
         ) from exc
-    rules = []
-    for entry in entries:
-        place = f"{path.name}:{entry.get('id', '?')}"
-        unknown = set(entry) - {"id", "category", "meaning", "needs", "absorbs", "stated"}
-        if unknown or entry.get("category") not in categories:
-            raise MappingError(
-                f"the rule has an unknown key or category ({', '.join(sorted(unknown)) or entry.get('category')})",
-                where=place,
-                number=8,
-            )
-        rules.append(
-            _Rule(
-                id=entry["id"],
-                category=entry["category"],
-                meaning=entry.get("meaning", ""),
-                needs=tuple(_clause(item, techniques, place) for item in entry["needs"]),
-                absorbs=tuple(_clause(item, techniques, place) for item in entry.get("absorbs", ())),
-                stated=entry.get("stated", ""),
-                place=place,
-            )
+    if not isinstance(entries, list):
+        raise MappingError("rules is no list", where=path.name, do="write one entry per rule", number=8)
+    return SessionRules([_rule(entry, path.name, techniques, categories) for entry in entries], techniques)
+
+
+def _rule(entry: Any, file: str, techniques: dict[str, Technique], categories: dict[str, str]) -> _Rule:
+    if not isinstance(entry, dict) or not entry.get("id") or not entry.get("needs"):
+        raise MappingError("a rule lacks its id or its needs", where=file, do="give every rule both", number=8)
+    place = f"{file}:{entry['id']}"
+    unknown = sorted(set(entry) - _RULE_KEYS)
+    if unknown:
+        raise MappingError(
+            f"{unknown[0]!r} is no element of a rule", where=place, do=f"use {', '.join(sorted(_RULE_KEYS))}", number=8
         )
-    return SessionRules(rules, techniques)
+    for category in (entry.get("category"), entry.get("followed_by", "none")):
+        if category not in categories:
+            raise MappingError(f"{category!r} is no category", where=place, do="see categories.csv", number=8)
+    days = entry.get("within_days", 0)
+    if not isinstance(days, int) or bool(entry.get("followed_by")) != (days > 0):
+        raise MappingError(
+            "followed_by and within_days go together", where=place, do="give a category and whole days", number=8
+        )
+    return _Rule(
+        id=entry["id"],
+        category=entry["category"],
+        meaning=entry.get("meaning", ""),
+        needs=_clauses(entry, "needs", techniques, place),
+        absorbs=_clauses(entry, "absorbs", techniques, place),
+        unless=_clauses(entry, "unless", techniques, place),
+        stated=entry.get("stated", ""),
+        followed_by=entry.get("followed_by", ""),
+        within_days=days,
+        review=entry.get("review", ""),
+        place=place,
+    )
+
+
+def _clauses(entry: dict[str, Any], key: str, techniques: dict[str, Technique], place: str) -> tuple[_Clause, ...]:
+    items = entry.get(key, [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) and item for item in items):
+        raise MappingError(f"{key} is no list of clauses", where=place, do="write - {technique: …}", number=8)
+    return tuple(_clause(item, techniques, place) for item in items)
 
 
 def _clause(item: dict[str, Any], techniques: dict[str, Technique], place: str) -> _Clause:

@@ -125,7 +125,8 @@ class _Scanner:
             elif isinstance(resource, Encounter):
                 self.spool.add(encounter_fact(resource, SOURCE, self.tz, fallback_id))
             elif isinstance(resource, Patient):
-                patient_fact(resource, SOURCE, self.tz, fallback_id)  # only to see whether it can be used
+                fact = patient_fact(resource, SOURCE, self.tz, fallback_id)
+                self.spool.link(f"Patient/{fact.id}", fact.replaced_by)
         except ResourceError as exc:
             self._set_aside(position, resource.resourceType, exc.what, exc.code, report)
 

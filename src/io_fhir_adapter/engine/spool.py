@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,7 @@ class Spool:
         self._limit = limit
         self._held: list[_Record] = []
         self._runs: list[Path] = []
+        self._links: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="io-fhir-adapter-")  # closed by __exit__
 
     def __enter__(self) -> Self:
@@ -66,6 +67,18 @@ class Spool:
         if len(self._held) >= self._limit:
             self._write_run()
 
+    def link(self, patient: str, replaced_by: str) -> None:
+        """Takes note that a patient's record was merged into another's."""
+        if replaced_by and replaced_by != patient:
+            self._links[patient] = replaced_by
+
+    def _survivor(self, patient: str) -> str:
+        seen = {patient}
+        while (following := self._links.get(patient, patient)) not in seen:
+            seen.add(following)
+            patient = following
+        return patient
+
     def _write_run(self) -> None:
         self._held.sort()
         path = Path(self._folder.name) / f"{len(self._runs):06d}.run"
@@ -78,20 +91,36 @@ class Spool:
         self._held = []
 
     def patients(self) -> Iterator[PatientFacts]:
-        """Every patient with at least one Procedure, in the order of their references."""
+        """Every patient with at least one Procedure, in the order of their references, merged records last."""
         self._held.sort()
         merged = heapq.merge(*(_read_run(path) for path in self._runs), self._held)
+        survivors = {self._survivor(patient) for patient in self._links}
+        held_back: dict[str, PatientFacts] = {}
         for patient, records in groupby(merged, key=lambda record: record[0]):
-            facts = PatientFacts(patient, [], [], [])
-            lists: tuple[list[ProcedureFact], list[ConditionFact], list[EncounterFact]] = (
-                facts.procedures,
-                facts.conditions,
-                facts.encounters,
-            )
-            for _, kind, _, _, data in records:
-                lists[kind].append(_DECODERS[kind].decode(data))  # type: ignore[arg-type]
+            survivor = self._survivor(patient)
+            linked = survivor != patient or patient in survivors
+            facts = held_back.setdefault(survivor, PatientFacts(survivor, [], [], [])) if linked else None
+            facts = _collect(records, facts or PatientFacts(patient, [], [], []))
+            if facts.procedures and not linked:
+                yield facts
+        for _, facts in sorted(held_back.items()):
             if facts.procedures:
                 yield facts
+
+
+def _collect(records: Iterable[_Record], facts: PatientFacts) -> PatientFacts:
+    """Adds decoded records to a patient's facts, under the patient's surviving reference."""
+    for patient, kind, _, _, data in records:
+        fact = _DECODERS[kind].decode(data)
+        if patient != facts.patient:
+            fact = msgspec.structs.replace(fact, patient=facts.patient)
+        if isinstance(fact, ProcedureFact):
+            facts.procedures.append(fact)
+        elif isinstance(fact, ConditionFact):
+            facts.conditions.append(fact)
+        elif isinstance(fact, EncounterFact):
+            facts.encounters.append(fact)
+    return facts
 
 
 def _read_run(path: Path) -> Iterator[_Record]:

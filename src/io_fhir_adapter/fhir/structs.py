@@ -203,7 +203,7 @@ class BundleEntry(msgspec.Struct, gc=False):
     """Bundle.entry; the resource stays raw until its type is known."""
 
     fullUrl: str | None = None
-    resource: msgspec.Raw | None = None
+    resource: msgspec.Raw = msgspec.Raw()
     search: BundleSearch | None = None
 
 

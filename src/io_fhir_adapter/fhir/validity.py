@@ -1,8 +1,8 @@
 """Is a resource valid FHIR R4? fhir.resources' R4B models, made strict where they are lenient.
 
 The models let pass what the standard forbids: codes outside a required value set, nulls, empty arrays,
-numbers as strings. They also raise exceptions of every kind on hostile input. Here each fault becomes a :class:`Problem`
-that names the element and never its value.
+numbers as strings. They also raise exceptions of every kind on hostile input. Here each fault becomes a
+:class:`Problem` that names the element and never its value.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 __all__ = ["Problem", "resource_problems"]
 
 _MAX_PROBLEMS = 20
+_OPEN_ENDED = frozenset({"+", "etc."})
 
 _WORDS = {
     "extra_forbidden": "is not an element of this type",
@@ -102,7 +103,7 @@ def _empty_elements(value: object, path: str) -> Iterator[Problem]:
 def _lenient_spots(model: BaseModel, raw: Mapping[str, Any], path: str) -> Iterator[Problem]:
     """What the models let pass: codes outside a required value set, and numbers or booleans given as strings.
 
-    Value sets that the models know only in part end with ``+`` and are not checked.
+    Value sets that the models know only in part end with ``+`` or ``etc.`` and are not checked.
     """
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
@@ -112,7 +113,7 @@ def _lenient_spots(model: BaseModel, raw: Mapping[str, Any], path: str) -> Itera
         here = f"{path}.{alias}"
         extra = field.json_schema_extra
         codes = extra.get("enum_values") if isinstance(extra, dict) else None
-        if isinstance(value, str) and isinstance(codes, list) and "+" not in codes and value not in codes:
+        if isinstance(value, str) and isinstance(codes, list) and not {value, *_OPEN_ENDED} & {*codes}:
             yield Problem(here, "is not one of the codes that the standard allows")
         given = raw[alias]
         if isinstance(value, list) and isinstance(given, list):

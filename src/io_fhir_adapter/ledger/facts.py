@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, tuple_
 
 from io_fhir_adapter.errors import LedgerError
 from io_fhir_adapter.ledger.database import upsert
@@ -18,20 +18,27 @@ from io_fhir_adapter.model import ConditionFact, Decision, EncounterFact, Patien
 
 __all__ = [
     "Fact",
+    "PatientRecord",
     "Stored",
     "StoredFact",
     "all_patients",
     "decisions_between",
     "decisions_with",
     "drop_quarantined",
+    "every_procedure",
     "facts_of",
     "find_procedure",
     "mapped_patients",
+    "merged_into",
+    "patient_links",
+    "person_of",
     "put_decisions",
     "put_facts",
     "put_quarantined",
+    "quarantine_reasons",
     "quarantined",
     "referenced",
+    "survivor",
     "tally_procedures",
 ]
 
@@ -47,6 +54,8 @@ _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind in _TYPES.items()}
 _DECISION: Final = msgspec.json.Decoder(Decision)
+_STEP = 2_000
+_REPLACED = "replaced"
 _MANY = 400  # values in one IN list; SQLite takes 999
 
 
@@ -80,6 +89,12 @@ def _patient_of(fact: Fact) -> str:
     return f"Patient/{fact.id}" if isinstance(fact, PatientFact) else fact.patient
 
 
+def _status_of(fact: Fact) -> str:
+    if isinstance(fact, PatientFact):
+        return _REPLACED if fact.replaced_by else ""
+    return getattr(fact, "status", "")
+
+
 def put_facts(connection: Connection, items: Sequence[StoredFact], run: int) -> Stored:
     """Writes facts of ONE type; those that did not change are left alone.
 
@@ -99,7 +114,7 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int) -> 
             "resource_type": name,
             "id": fact.id,
             "patient": _patient_of(fact),
-            "status": getattr(fact, "status", ""),
+            "status": _status_of(fact),
             "day": getattr(fact, "day", ""),
             "mapped": item.mapped,
             "known_system": item.known_system,
@@ -152,14 +167,17 @@ class PatientRecord:
     encounters: list[EncounterFact]
 
 
-def facts_of(connection: Connection, patient: str) -> PatientRecord:
-    """All facts of one patient, from every source."""
+def facts_of(connection: Connection, patient: str, *, mapped_only: bool = False) -> PatientRecord:
+    """All facts of one patient's record, from every source; ``mapped_only`` leaves out Procedures without a row."""
     record = PatientRecord([], [], [])
+    columns = facts.c
     query = (
-        select(facts.c.resource_type, facts.c.data)
-        .where(facts.c.patient == patient, facts.c.resource_type.in_(["Procedure", "Condition", "Encounter"]))
-        .order_by(facts.c.resource_type, facts.c.source, facts.c.id)
+        select(columns.resource_type, columns.data)
+        .where(columns.patient == patient, columns.resource_type.in_(["Procedure", "Condition", "Encounter"]))
+        .order_by(columns.resource_type, columns.source, columns.id)
     )
+    if mapped_only:
+        query = query.where(columns.mapped | (columns.resource_type != "Procedure"))
     for row in connection.execute(query):
         fact = _decode(row.resource_type, row.data)
         if isinstance(fact, ProcedureFact):
@@ -168,6 +186,33 @@ def facts_of(connection: Connection, patient: str) -> PatientRecord:
             record.conditions.append(fact)
         elif isinstance(fact, EncounterFact):
             record.encounters.append(fact)
+    return record
+
+
+def survivor(patient: str, links: Mapping[str, str]) -> str:
+    """The record that a patient's record was merged into, itself where it was not."""
+    seen = {patient}
+    while (following := links.get(patient, patient)) not in seen:
+        seen.add(following)
+        patient = following
+    return patient
+
+
+def merged_into(patient: str, links: Mapping[str, str]) -> list[str]:
+    """The records that were merged into a patient's."""
+    return [other for other in sorted(links) if other != patient and survivor(other, links) == patient]
+
+
+def person_of(
+    connection: Connection, patient: str, links: Mapping[str, str], *, mapped_only: bool = False
+) -> PatientRecord:
+    """All facts of one person: the surviving record and those merged into it, under its reference."""
+    record = facts_of(connection, patient, mapped_only=mapped_only)
+    for other in merged_into(patient, links):
+        former = facts_of(connection, other, mapped_only=mapped_only)
+        record.procedures.extend(msgspec.structs.replace(fact, patient=patient) for fact in former.procedures)
+        record.conditions.extend(msgspec.structs.replace(fact, patient=patient) for fact in former.conditions)
+        record.encounters.extend(msgspec.structs.replace(fact, patient=patient) for fact in former.encounters)
     return record
 
 
@@ -266,13 +311,34 @@ def tally_procedures(connection: Connection) -> Iterator[tuple[str, str, bool, b
         yield day, status, bool(mapped), bool(known), number
 
 
-def unmapped_codes(connection: Connection) -> Iterator[ProcedureFact]:
-    """Every Procedure that no row of the code tables matches."""
-    query = select(facts.c.data).where(facts.c.resource_type == "Procedure", ~facts.c.mapped)
-    for data in connection.execution_options(yield_per=1000).execute(query).scalars():
-        fact = _decode("Procedure", data)
-        if isinstance(fact, ProcedureFact):
-            yield fact
+def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> Iterator[ProcedureFact]:
+    """Every Procedure, or every one that no row of the code tables matches; read in steps of ids."""
+    last = ("", "")
+    while True:
+        columns = facts.c
+        query = (
+            select(columns.source, columns.id, columns.data)
+            .where(columns.resource_type == "Procedure", tuple_(columns.source, columns.id) > last)
+            .order_by(columns.source, columns.id)
+            .limit(_STEP)
+        )
+        if unmapped_only:
+            query = query.where(~columns.mapped)
+        rows = connection.execute(query).all()
+        if not rows:
+            return
+        for row in rows:
+            fact = _decode("Procedure", row.data)
+            if isinstance(fact, ProcedureFact):
+                yield fact
+        last = (rows[-1].source, rows[-1].id)
+
+
+def patient_links(connection: Connection) -> dict[str, str]:
+    """Patient references that were merged into another, with that other."""
+    query = select(facts.c.data).where(facts.c.resource_type == "Patient", facts.c.status == _REPLACED)
+    found = (_decode("Patient", data) for data in connection.execute(query).scalars())
+    return {f"Patient/{fact.id}": fact.replaced_by for fact in found if isinstance(fact, PatientFact)}
 
 
 def put_quarantined(connection: Connection, items: Sequence[Quarantined], run: int) -> None:

@@ -99,6 +99,7 @@ draws: Final = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("programme", String(40), nullable=False),
+    Column("period", String(32), nullable=False),
     Column("window_start", String(10), nullable=False),
     Column("window_end", String(10), nullable=False),
     Column("committed", String(32), nullable=False),
@@ -107,7 +108,7 @@ draws: Final = Table(
     Column("frame_size", Integer, nullable=False),
     Column("nonce", String(64), nullable=False, default=""),  # hexadecimal, empty until drawn
     Column("nonce_origin", String(12), nullable=False, default=""),
-    Index("ix_draws_programme_window_start_window_end", "programme", "window_start", "window_end", unique=True),
+    Index("ix_draws_programme_period", "programme", "period", unique=True),
 )
 
 cases: Final = Table(

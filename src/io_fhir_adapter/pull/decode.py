@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from io_fhir_adapter.fhir.structs import Bundle, Condition, Encounter, Header, Patient, Procedure
+from io_fhir_adapter.fhir.structs import Bundle, BundleEntry, Condition, Encounter, Header, Patient, Procedure
 
-__all__ = ["DECODERS", "Item", "Resource", "decode_resource", "expand_bundle", "reason_of"]
+__all__ = ["DECODERS", "Item", "Resource", "decode_resource", "expand_bundle", "has_resource", "reason_of"]
 
 Resource = Procedure | Patient | Condition | Encounter
 
@@ -71,6 +71,11 @@ def decode_resource(data: bytes | msgspec.Raw, position: str, fallback_id: str =
     return Item(position, resource_type, resource, fallback_id)
 
 
+def has_resource(entry: BundleEntry) -> bool:
+    """Whether a Bundle entry carries a resource; deletions and outcomes of a transaction do not."""
+    return bytes(memoryview(entry.resource)[:4]) not in {b"", b"null"}
+
+
 def expand_bundle(data: bytes | msgspec.Raw, position: str, depth: int = 0) -> Iterator[Item]:
     """All resources of a Bundle of any type, in order; nested Bundles are opened too."""
     try:
@@ -79,7 +84,7 @@ def expand_bundle(data: bytes | msgspec.Raw, position: str, depth: int = 0) -> I
         yield Item(position, "Bundle", None, "", reason_of(exc))
         return
     for number, entry in enumerate(bundle.entry or ()):
-        if entry.resource is None:
+        if not has_resource(entry):
             continue
         place = f"{position} entry {number + 1}"
         fallback = (entry.fullUrl or "").rpartition("/")[2].removeprefix("urn:uuid:").removeprefix("urn:oid:")

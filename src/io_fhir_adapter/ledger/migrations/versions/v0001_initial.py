@@ -30,6 +30,7 @@ def upgrade() -> None:
         "draws",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("programme", sa.String(length=40), nullable=False),
+        sa.Column("period", sa.String(length=32), nullable=False),
         sa.Column("window_start", sa.String(length=10), nullable=False),
         sa.Column("window_end", sa.String(length=10), nullable=False),
         sa.Column("committed", sa.String(length=32), nullable=False),
@@ -40,9 +41,7 @@ def upgrade() -> None:
         sa.Column("nonce_origin", sa.String(length=12), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_draws")),
     )
-    op.create_index(
-        "ix_draws_programme_window_start_window_end", "draws", ["programme", "window_start", "window_end"], unique=True
-    )
+    op.create_index("ix_draws_programme_period", "draws", ["programme", "period"], unique=True)
     op.create_table(
         "outbox",
         sa.Column("identifier", sa.String(length=80), nullable=False),
@@ -156,7 +155,7 @@ def downgrade() -> None:
     op.drop_table("runs")
     op.drop_index("ix_outbox_state_next_attempt", table_name="outbox")
     op.drop_table("outbox")
-    op.drop_index("ix_draws_programme_window_start_window_end", table_name="draws")
+    op.drop_index("ix_draws_programme_period", table_name="draws")
     op.drop_table("draws")
     op.drop_index("ix_decisions_decision_date", table_name="decisions")
     op.drop_index("ix_decisions_date", table_name="decisions")

@@ -1,0 +1,112 @@
+"""The demonstration: the whole nightly job between the embedded hospital and the embedded receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from io_fhir_adapter.config import (
+    Config,
+    FacilityConfig,
+    FhirSourceConfig,
+    LedgerConfig,
+    MappingsConfig,
+    OutputConfig,
+    ReviewConfig,
+    SiteTableConfig,
+    SubmissionConfig,
+)
+from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.pipeline import Night, Nightly, rules_for
+from io_fhir_adapter.receiver.app import create_app as receiver_app
+from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
+from io_fhir_adapter.sandbox.server import create_app as sandbox_app
+from io_fhir_adapter.sandbox.store import SandboxStore
+from io_fhir_adapter.sandbox.truth import YearTruth
+from io_fhir_adapter.shipped import shipped_path
+
+__all__ = ["AS_OF", "Demonstration", "demo_config", "demonstrate"]
+
+AS_OF = date(2026, 1, 30)
+"""The night that the demonstration runs for: the first on which the year 2025 is reported."""
+LOCAL_SYSTEM = "http://sandbox.example/CodeSystem/ris"
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What the demonstration did, what is true, and what it left behind."""
+
+    night: Night
+    truth: YearTruth
+    files: list[Path]
+    submissions: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the counted and review numbers are those that the hospital itself publishes."""
+        volume = self.night.volume
+        if volume is None:
+            return False
+        by_category = {name: tally.counted for name, tally in volume.by_category.items() if tally.counted}
+        return (
+            volume.counted == self.truth.counted
+            and volume.review == self.truth.review
+            and by_category == {name: number for name, number in self.truth.counted_by_category.items() if number}
+        )
+
+
+def demo_config(source_url: str, receiver_url: str, folder: Path) -> Config:
+    """The configuration of the demonstration, everything it keeps inside one folder."""
+    return Config(
+        facility=FacilityConfig(code="DEMO-001", name="Sandbox Hospital (synthetic)", time_zone="Europe/Berlin"),
+        sources=(FhirSourceConfig.model_validate({"name": "sandbox", "kind": "fhir", "url": source_url}),),
+        mappings=MappingsConfig(
+            site_tables=(
+                SiteTableConfig(system=LOCAL_SYSTEM, file=shipped_path("config", "sandbox-local-codes.csv")),
+            )
+        ),
+        ledger=LedgerConfig(path=folder / "ledger.sqlite"),
+        review=ReviewConfig(key_file=folder / "pseudonym.key"),
+        submission=SubmissionConfig.model_validate({"url": receiver_url, "automatic": True}),
+        output=OutputConfig(folder=folder),
+    )
+
+
+async def demonstrate(folder: Path, progress: Progress, hospital: Hospital | None = None) -> Demonstration:
+    """Runs one night.
+
+    Args:
+        folder: Takes ledger, key, the receiver's database and everything made; found again by the next run.
+        progress: Told what is being done.
+        hospital: The synthetic hospital, the default one where omitted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if hospital is None:
+        progress("building the synthetic hospital", 0, 1)
+        hospital = build_hospital()
+        progress("building the synthetic hospital", 1, 1)
+    store = SandboxStore.from_resources(
+        [resource for resources in hospital.resources.values() for resource in resources],
+        hospital.broken,
+        hospital.later,
+    )
+    received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
+    try:
+        with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
+            config = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
+            ledger = open_ledger(config.ledger)
+            try:
+                job = Nightly(config, ledger, rules_for(config), as_of=AS_OF, progress=progress, synthetic=True)
+                night = await job.run()
+                files = job.write_output(night, folder)
+            finally:
+                ledger.close()
+        truth = next(year for year in hospital.truth.years.values() if str(year.year) == job.period.label)
+        return Demonstration(night, truth, files, len(received.submissions()))
+    finally:
+        received.close()

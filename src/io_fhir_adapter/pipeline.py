@@ -1,0 +1,356 @@
+"""The nightly job: composes the stages and does nothing else.
+
+Every stage is done once and remembered in the ledger, so that a run may be killed anywhere and started again with
+the same result. Only a complete pull goes on to drawing and submitting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+from io_fhir_adapter import __version__
+from io_fhir_adapter.classify.redecide import Redecided, redecide
+from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
+from io_fhir_adapter.config import Config
+from io_fhir_adapter.errors import PullError
+from io_fhir_adapter.fhir.dates import zone
+from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.draws import put_response
+from io_fhir_adapter.ledger.outbox import enqueue, latest_receipt
+from io_fhir_adapter.ledger.runs import finish_run, start_run
+from io_fhir_adapter.pull.outcome import SourceOutcome
+from io_fhir_adapter.pull.sources import fetch_resources, pull_sources
+from io_fhir_adapter.report.gather import gather_report
+from io_fhir_adapter.report.nightly import ReportData, render_report
+from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, needs_of, people_in, prepare_case
+from io_fhir_adapter.review.forms import load_questionnaire, public_words
+from io_fhir_adapter.review.identifiers import identifiers_of
+from io_fhir_adapter.review.leaks import LeakScanner, refuse_leaks
+from io_fhir_adapter.review.profile import load_profile
+from io_fhir_adapter.review.sample import Sample, draw_sample, pseudonym_key
+from io_fhir_adapter.submit.deliver import Delivered, deliver_due
+from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
+from io_fhir_adapter.trust.canonical import canonical_json
+from io_fhir_adapter.trust.submission import FRAME_SYSTEM
+from io_fhir_adapter.volume.count import Period, Volume
+from io_fhir_adapter.volume.measure import build_measure, build_measure_report
+from io_fhir_adapter.volume.tally import count_ledger
+
+__all__ = ["Night", "Nightly", "Prepared", "due_period", "rules_for"]
+
+Progress = Callable[[str, int, int | None], None]
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A sealed submission: its identifier, whether it was new to the outbox, and how full its forms are."""
+
+    identifier: str
+    queued: bool
+    body: bytes
+    share: float
+
+
+@dataclass(slots=True)
+class Night:
+    """What one run did; a stage that was not reached is None."""
+
+    run: int
+    as_of: date
+    sources: list[SourceOutcome] = field(default_factory=list)
+    redecided: Redecided | None = None
+    volume: Volume | None = None
+    previous: Volume | None = None
+    sample: Sample | None = None
+    submission: Prepared | None = None
+    delivered: list[Delivered] = field(default_factory=list)
+    report: ReportData | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every source was read completely."""
+        return all(source.complete for source in self.sources)
+
+
+def rules_for(config: Config) -> Ruleset:
+    """The ruleset that a configuration asks for."""
+    tables = [SiteTable(table.system, table.file) for table in config.mappings.site_tables]
+    return load_ruleset(config.programme, tables)
+
+
+def due_period(as_of: date, days_after: int) -> Period:
+    """The calendar year to report: the last one that ended at least so many days ago."""
+    # the day after the settled one lies in the year that is not over yet
+    return Period.year(str((as_of - timedelta(days=days_after - 1)).year - 1))
+
+
+class Nightly:
+    """The job of one facility. Each method is one stage; :meth:`run` is all of them in order.
+
+    Args:
+        config: The facility's configuration.
+        ledger: Its ledger.
+        ruleset: What decides.
+        as_of: The local date that the job runs for; today in the facility's time zone where omitted.
+        progress: Told what is being done.
+        synthetic: Whether the data are synthetic, said in the report.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        ruleset: Ruleset,
+        *,
+        as_of: date | None = None,
+        progress: Progress | None = None,
+        synthetic: bool = False,
+    ) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.ruleset = ruleset
+        self.zone = zone(config.facility.time_zone)
+        self.as_of = as_of or datetime.now(self.zone).date()
+        self.synthetic = synthetic
+        self._progress: Progress = progress or (lambda what, done, total: None)  # noqa: ARG005
+
+    @property
+    def period(self) -> Period:
+        """The year that a submission reports."""
+        return due_period(self.as_of, self.ruleset.programme.sample.ends_days_before)
+
+    async def run(self, *, dry_run: bool = False) -> Night:
+        """The whole job. ``dry_run`` pulls, decides and counts, and neither draws nor submits.
+
+        Raises:
+            PullError: A source could not be read completely; what was read is kept, nothing was submitted.
+        """
+        with self.ledger.begin() as connection:
+            run = start_run(connection, datetime.now(UTC))
+        night = Night(run, self.as_of)
+        try:
+            await self._stages(night, dry_run=dry_run)
+        except BaseException as exc:
+            self._finish(night, "failed", str(exc) or type(exc).__name__)
+            raise
+        failed = next((source for source in night.sources if source.error), None)
+        if failed is not None:
+            self._finish(night, "failed", failed.error)
+            raise PullError(
+                "the pull is not complete and nothing was submitted",
+                where=f"source {failed.name}",
+                do=failed.error,
+                number=1,
+            )
+        self._finish(night, "complete", "")
+        return night
+
+    async def _stages(self, night: Night, *, dry_run: bool) -> None:
+        night.sources = await self.pull(night.run)
+        night.redecided = self.decide(night.run, night.sources)
+        night.volume = self.count(self.period)
+        night.previous = self.count(Period.year(str(int(self.period.label) - 1)))
+        submission = self.config.submission
+        if night.complete and not dry_run and night.volume.counted:
+            night.sample = self.draw()
+            if submission is not None:
+                night.submission = await self.prepare(night.sample, night.volume)
+                if submission.automatic:
+                    night.delivered = await self.deliver()
+        night.report = self.gather(night)
+
+    def _finish(self, night: Night, state: str, error: str) -> None:
+        summary: Json = {"as_of": night.as_of.isoformat(), "sources": [source.to_json() for source in night.sources]}
+        if night.volume is not None:
+            summary["counted"] = night.volume.counted
+        if night.submission is not None:
+            summary["submission"] = night.submission.identifier
+        with self.ledger.begin() as connection:
+            finish_run(connection, night.run, datetime.now(UTC), state, summary, error)
+
+    async def pull(self, run: int) -> list[SourceOutcome]:
+        """Reads what changed in every source."""
+        return await pull_sources(self.config, self.ledger, self.ruleset, run, self._progress)
+
+    def decide(self, run: int, sources: Iterable[SourceOutcome]) -> Redecided:
+        """Decides on every patient whose facts changed."""
+        touched = {patient for source in sources for patient in source.touched}
+        return redecide(
+            self.ledger, self.ruleset, touched, run, lambda done, total: self._progress("deciding", done, total)
+        )
+
+    def count(self, period: Period) -> Volume:
+        """Counts a period."""
+        with self.ledger.begin() as connection:
+            return count_ledger(connection, period, self.ruleset.programme)
+
+    def draw(self) -> Sample:
+        """Draws the sample of the reported year, or gives the one that was drawn."""
+        return draw_sample(
+            self.ledger,
+            self.ruleset.programme,
+            facility_code=self.config.facility.code,
+            period=self.period.label,
+            as_of=self.as_of,
+            key=pseudonym_key(self.config.review.key_file),
+            ruleset_digest=self.ruleset.digest,
+            now=datetime.now(UTC),
+        )
+
+    async def review(self, sample: Sample) -> tuple[list[PreparedCase], LeakScanner]:
+        """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
+        with self.ledger.begin() as connection:
+            needs = needs_of(connection, sample.draw.id)
+        self._progress("reading the drawn cases", 0, len(needs))
+        pulled = await fetch_resources(self.config, _wanted(needs))
+        by_source: dict[str, Json] = {}
+        for (source, reference), resource in pulled.items():
+            by_source.setdefault(source, {})[reference] = resource
+        people = {source: people_in(resources.values()) - set(resources) for source, resources in by_source.items()}
+        named = await fetch_resources(self.config, people)
+        questionnaire = load_questionnaire()
+        profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
+        published = public_words(questionnaire) | profile.public_words
+        scanner = LeakScanner(identifiers_of([*pulled.values(), *named.values()], published), published)
+        prepared = []
+        for number, need in enumerate(needs, start=1):
+            case = prepare_case(
+                need, by_source.get(need.decision.source, {}), questionnaire, profile,
+                key=key, nonce=sample.draw.nonce, zone=self.zone,
+            )  # fmt: skip
+            prepared.append(case)
+            self._progress("pre-filling", number, len(needs))
+        with self.ledger.begin() as connection:
+            for case in prepared:
+                body = json.dumps(case.response).encode()
+                put_response(connection, sample.draw.id, case.number, body, case.sources, case.missing)
+        return prepared, scanner
+
+    async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
+        """Seals the submission of the reported year and puts it into the outbox, once for the same content."""
+        cases, scanner = await self.review(sample)
+        bundle = seal(self._content(sample, volume, cases), datetime.now(UTC))
+        body = canonical_json(bundle)
+        refuse_leaks(body, scanner)
+        identifier = str(bundle["identifier"]["value"])
+        with self.ledger.begin() as connection:
+            queued = enqueue(connection, identifier, volume.period.label, body, datetime.now(UTC))
+        share = sum(case.share for case in cases) / len(cases) if cases else 0.0
+        return Prepared(identifier, queued, body, share)
+
+    def _content(self, sample: Sample, volume: Volume, cases: list[PreparedCase]) -> SubmissionContent:
+        programme, period = self.ruleset.programme, volume.period
+        return SubmissionContent(
+            facility_code=self.config.facility.code,
+            programme=programme.id,
+            period_start=date.fromisoformat(period.start),
+            period_end=date.fromisoformat(period.end),
+            measure=build_measure(programme),
+            measure_report=self.measure_report(volume),
+            group=frame_group(sample),
+            questionnaire=load_questionnaire(),
+            cases=tuple(
+                CaseContent(
+                    number=case.number, token=case.token, patient=case.patient, procedures=case.procedures,
+                    conditions=case.conditions, questionnaire_response=case.response, encounters=case.encounters,
+                )
+                for case in cases
+            ),
+            method={
+                "frame_digest": sample.draw.digest,
+                "nonce": sample.draw.nonce,
+                "ruleset_digest": self.ruleset.digest,
+                "software_version": __version__,
+            },
+        )  # fmt: skip
+
+    def measure_report(self, volume: Volume) -> Json:
+        """The MeasureReport of a volume, dated by the day that the job runs for."""
+        facility = self.config.facility
+        return build_measure_report(
+            volume,
+            programme_id=self.ruleset.programme.id,
+            facility_code=facility.code,
+            facility_name=facility.name,
+            time_zone=facility.time_zone,
+            produced=datetime.combine(self.as_of, time(), self.zone),
+            ruleset_digest=self.ruleset.digest,
+        )
+
+    async def deliver(self) -> list[Delivered]:
+        """Sends what is due."""
+        submission = self.config.submission
+        return await deliver_due(self.ledger, submission) if submission is not None else []
+
+    def gather(self, night: Night) -> ReportData:
+        """What the report of a night says."""
+        volume = night.volume or self.count(self.period)
+        with self.ledger.begin() as connection:
+            return gather_report(
+                connection,
+                facility=self.config.facility,
+                ruleset=self.ruleset,
+                as_of=self.as_of,
+                volume=volume,
+                previous=night.previous,
+                outcomes=[source.to_json() for source in night.sources],
+                draw=night.sample.draw if night.sample is not None else None,
+                cases=night.sample.cases if night.sample is not None else (),
+                submission=night.submission.identifier if night.submission is not None else "",
+                synthetic=self.synthetic,
+            )
+
+    def write_output(self, night: Night, folder: Path) -> list[Path]:
+        """Writes report, MeasureReport, submission and receipt into a folder; gives their paths."""
+        files: dict[str, bytes] = {}
+        if night.report is not None:
+            files["report.html"] = render_report(night.report).encode()
+        if night.volume is not None:
+            files["measure-report.json"] = _pretty(self.measure_report(night.volume))
+        if night.submission is not None:
+            files["submission.json"] = _pretty(json.loads(night.submission.body))
+            receipt = self._receipt(night.submission.identifier)
+            if receipt is not None:
+                files["receipt.json"] = receipt
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for name, data in files.items():
+            path = folder / name
+            path.with_suffix(".tmp").write_bytes(data)
+            path.with_suffix(".tmp").replace(path)  # never half a file
+            written.append(path)
+        return written
+
+    def _receipt(self, identifier: str) -> bytes | None:
+        with self.ledger.begin() as connection:
+            receipt = latest_receipt(connection, identifier)
+        return receipt.body or None if receipt is not None else None
+
+
+def frame_group(sample: Sample) -> Json:
+    """The commitment to the frame as a FHIR Group: how many people, and the digest that identifies it."""
+    draw = sample.draw
+    return {
+        "resourceType": "Group",
+        "identifier": [{"system": FRAME_SYSTEM, "value": draw.digest}],
+        "type": "person",
+        "actual": True,
+        "quantity": draw.frame_size,
+    }
+
+
+def _wanted(needs: Iterable[CaseNeeds]) -> Mapping[str, set[str]]:
+    wanted: dict[str, set[str]] = {}
+    for need in needs:
+        wanted.setdefault(need.decision.source, set()).update(need.references)
+    return wanted
+
+
+def _pretty(resource: Json) -> bytes:
+    return json.dumps(resource, indent=2, ensure_ascii=False).encode() + b"\n"

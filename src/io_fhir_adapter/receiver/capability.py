@@ -1,0 +1,49 @@
+"""What the receiver says that it can do: its CapabilityStatement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from io_fhir_adapter import __version__
+from io_fhir_adapter.receiver.checks import RESOURCE_TYPES
+from io_fhir_adapter.receiver.wire import FHIR_JSON
+
+__all__ = ["capability_statement"]
+
+_CANONICAL = ("Measure", "Questionnaire")
+
+
+def capability_statement(date: str, secured: bool) -> dict[str, Any]:
+    """The CapabilityStatement; ``date`` is a FHIR dateTime, ``secured`` whether a bearer token is needed."""
+    rest: dict[str, Any] = {"mode": "server"}
+    if secured:
+        rest["security"] = {"description": "A bearer token, given at registration, names the facility."}
+    rest["resource"] = [_resource(kind) for kind in sorted(RESOURCE_TYPES)]
+    rest["interaction"] = [{"code": "transaction"}]
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "draft",
+        "experimental": True,
+        "date": date,
+        "kind": "instance",
+        "software": {"name": "io-fhir-adapter receiver", "version": __version__},
+        "implementation": {"description": "Reference accreditation endpoint: a proposal, run by no accreditation body"},
+        "fhirVersion": "4.0.1",
+        "format": [FHIR_JSON, "json"],
+        "rest": [rest],
+    }
+
+
+def _resource(kind: str) -> dict[str, Any]:
+    parameters = [] if kind == "Provenance" else [{"name": "identifier", "type": "token"}]
+    if kind in _CANONICAL:
+        parameters.append({"name": "url", "type": "uri"})
+    resource: dict[str, Any] = {
+        "type": kind,
+        "interaction": [{"code": "read"}, {"code": "vread"}, {"code": "search-type"}],
+        "versioning": "versioned",
+        "updateCreate": True,
+        "conditionalUpdate": True,
+        "searchParam": [{"name": "_id", "type": "token"}, *parameters],
+    }
+    return resource

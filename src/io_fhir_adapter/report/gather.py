@@ -1,0 +1,146 @@
+"""What the nightly report says, gathered from the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from sqlalchemy import Connection
+
+from io_fhir_adapter import __version__
+from io_fhir_adapter.classify.ruleset import Ruleset
+from io_fhir_adapter.config import FacilityConfig
+from io_fhir_adapter.ledger.draws import StoredCase, StoredDraw
+from io_fhir_adapter.ledger.facts import every_procedure, quarantined
+from io_fhir_adapter.ledger.outbox import item, latest_receipt
+from io_fhir_adapter.model import ProcedureFact
+from io_fhir_adapter.report.nightly import (
+    CasesDrawn,
+    QuarantineReason,
+    ReportData,
+    RunFact,
+    SubmissionState,
+    UnmappedCode,
+)
+from io_fhir_adapter.volume.count import Volume
+
+__all__ = ["TEXT_ONLY", "gather_report", "unmapped_codes"]
+
+TEXT_ONLY = "(no code)"
+_DISPLAY_FROM = 5  # patients who share a display before it is taken for a catalogue's word
+_SHOWN = 50
+_POSITIONS = 5
+
+
+def unmapped_codes(connection: Connection, ruleset: Ruleset) -> list[UnmappedCode]:
+    """Codes of completed Procedures without a row in the tables, most frequent first.
+
+    A code's display may hold anything a hospital wrote there; it is shown only where several patients share the
+    very same one. Codes of systems that have a table come after those of unknown systems.
+    """
+    procedures: Counter[tuple[str, str]] = Counter()
+    patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+    displays: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for fact in every_procedure(connection, unmapped_only=True):
+        if fact.status != "completed":
+            continue
+        for system, code, display in _codes(fact):
+            key = (system, code)
+            procedures[key] += 1
+            patients[key].add(fact.patient)
+            if display:
+                displays[key][display].add(fact.patient)
+    rows = []
+    for (system, code), number in procedures.items():
+        shared = {text for text, who in displays[system, code].items() if len(who) >= _DISPLAY_FROM}
+        shown = min(shared) if len(shared) == 1 else None
+        rows.append(UnmappedCode(system, code, shown, number, len(patients[system, code])))
+    known = ruleset.table_systems
+    rows.sort(key=lambda row: (ruleset.systems.name(row.system) in known, -row.procedures, row.system, row.code))
+    return rows
+
+
+def _codes(fact: ProcedureFact) -> list[tuple[str, str, str]]:
+    if not fact.codes:
+        return [(TEXT_ONLY, "", "")]
+    return [(code.system or "(no system)", code.code, code.display) for code in fact.codes]
+
+
+def gather_report(
+    connection: Connection,
+    *,
+    facility: FacilityConfig,
+    ruleset: Ruleset,
+    as_of: date,
+    volume: Volume,
+    previous: Volume | None,
+    outcomes: Sequence[Mapping[str, object]],
+    draw: StoredDraw | None,
+    cases: Sequence[StoredCase],
+    submission: str,
+    synthetic: bool,
+) -> ReportData:
+    """Everything that the report shows. ``outcomes`` are sources' outcomes in their JSON form."""
+    unmapped = unmapped_codes(connection, ruleset)
+    return ReportData(
+        facility_name=facility.name or facility.code,
+        facility_code=facility.code,
+        programme_title=ruleset.programme.title,
+        as_of=as_of.isoformat(),
+        volume=volume,
+        previous=previous,
+        software_version=__version__,
+        ruleset_digest=ruleset.digest,
+        runs=tuple(_run_facts(outcomes)),
+        quarantine=tuple(_quarantine(connection)),
+        cases=CasesDrawn(len(cases), ruleset.programme.sample.size, draw.frame_size, draw.digest) if draw else None,
+        submission=_submission(connection, submission),
+        unmapped=tuple(unmapped[:_SHOWN]),
+        unmapped_total=len(unmapped),
+        category_titles=ruleset.categories,
+        synthetic=synthetic,
+    )
+
+
+def _run_facts(outcomes: Sequence[Mapping[str, object]]) -> list[RunFact]:
+    facts = []
+    for outcome in outcomes:
+        types = outcome["types"]
+        assert isinstance(types, dict)  # noqa: S101 - made by SourceOutcome.to_json
+        seconds = outcome["seconds"]
+        for name, numbers in types.items():
+            label = name if len(outcomes) == 1 else f"{outcome['source']}: {name}"
+            facts.append(
+                RunFact(
+                    resource_type=label,
+                    read=numbers["read"],
+                    quarantined=numbers["quarantined"],
+                    pages=numbers["pages"],
+                    complete=numbers["complete"],
+                    seconds=float(str(seconds)),
+                )
+            )
+    return facts
+
+
+def _quarantine(connection: Connection) -> list[QuarantineReason]:
+    positions: dict[str, list[str]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+    for entry in quarantined(connection):
+        reason = f"{entry.resource_type or 'Resource'}: {entry.reason}"
+        counts[reason] += 1
+        if len(positions[reason]) < _POSITIONS:
+            positions[reason].append(entry.position)
+    return [
+        QuarantineReason(reason, number, tuple(positions[reason]))
+        for reason, number in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+
+
+def _submission(connection: Connection, identifier: str) -> SubmissionState | None:
+    found = item(connection, identifier) if identifier else None
+    if found is None:
+        return None
+    receipt = latest_receipt(connection, identifier)
+    return SubmissionState(identifier, found.state, receipt.sentence if receipt is not None else "")

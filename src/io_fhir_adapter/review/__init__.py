@@ -1,0 +1,1 @@
+"""The case review: draw, de-identify, pre-fill, leak scan."""

@@ -1,0 +1,115 @@
+"""What a form can be filled from: the resources of one case, and what the adapter itself knows of its session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from typing import Any
+
+from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.dates import local_day
+from io_fhir_adapter.fhir.references import normalise
+from io_fhir_adapter.model import Decision
+from io_fhir_adapter.review.generalise import age_band, day_offset, quarter
+
+__all__ = ["CaseInput", "index_encounter", "session_facts"]
+
+Json = dict[str, Any]
+
+_PULLED = frozenset({"Patient", "Procedure", "Encounter", "Condition"})
+
+
+@dataclass(frozen=True)
+class CaseInput:
+    """All that a form can be filled from; local only.
+
+    Attributes:
+        number: Place in the draw, from 1.
+        token: The patient's token in the commitment.
+        pseudonym: The case's name in this draw; the token where empty.
+        decision: The decision on the index session.
+        patient: The Patient resource, R4 JSON, None where it could not be pulled.
+        procedures: The session's Procedure resources.
+        encounters: Encounter resources of the patient.
+        conditions: Condition resources of the patient.
+        others: Resources of further types.
+        offered: Resource types that the source offers at all.
+        subject: What the form's subject is to say, such as the ``urn:uuid:`` of the de-identified Patient.
+        zone: The facility's time zone.
+    """
+
+    number: int
+    token: str
+    decision: Decision = field(repr=False)
+    patient: Json | None = field(default=None, repr=False)
+    procedures: tuple[Json, ...] = field(default=(), repr=False)
+    encounters: tuple[Json, ...] = field(default=(), repr=False)
+    conditions: tuple[Json, ...] = field(default=(), repr=False)
+    others: tuple[Json, ...] = field(default=(), repr=False)
+    pseudonym: str = ""
+    offered: frozenset[str] = _PULLED
+    subject: str = ""
+    zone: tzinfo = UTC
+
+
+def session_facts(case: CaseInput) -> Json:
+    """What the adapter knows of a case, as the Parameters resource ``%session``.
+
+    Names: ``case-number``, ``pseudonym``, ``category``, ``counts``, ``quarter`` (``2025-Q3``), ``age-band``, ``site``
+    (once per organ of the main findings), ``indication`` (Coding), ``indication-resource`` (``Condition/…``),
+    ``discharge-offset`` and ``death-offset`` (days from the index session), ``deceased`` (false only where the source
+    says so). A name is left out where the record does not tell.
+    """
+    decision, patient, encounter = case.decision, case.patient or {}, index_encounter(case) or {}
+    parameters: list[Json] = [
+        {"name": "case-number", "valueInteger": case.number},
+        {"name": "pseudonym", "valueString": case.pseudonym or case.token},
+        {"name": "category", "valueCode": decision.category},
+        {"name": "counts", "valueBoolean": decision.decision == "counted"},
+    ]
+    texts = {
+        "quarter": quarter(decision.date),
+        "age-band": age_band(_day(patient.get("birthDate"), case), decision.date),
+    }
+    parameters += [{"name": name, "valueCode": value} for name, value in texts.items() if value]
+    sites = sorted({finding.site for finding in decision.findings if finding.role == "main" and finding.site})
+    parameters += [{"name": "site", "valueCode": site} for site in sites]
+    indication = decision.indication
+    if indication.code:
+        parameters.append({"name": "indication", "valueCoding": {"system": indication.system, "code": indication.code}})
+    if indication.resource.startswith("Condition/"):
+        parameters.append({"name": "indication-resource", "valueString": indication.resource})
+    ends = {
+        "discharge-offset": _day(_mapping(encounter.get("period")).get("end"), case),
+        "death-offset": _day(patient.get("deceasedDateTime"), case),
+    }
+    for name, day in ends.items():
+        offset = day_offset(day, decision.date)
+        if offset is not None:
+            parameters.append({"name": name, "valueInteger": offset})
+    if patient.get("deceasedBoolean") is False:
+        parameters.append({"name": "deceased", "valueBoolean": False})
+    return {"resourceType": "Parameters", "parameter": parameters}
+
+
+def index_encounter(case: CaseInput) -> Json | None:
+    """The first Encounter that a Procedure of the session names."""
+    by_id = {f"Encounter/{encounter.get('id')}": encounter for encounter in case.encounters}
+    for procedure in case.procedures:
+        link = _mapping(procedure.get("encounter")).get("reference")
+        found = by_id.get(normalise(link, "Encounter")) if isinstance(link, str) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _day(value: Any, case: CaseInput) -> str:
+    """The local date of a FHIR date or dateTime, empty where there is none that could be read."""
+    try:
+        return local_day(value, case.zone) if isinstance(value, str) else ""
+    except ResourceError:
+        return ""
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}

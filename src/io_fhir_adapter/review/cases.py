@@ -1,0 +1,227 @@
+"""The cases of a sample, ready to leave: pulled whole, pre-filled, de-identified, and scanned for leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
+from typing import Any
+
+from sqlalchemy import Connection
+
+from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.fhir.references import normalise
+from io_fhir_adapter.ledger.draws import StoredCase, cases_of, replace_case
+from io_fhir_adapter.ledger.facts import decisions_with, merged_into, patient_links, person_of
+from io_fhir_adapter.model import Decision
+from io_fhir_adapter.review.case_input import CaseInput
+from io_fhir_adapter.review.deidentify import DeidContext, deidentify
+from io_fhir_adapter.review.prefill import prefill
+from io_fhir_adapter.review.profile import Profile
+from io_fhir_adapter.trust.frame import case_pseudonym
+
+__all__ = ["CaseNeeds", "PreparedCase", "needs_of", "people_in", "prepare_case"]
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseNeeds:
+    """What a case's form is filled from: its decision, and the references to pull from its source. Local only."""
+
+    case: StoredCase
+    decision: Decision
+    references: frozenset[str] = field(repr=False)
+    merged: frozenset[str] = field(default=frozenset(), repr=False)  # the person's former records
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCase:
+    """A case that may leave, beside what stays: where answers came from, why others are empty, what was refused."""
+
+    number: int
+    token: str
+    patient: Json
+    procedures: tuple[Json, ...]
+    encounters: tuple[Json, ...]
+    conditions: tuple[Json, ...]
+    response: Json
+    sources: Mapping[str, str] = field(repr=False)
+    missing: Mapping[str, str] = field(repr=False)
+    share: float = 0.0
+    refused: tuple[str, ...] = ()
+
+
+def needs_of(connection: Connection, draw: int) -> list[CaseNeeds]:
+    """The decision behind each case of a draw, and what to pull for it.
+
+    A case that does not count any more, because its record was corrected after the draw, leaves the sample, and the
+    next reserve takes its place.
+    """
+    needs: list[CaseNeeds] = []
+    waiting = cases_of(connection, draw)
+    links = patient_links(connection)
+    while waiting:
+        case = waiting.pop(0)
+        decision = _decision_on(connection, case)
+        if decision is None:
+            replace_case(connection, draw, case.number)
+            known = {need.case.number for need in needs} | {other.number for other in waiting}
+            waiting += [other for other in cases_of(connection, draw) if other.number not in known]
+            continue
+        record = person_of(connection, case.patient, links)
+        of_session = [
+            fact
+            for fact in record.procedures
+            if f"Procedure/{fact.id}" in case.procedures and fact.status == "completed"
+        ]
+        references = {case.patient, *(f"Procedure/{fact.id}" for fact in of_session)}
+        references |= {fact.encounter for fact in of_session if fact.encounter.startswith("Encounter/")}
+        references |= {f"Condition/{fact.id}" for fact in record.conditions if fact.source == decision.source}
+        merged = frozenset(merged_into(case.patient, links))
+        needs.append(CaseNeeds(case, decision, frozenset(references), merged))
+    return needs
+
+
+def _decision_on(connection: Connection, case: StoredCase) -> Decision | None:
+    for procedure in case.procedures:
+        for decision in decisions_with(connection, case.patient, procedure):
+            if decision.date == case.date and decision.decision == "counted":
+                return decision
+    return None
+
+
+def people_in(resources: Iterable[Json]) -> set[str]:
+    """References of the people that these resources name, whose identifiers must not leave either."""
+    return {
+        reference
+        for resource in resources
+        for reference in _references(resource)
+        if reference.partition("/")[0] in {"Practitioner", "RelatedPerson", "Patient"}
+    }
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        found = node.get("reference")
+        if isinstance(found, str):
+            yield normalise(found, "Patient")
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def prepare_case(
+    needs: CaseNeeds,
+    resources: Mapping[str, Json],
+    questionnaire: Json,
+    profile: Profile,
+    *,
+    key: bytes,
+    nonce: str,
+    zone: tzinfo,
+) -> PreparedCase:
+    """Pre-fills and de-identifies one case.
+
+    Args:
+        needs: The case and its decision.
+        resources: The pulled resources by reference.
+        questionnaire: The form.
+        profile: The allow-list.
+        key: The facility's secret key.
+        nonce: The draw's nonce, hexadecimal.
+        zone: The facility's time zone.
+
+    Raises:
+        ReviewError: The Patient may not leave; other resources that may not are left out and named in ``refused``.
+    """
+    case = needs.case
+    resources = {
+        reference: _under(resources[reference], case.patient, needs.merged)
+        for reference in sorted(needs.references)
+        if reference in resources
+    }
+    kinds: dict[str, list[Json]] = {"Procedure": [], "Encounter": [], "Condition": []}
+    for reference, resource in resources.items():
+        kinds.get(reference.partition("/")[0], []).append(resource)
+    patient = resources.get(case.patient)
+    context = DeidContext(
+        key=key, token=case.token, patient=case.patient, index_date=case.date, category=case.category,
+        included=frozenset(resources) | {case.patient}, zone=zone,
+    )  # fmt: skip
+    form = prefill(
+        questionnaire,
+        CaseInput(
+            number=case.number,
+            token=case.token,
+            pseudonym=case_pseudonym(bytes.fromhex(nonce), case.token),
+            decision=needs.decision,
+            patient=patient,
+            procedures=tuple(kinds["Procedure"]),
+            encounters=tuple(kinds["Encounter"]),
+            conditions=tuple(kinds["Condition"]),
+            subject=context.url(case.patient),
+            zone=zone,
+        ),
+    )
+    shell = patient or {"resourceType": "Patient", "id": case.patient.rpartition("/")[2]}
+    leaving = {**resources, case.patient: shell}
+    copies, refused = _deidentified(leaving, profile, context)
+    if refused:  # nothing that leaves may point to what does not
+        context = replace(context, included=context.included - set(refused))
+        copies, _ = _deidentified({name: leaving[name] for name in copies}, profile, context)
+    # within a submission the resources of a case name each other by the ids that they leave with
+    names = {context.url(reference): f"{copy['resourceType']}/{copy['id']}" for reference, copy in copies.items()}
+    renamed = {reference: _renamed(copy, names) for reference, copy in copies.items()}
+
+    def of(kind: str) -> tuple[Json, ...]:
+        return tuple(copy for copy in renamed.values() if copy["resourceType"] == kind)
+
+    return PreparedCase(
+        number=case.number,
+        token=case.token,
+        patient=renamed[case.patient],
+        procedures=of("Procedure"),
+        encounters=of("Encounter"),
+        conditions=of("Condition"),
+        response=_renamed(form.response, names),
+        sources=form.sources,
+        missing=form.missing,
+        share=form.share,
+        refused=tuple(refused.values()),
+    )
+
+
+def _deidentified(
+    resources: Mapping[str, Json], profile: Profile, context: DeidContext
+) -> tuple[dict[str, Json], dict[str, str]]:
+    """The copies that may leave, and why others may not, by reference."""
+    copies: dict[str, Json] = {}
+    refused: dict[str, str] = {}
+    for reference, resource in resources.items():
+        try:
+            copies[reference] = deidentify(resource, profile, context)
+        except ReviewError as exc:
+            if reference == context.patient:
+                raise
+            refused[reference] = exc.sentence
+    return copies, refused
+
+
+def _under(resource: Json, patient: str, merged: frozenset[str]) -> Json:
+    """The resource with its subject named as the surviving record, where it belongs to a former one."""
+    subject = resource.get("subject")
+    named = subject.get("reference") if isinstance(subject, dict) else None
+    if isinstance(named, str) and normalise(named, "Patient") in merged:
+        return {**resource, "subject": {"reference": patient}}
+    return resource
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {key: _renamed(value, names) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_renamed(value, names) for value in node]
+    return names.get(node, node) if isinstance(node, str) else node

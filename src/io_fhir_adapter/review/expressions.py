@@ -1,0 +1,109 @@
+"""FHIRPath in Questionnaires: checked when loaded, compiled once, evaluated on one case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from antlr4 import CommonTokenStream, InputStream  # type: ignore[import-untyped]
+from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
+from fhirpathpy import compile as compile_fhirpath
+from fhirpathpy.models import models
+from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
+from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
+
+from io_fhir_adapter.errors import MappingError, ReviewError
+
+__all__ = ["check_expression", "evaluate", "evaluate_variable", "plain", "variables_of"]
+
+_VARIABLE = re.compile(r"%(?:`([^`]+)`|([A-Za-z_][A-Za-z0-9_-]*))")
+_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'")
+_R4: Any = models["r4"]
+_END_OF_INPUT = -1
+
+
+class _Strict(ErrorListener):  # type: ignore[misc]
+    """Remembers where the parser met errors; the library's own listener lets them pass and guesses on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns: list[int] = []
+
+    def syntaxError(self, *details: Any) -> None:  # noqa: N802 - the name that the parser calls
+        """Called by the parser with recogniser, symbol, line, column, message and exception."""
+        self.columns.append(int(details[3]))
+
+
+def check_expression(expression: str, where: str) -> None:
+    """Refuse text that is not one whole FHIRPath expression.
+
+    Args:
+        expression: The FHIRPath text.
+        where: What to name in the error, such as the file and the linkId.
+
+    Raises:
+        MappingError: It is not valid FHIRPath.
+    """
+    strict = _Strict()
+    lexer = FHIRPathLexer(InputStream(expression))
+    lexer.removeErrorListeners()
+    lexer.addErrorListener(strict)
+    tokens = CommonTokenStream(lexer)
+    parser = FHIRPathParser(tokens)
+    parser.removeErrorListeners()
+    parser.addErrorListener(strict)
+    parser.expression()
+    if tokens.LA(1) != _END_OF_INPUT:
+        strict.columns.append(tokens.LT(1).column)
+    if strict.columns:
+        raise MappingError(
+            f"a FHIRPath expression is not valid at character {strict.columns[0] + 1}",
+            where=where,
+            do="correct the expression in the Questionnaire",
+            number=40,
+        )
+
+
+@lru_cache(maxsize=1024)
+def _compiled(expression: str, *, raw: bool) -> Callable[[Any, Mapping[str, Any]], list[Any]]:
+    compiled: Callable[[Any, Mapping[str, Any]], list[Any]] = compile_fhirpath(expression, _R4, {"returnRawData": raw})
+    return compiled
+
+
+def _run(expression: str, environment: Mapping[str, Any], *, raw: bool) -> list[Any]:
+    try:
+        result = _compiled(expression, raw=raw)({}, environment)
+    except Exception:  # noqa: BLE001 - the library raises bare Exceptions
+        # Their text repeats the data, so it is not chained.
+        raise ReviewError("an expression of the Questionnaire cannot be evaluated on this record", number=10) from None
+    return result if isinstance(result, list) else [result]
+
+
+def evaluate(expression: str, environment: Mapping[str, Any]) -> list[Any]:
+    """The collection, as plain JSON values, that an expression gives where ``environment`` holds its ``%variables``.
+
+    Raises:
+        ReviewError: The expression cannot be evaluated on this record. The message holds nothing of the record.
+    """
+    return _run(expression, environment, raw=False)
+
+
+def evaluate_variable(expression: str, environment: Mapping[str, Any]) -> list[Any]:
+    """As :func:`evaluate`, for values that other expressions go on from: they keep their place in the resource.
+
+    Without it ``%facts.value`` would not find ``valueCode``, since plain JSON does not say what it is part of.
+    """
+    return _run(expression, environment, raw=True)
+
+
+def plain(value: Any) -> Any:
+    """The JSON value behind a value of :func:`evaluate_variable`."""
+    return getattr(value, "data", value)
+
+
+def variables_of(expression: str) -> tuple[str, ...]:
+    """The names of the variables that an expression reads, in order, each once."""
+    found = _VARIABLE.findall(_LITERAL.sub("''", expression))
+    return tuple(dict.fromkeys(quoted or plain for quoted, plain in found))

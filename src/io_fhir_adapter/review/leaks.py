@@ -1,0 +1,220 @@
+"""The last look before anything is queued: does a payload hold an identifier of a person in it?
+
+JSON is decoded first, so that escapes hide nothing, and each finding names its element; anything else is
+searched as text. Letter case, Unicode spelling, percent and HTML escapes make no difference. All identifiers are
+searched in one pass (Aho-Corasick).
+
+Identifiers of six and more characters are found anywhere; shorter ones, and those that could be part of a
+hexadecimal token, only between characters that are neither letters nor digits.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+from io_fhir_adapter.errors import LeakError
+from io_fhir_adapter.review.identifiers import identifiers_of
+
+__all__ = ["Leak", "LeakScanner", "identifiers_of", "refuse_leaks", "scan"]
+
+_LEAST = 4
+_LEAST_ANYWHERE = 6
+_NOWHERE = "(payload)"
+_HEX_LIKE = re.compile(r"[0-9a-f-]+\Z")
+
+
+@dataclass(frozen=True, order=True)
+class Leak:
+    """Where an identifier was found, never which.
+
+    Attributes:
+        path: Element path such as ``Bundle.entry[3].resource.note[0].text``; ``line 3`` where the payload is no JSON.
+        kind: ``value`` or ``name`` (of the element).
+    """
+
+    path: str
+    kind: str = "value"
+
+
+class LeakScanner:
+    """All identifiers to look for, made ready once and used on any number of payloads.
+
+    Args:
+        identifiers: What to look for; those under four characters are not looked for.
+        published: Texts in lower case that anyone can read in the form and the profile; a value that is one of them
+            as a whole says nothing about a person, also where a person's name is part of it.
+    """
+
+    def __init__(self, identifiers: Iterable[str], published: frozenset[str] = frozenset()) -> None:
+        self._published = published
+        needles = {_plain(identifier) for identifier in identifiers}
+        self._next: list[dict[str, int]] = [{}]
+        self._found: list[tuple[tuple[int, bool], ...]] = [()]
+        self._fall: list[int] = [0]
+        for needle in sorted(needles):
+            if len(needle) >= _LEAST:
+                self._add(needle)
+        self._link()
+
+    def _add(self, needle: str) -> None:
+        node = 0
+        for char in needle:
+            following = self._next[node].get(char)
+            if following is None:
+                following = len(self._next)
+                self._next[node][char] = following
+                self._next.append({})
+                self._found.append(())
+                self._fall.append(0)
+            node = following
+        bounded = len(needle) < _LEAST_ANYWHERE or _HEX_LIKE.match(needle) is not None
+        self._found[node] = ((len(needle), bounded),)
+
+    def _link(self) -> None:
+        """Give each node the node of its longest proper suffix, and that one's findings."""
+        queue = deque(self._next[0].values())
+        while queue:
+            node = queue.popleft()
+            for char, child in self._next[node].items():
+                queue.append(child)
+                fall = self._fall[node]
+                while fall and char not in self._next[fall]:
+                    fall = self._fall[fall]
+                self._fall[child] = self._next[fall].get(char, 0)
+                self._found[child] += self._found[self._fall[child]]
+
+    def hits(self, text: str) -> bool:
+        """Whether a text holds an identifier."""
+        return text.casefold() not in self._published and any(self._search(form) for form in _forms(text))
+
+    def _search(self, text: str) -> bool:
+        following, fall, found = self._next, self._fall, self._found
+        node = 0
+        for position, char in enumerate(text):
+            while True:
+                target = following[node].get(char)
+                if target is not None:
+                    node = target
+                    break
+                if not node:
+                    break
+                node = fall[node]
+            if found[node]:
+                for length, bounded in found[node]:
+                    if not bounded or _stands_alone(text, position + 1 - length, position + 1):
+                        return True
+        return False
+
+    def scan(self, payload: bytes) -> list[Leak]:
+        """All places in a payload that hold an identifier, each once, in order of appearance."""
+        text = payload.decode("utf-8", errors="replace")
+        try:
+            decoded = json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+        except (ValueError, RecursionError):
+            lines = text.splitlines()
+            return [Leak(f"line {number}") for number, line in enumerate(lines, start=1) if self._line_hits(line)]
+        hits = lru_cache(maxsize=None)(self.hits)
+        leaks: dict[Leak, None] = {}
+        for path, value, kind in _strings(decoded, "", lambda name: "(name)" if hits(name) else name):
+            # An element called as a person is (status, link) is a name of FHIR, not of the person.
+            if hits(value) and not (kind == "name" and value.isidentifier() and self._is_whole(value)):
+                leaks[Leak(path, kind)] = None
+        return list(leaks)
+
+    def _line_hits(self, line: str) -> bool:
+        if self.hits(line):
+            return True
+        if not line.lstrip().startswith(("{", "[", '"')):
+            return False
+        try:
+            decoded = json.loads(line, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+        except (ValueError, RecursionError):
+            return False
+        return any(self.hits(value) for _, value, _ in _strings(decoded, "", str))
+
+    def _is_whole(self, text: str) -> bool:
+        node = 0
+        plain = _plain(text)
+        for char in plain:
+            following = self._next[node].get(char)
+            if following is None:
+                return False
+            node = following
+        return any(length == len(plain) for length, _ in self._found[node])
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with all its members: a dict would hide all but the last of repeated names."""
+
+
+def _strings(node: Any, path: str, safe: Callable[[str], str]) -> Iterator[tuple[str, str, str]]:
+    """Path, text and kind of every member name and every text or number in a decoded payload.
+
+    ``safe`` hides names that are themselves identifiers, since paths are shown.
+    """
+    if isinstance(node, _Pairs):
+        kind = next((value for name, value in node if name == "resourceType" and isinstance(value, str)), "")
+        here = path or safe(kind)
+        for name, value in node:
+            yield here or _NOWHERE, name, "name"
+            yield from _strings(value, f"{here}.{safe(name)}" if here else safe(name), safe)
+    elif isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _strings(item, f"{path}[{index}]", safe)
+    elif isinstance(node, str):
+        yield path or _NOWHERE, node, "value"
+
+
+def _plain(text: str) -> str:
+    """The form in which texts are compared: compatibility-composed, case-folded, single spaces."""
+    if text.isascii():
+        folded = text.lower()
+    else:
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.split()) if "  " in folded or not folded.isprintable() else folded
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The text in its plain form, and decoded where it may be percent- or HTML-escaped."""
+    yield _plain(text)
+    if "%" in text:
+        yield _plain(unquote(text))
+    if "&" in text:
+        yield _plain(html.unescape(text))
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    before = start == 0 or not text[start - 1].isalnum()
+    return before and (end == len(text) or not text[end].isalnum())
+
+
+def scan(payload: bytes, identifiers: Iterable[str], published: frozenset[str] = frozenset()) -> list[Leak]:
+    """All places in a payload that hold one of the identifiers; see :class:`LeakScanner`."""
+    return LeakScanner(identifiers, published).scan(payload)
+
+
+def refuse_leaks(payload: bytes, identifiers: Iterable[str] | LeakScanner) -> None:
+    """Let a payload pass only if it holds none of the identifiers.
+
+    Raises:
+        LeakError: It does. The message names the elements, never a value.
+    """
+    scanner = identifiers if isinstance(identifiers, LeakScanner) else LeakScanner(identifiers)
+    leaks = scanner.scan(payload)
+    if leaks:
+        places = list(dict.fromkeys(leak.path for leak in leaks))
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        raise LeakError(
+            f"what was about to leave holds an identifier of a person in {', '.join(places[:3])}{more}",
+            do="nothing was queued; find out how it came there before trying again",
+            number=30,
+        )

@@ -1,0 +1,1 @@
+"""The embedded synthetic hospital and its FHIR server."""

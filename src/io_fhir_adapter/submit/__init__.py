@@ -1,0 +1,1 @@
+"""Sealing a submission, sending it, and judging the answer."""

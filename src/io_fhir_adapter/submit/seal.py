@@ -1,0 +1,378 @@
+"""Seal a submission: one R4 transaction Bundle, the same bytes for the same content.
+
+Every entry is a conditional update by business identifier, so that sending it again changes nothing; entries point to
+each other by ``urn:uuid``. The Bundle's identifier is a digest of what it says, not of when it was said. That an
+accreditation body takes a FHIR transaction at all is this project's proposal.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final, TypedDict
+from urllib.parse import quote
+
+from io_fhir_adapter.canonical_urls import BASE, PATIENT_TOKEN
+from io_fhir_adapter.errors import SubmitError
+from io_fhir_adapter.fhir.validity import resource_problems
+from io_fhir_adapter.trust.canonical import digest
+from io_fhir_adapter.trust.submission import (
+    ENTRY_SYSTEM,
+    FACILITY_SYSTEM,
+    FRAME_SYSTEM,
+    NONCE_SYSTEM,
+    PROGRAMME_SYSTEM,
+    RULESET_SYSTEM,
+    SUBMISSION_SYSTEM,
+    submission_digest,
+)
+
+__all__ = ["CaseContent", "Method", "SubmissionContent", "seal"]
+
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
+_CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
+_HEX: Final = re.compile(r"[0-9a-fA-F]{2,128}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_KEPT_META: Final = ("profile", "security", "tag")
+# Generated narrative repeats the elements and would have to be checked as free text; the receiver refuses it.
+_DROPPED: Final = ("id", "meta", "identifier", "text")
+_WITH_SUBJECT: Final = ("Procedure", "Condition", "Encounter", "QuestionnaireResponse")
+
+
+class Method(TypedDict):
+    """How the numbers came about: digests as ``sha256:…``, the nonce in hexadecimal."""
+
+    frame_digest: str
+    nonce: str
+    ruleset_digest: str
+    software_version: str
+
+
+@dataclass(frozen=True)
+class CaseContent:
+    """One drawn case, de-identified already: FHIR R4 resources as parsed JSON.
+
+    ``number`` counts from 1; ``token`` is the case's random pseudonym. References between the resources of a case
+    may be written ``Type/id`` with the id that the resource carries here; no id leaves.
+    """
+
+    number: int
+    token: str
+    patient: dict[str, Any]
+    procedures: tuple[dict[str, Any], ...]
+    conditions: tuple[dict[str, Any], ...]
+    questionnaire_response: dict[str, Any]
+    encounters: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class SubmissionContent:
+    """All that one submission says.
+
+    Attributes:
+        facility_code: The facility's code from its registration.
+        programme: Code of the accreditation programme.
+        period_start: First day counted.
+        period_end: Last day counted.
+        measure: The Measure; known by its ``url``.
+        measure_report: The summary MeasureReport.
+        group: The commitment to the sampling frame, or None where nothing is drawn.
+        questionnaire: The case-review Questionnaire, known by its ``url``, or None to leave it out.
+        cases: The drawn cases, in any order.
+        method: How the numbers came about.
+    """
+
+    facility_code: str
+    programme: str
+    period_start: date
+    period_end: date
+    measure: dict[str, Any]
+    measure_report: dict[str, Any]
+    group: dict[str, Any] | None
+    questionnaire: dict[str, Any] | None
+    cases: tuple[CaseContent, ...]
+    method: Method
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A resource on its way into the Bundle: what it is known by, and where it came from (for errors)."""
+
+    kind: str
+    place: str
+    source: dict[str, Any]
+    system: str
+    value: str
+
+    @property
+    def full_url(self) -> str:
+        return f"urn:uuid:{uuid.uuid5(_NAMESPACE, f'{self.kind}|{self.system}|{self.value}')}"
+
+    @property
+    def request_url(self) -> str:
+        if self.system == "url":
+            return f"{self.kind}?url={quote(self.value, safe='')}"
+        return f"{self.kind}?identifier={quote(f'{_escaped(self.system)}|{_escaped(self.value)}', safe='')}"
+
+
+def seal(content: SubmissionContent, timestamp: datetime) -> dict[str, Any]:
+    """The transaction Bundle for ``content``.
+
+    The same content gives the same ``Bundle.identifier`` and, with the same timestamp, the same Bundle, in whatever
+    order the cases come.
+
+    Args:
+        content: What is to be said.
+        timestamp: When it is sealed, with a time zone.
+
+    Raises:
+        SubmitError: Something is missing, points outside the submission, or is not valid FHIR R4; names the element.
+    """
+    if timestamp.tzinfo is None:
+        raise _refused("the time of sealing has no time zone", "timestamp")
+    _check(content)
+    written = timestamp.isoformat(timespec="seconds")
+    key = f"{content.facility_code}.{content.programme}.{content.period_start}.{content.period_end}"
+
+    shared = list(_shared_items(content, key))
+    known = _names(shared)
+    cases = [(case, list(_case_items(case, key))) for case in sorted(content.cases, key=lambda case: case.number)]
+    patients = [items[0].full_url for _, items in cases]
+
+    entries = [_entry(item, _resource(item, known, None)) for item in shared]
+    for entry in entries:
+        if entry["resource"]["resourceType"] == "MeasureReport":
+            entry["resource"].setdefault("reporter", _facility(content))
+        if entry["resource"]["resourceType"] == "Group" and patients:
+            entry["resource"]["member"] = [{"entity": {"reference": patient}} for patient in patients]
+    for _, items in cases:
+        here = known | _names(items)
+        entries += [_entry(item, _resource(item, here, items[0].full_url)) for item in items]
+
+    bundle: dict[str, Any] = {
+        "resourceType": "Bundle",
+        "meta": {"tag": [{"system": PROGRAMME_SYSTEM, "code": content.programme}]},
+        "type": "transaction",
+        "timestamp": written,
+    }
+    provenance = _provenance(content, [entry["fullUrl"] for entry in entries], written)
+    try:
+        value = submission_digest({**bundle, "entry": [*entries, {"resource": provenance}]})
+    except ValueError as exc:
+        raise _refused("a value has no canonical JSON form", "Bundle") from exc
+    stamp = str(uuid.uuid5(_NAMESPACE, f"Provenance|{content.facility_code}|{value}"))
+    entries.append(
+        {
+            "fullUrl": f"urn:uuid:{stamp}",
+            "resource": {**provenance, "id": stamp},
+            "request": {"method": "PUT", "url": f"Provenance/{stamp}"},
+        }
+    )
+    bundle["identifier"] = {"system": SUBMISSION_SYSTEM, "value": value}
+    bundle["entry"] = entries
+    for problem in resource_problems(bundle, frozenset({"Bundle"})):
+        raise _refused(f"the sealed Bundle would not be valid FHIR: {problem.words}", problem.path, number=2)
+    return bundle
+
+
+def _refused(what: str, where: str, number: int = 1) -> SubmitError:
+    return SubmitError(what, where=where, do="nothing was queued; this is a fault of the stage before", number=number)
+
+
+def _check(content: SubmissionContent) -> None:
+    for name, code in (("facility_code", content.facility_code), ("programme", content.programme)):
+        if not _CODE.fullmatch(code):
+            raise SubmitError(
+                "is not a code of letters, digits, dots, hyphens and underscores",
+                where=name,
+                do="correct it in the configuration",
+            )
+    if content.period_end < content.period_start:
+        raise _refused("the period ends before it starts", "period_end")
+    if not _DIGEST.fullmatch(content.method["ruleset_digest"]):
+        raise _refused("is not a SHA-256 digest", "method.ruleset_digest")
+    _check_report(content)
+    if content.group is not None:
+        _check_draw(content)
+    elif content.cases:
+        raise _refused("there are cases but no frame that they were drawn from", "group")
+    _check_cases(content)
+
+
+def _check_report(content: SubmissionContent) -> None:
+    report = content.measure_report
+    if not str(report.get("period", {}).get("start", "")).startswith(content.period_start.isoformat()):
+        raise _refused("reports another period than the submission's", "MeasureReport.period.start")
+    if str(report.get("measure", "")).split("|")[0] != content.measure.get("url"):
+        raise _refused("does not name the Measure of the submission", "MeasureReport.measure")
+    reporter = report.get("reporter", _facility(content))
+    if reporter.get("identifier", {}).get("value") != content.facility_code:
+        raise _refused("does not name the facility of the submission", "MeasureReport.reporter.identifier")
+
+
+def _check_cases(content: SubmissionContent) -> None:
+    for name in ("number", "token"):
+        times = Counter(getattr(case, name) for case in content.cases)
+        if any(count > 1 for count in times.values()):
+            raise _refused(f"two cases have the same {name}", "cases")
+    for case in content.cases:
+        if case.number < 1 or not _CODE.fullmatch(case.token):
+            raise _refused("needs a number from 1 and a token of letters and digits", f"case {case.number}")
+        answered = str(case.questionnaire_response.get("questionnaire", "")).split("|")[0]
+        if content.questionnaire is not None and answered != content.questionnaire.get("url"):
+            raise _refused(
+                "answers another Questionnaire than the submission's",
+                f"case {case.number}, QuestionnaireResponse.questionnaire",
+            )
+
+
+def _check_draw(content: SubmissionContent) -> None:
+    if not _DIGEST.fullmatch(content.method["frame_digest"]):
+        raise _refused("is not a SHA-256 digest", "method.frame_digest")
+    if not _HEX.fullmatch(content.method["nonce"]):
+        raise _refused("is not hexadecimal", "method.nonce")
+    _, frame = _own_identifier(content.group or {}, FRAME_SYSTEM, content.method["frame_digest"])
+    if frame != content.method["frame_digest"]:
+        raise _refused("is not the digest of the frame in the method statement", "Group.identifier")
+
+
+def _own_identifier(resource: Mapping[str, Any], system: str, value: str) -> tuple[str, str]:
+    """System and value of the resource's first identifier, else the given ones."""
+    given = resource.get("identifier")
+    first = given[0] if isinstance(given, list) and given and isinstance(given[0], dict) else {}
+    if first.get("system") and first.get("value"):
+        return str(first["system"]), str(first["value"])
+    return system, value
+
+
+def _shared_items(content: SubmissionContent, key: str) -> Iterator[_Item]:
+    for kind, canonical in (("Measure", content.measure), ("Questionnaire", content.questionnaire)):
+        if canonical is None:
+            continue
+        url = canonical.get("url")
+        if not isinstance(url, str) or not url:
+            raise _refused("has no canonical URL to be known by", f"{kind}.url")
+        yield _Item(kind, kind, canonical, "url", url)
+    report = content.measure_report
+    yield _Item("MeasureReport", "MeasureReport", report, *_own_identifier(report, ENTRY_SYSTEM, key))
+    if content.group is not None:
+        frame = _own_identifier(content.group, FRAME_SYSTEM, content.method["frame_digest"])
+        yield _Item("Group", "Group", content.group, *frame)
+
+
+def _case_items(case: CaseContent, key: str) -> Iterator[_Item]:
+    """The case's resources, the patient first."""
+    place = f"case {case.number}, "
+    yield _Item("Patient", f"{place}Patient", case.patient, PATIENT_TOKEN, case.token)
+    for kind, resources in (
+        ("Encounter", case.encounters),
+        ("Condition", case.conditions),
+        ("Procedure", case.procedures),
+    ):
+        for number, resource in enumerate(sorted(resources, key=_content_order), start=1):
+            value = f"{key}.{case.token}.{kind.lower()}.{number}"
+            yield _Item(kind, f"{place}{kind} {number}", resource, ENTRY_SYSTEM, value)
+    response = case.questionnaire_response
+    yield _Item(
+        "QuestionnaireResponse", f"{place}QuestionnaireResponse", response, ENTRY_SYSTEM, f"{key}.{case.token}.review"
+    )
+
+
+def _content_order(resource: Mapping[str, Any]) -> str:
+    """Orders a case's resources by what they say, so that numbering does not hang on the order of arrival."""
+    return digest({name: value for name, value in resource.items() if name not in _DROPPED})
+
+
+def _names(items: list[_Item]) -> dict[str, str]:
+    """What the items may be called by in references, each with its full URL."""
+    names: dict[str, str] = {}
+    for item in items:
+        own = item.source.get("id")
+        if isinstance(own, str):
+            names[f"{item.kind}/{own}"] = item.full_url
+            names[f"urn:uuid:{own}"] = item.full_url
+    return names
+
+
+def _resource(item: _Item, known: Mapping[str, str], patient: str | None) -> dict[str, Any]:
+    """The item's resource as it leaves: own identifier, no id, references by full URL."""
+    source = item.source
+    if source.get("resourceType") != item.kind:
+        raise _refused(f"is not a {item.kind}", item.place)
+    if "contained" in source:
+        raise _refused("contained resources do not leave", f"{item.place}.contained")
+    subject = patient if item.kind in _WITH_SUBJECT else None
+    made: dict[str, Any] = {"resourceType": item.kind}
+    meta = {name: value for name, value in source.get("meta", {}).items() if name in _KEPT_META}
+    if meta:
+        made["meta"] = meta
+    if item.kind == "QuestionnaireResponse":
+        made["identifier"] = {"system": item.system, "value": item.value}
+    elif item.system != "url":
+        made["identifier"] = [{"system": item.system, "value": item.value}]
+    for name, value in source.items():
+        if name in ("resourceType", *_DROPPED) or (name == "subject" and subject):
+            continue
+        made[name] = _linked(value, known, f"{item.place}.{name}")
+    if subject:
+        made["subject"] = {"reference": subject}
+    return made
+
+
+def _linked(value: Any, known: Mapping[str, str], place: str) -> Any:
+    """A copy of ``value`` with every literal reference replaced by the full URL it means."""
+    if isinstance(value, list):
+        return [_linked(item, known, f"{place}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    copy = {name: _linked(item, known, f"{place}.{name}") for name, item in value.items()}
+    reference = copy.get("reference")
+    if isinstance(reference, str):
+        if reference not in known:
+            raise _refused("points to something that is not in the submission", f"{place}.reference")
+        copy["reference"] = known[reference]
+    return copy
+
+
+def _entry(item: _Item, resource: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "fullUrl": item.full_url,
+        "resource": resource,
+        "request": {"method": "PUT", "url": item.request_url},
+    }
+
+
+def _facility(content: SubmissionContent) -> dict[str, Any]:
+    return {"type": "Organization", "identifier": {"system": FACILITY_SYSTEM, "value": content.facility_code}}
+
+
+def _provenance(content: SubmissionContent, targets: list[str], written: str) -> dict[str, Any]:
+    method = content.method
+    sources = [(RULESET_SYSTEM, method["ruleset_digest"])]
+    if content.group is not None:
+        sources += [(FRAME_SYSTEM, method["frame_digest"]), (NONCE_SYSTEM, method["nonce"].lower())]
+    participant = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+    return {
+        "resourceType": "Provenance",
+        "target": [{"reference": target} for target in targets],
+        "recorded": written,
+        "agent": [
+            {
+                "type": {"coding": [{"system": participant, "code": "assembler"}]},
+                "who": {"type": "Device", "display": f"io-fhir-adapter {method['software_version']}"},
+                "onBehalfOf": _facility(content),
+            }
+        ],
+        "entity": [
+            {"role": "source", "what": {"identifier": {"system": system, "value": value}}} for system, value in sources
+        ],
+    }
+
+
+def _escaped(text: str) -> str:
+    """FHIR search escapes its own separators with a backslash."""
+    return re.sub(r"([\\,$|])", r"\\\1", text)

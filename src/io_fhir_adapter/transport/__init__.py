@@ -1,0 +1,1 @@
+"""HTTP with FHIR servers."""

@@ -1,0 +1,1 @@
+"""Counting decisions and saying the result as a FHIR MeasureReport."""

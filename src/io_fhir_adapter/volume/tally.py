@@ -1,0 +1,45 @@
+"""The volume of a period, counted from the ledger."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from io_fhir_adapter.classify.programme import Programme
+from io_fhir_adapter.ledger.facts import decisions_between, quarantine_reasons, tally_procedures
+from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
+
+__all__ = ["count_ledger"]
+
+
+def count_ledger(connection: Connection, period: Period, programme: Programme) -> Volume:
+    """Counts the decisions of a period and tallies the Procedures behind them."""
+    counter = VolumeCounter(period, programme.threshold, programme.counts)
+    for decision in decisions_between(connection, period.start, period.end):
+        counter.add(decision)
+    return counter.result(_seen(connection, period))
+
+
+def _seen(connection: Connection, period: Period) -> Seen:
+    by_status: dict[str, int] = {}
+    mapped = known = outside = undated = 0
+    for day, status, is_mapped, is_known, number in tally_procedures(connection):
+        place = period.place(day)
+        if place != "inside":
+            outside += number if place == "outside" else 0
+            undated += number if place == "unplaced" else 0
+            continue
+        by_status[status] = by_status.get(status, 0) + number
+        if status == "completed":
+            mapped += number if is_mapped else 0
+            known += number if is_known or is_mapped else 0
+    broken = sum(number for (kind, _), number in quarantine_reasons(connection).items() if kind in {"Procedure", ""})
+    return Seen(
+        procedures=sum(by_status.values()),
+        completed=by_status.get("completed", 0),
+        by_status=dict(sorted(by_status.items())),
+        mapped=mapped,
+        known_system=known,
+        quarantined=broken,
+        undated=undated,
+        outside=outside,
+    )

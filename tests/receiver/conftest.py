@@ -1,0 +1,116 @@
+"""Synthetic submissions for the receiver: sealed by the sender's own function, then broken on purpose."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
+from io_fhir_adapter.trust.submission import submission_digest
+
+BASE = "https://io-fhir-adapter.example/fhir"
+DIGEST = "sha256:" + "a" * 64
+
+
+def _populations(counted: int, review: int) -> list[dict[str, Any]]:
+    counts = {"numerator": counted, "review": review}
+    return [{"code": {"coding": [{"code": code}]}, "count": count} for code, count in counts.items()]
+
+
+def _case(number: int) -> CaseContent:
+    return CaseContent(
+        number=number,
+        token=f"{number:016x}",
+        patient={"resourceType": "Patient", "gender": "male"},
+        procedures=(
+            {
+                "resourceType": "Procedure",
+                "status": "completed",
+                "code": {"coding": [{"system": "http://snomed.info/sct", "code": "108192008"}]},
+                "reasonReference": [{"reference": "Condition/c"}],
+            },
+        ),
+        conditions=({"resourceType": "Condition", "id": "c", "code": {"text": "synthetic"}},),
+        questionnaire_response={
+            "resourceType": "QuestionnaireResponse",
+            "questionnaire": f"{BASE}/Questionnaire/io-case-review|0.1.0",
+            "status": "in-progress",
+        },
+    )
+
+
+def _sealed(facility: str = "F-001", counted: int = 151, cases: int = 3, frame: str = DIGEST) -> dict[str, Any]:
+    measure = f"{BASE}/Measure/io-annual-volume-iasios"
+    strata = [
+        {"value": {"text": "tace"}, "population": _populations(counted - 1, 2)},
+        {"value": {"text": "pve"}, "population": _populations(1, 0)},
+    ]
+    content = SubmissionContent(
+        facility_code=facility,
+        programme="iasios",
+        period_start=date(2025, 1, 1),
+        period_end=date(2025, 12, 31),
+        measure={"resourceType": "Measure", "url": measure, "status": "draft"},
+        measure_report={
+            "resourceType": "MeasureReport",
+            "status": "complete",
+            "type": "summary",
+            "measure": measure,
+            "period": {"start": "2025-01-01", "end": "2025-12-31"},
+            "group": [{"population": _populations(counted, 2), "stratifier": [{"stratum": strata}]}],
+        },
+        group={"resourceType": "Group", "type": "person", "actual": True, "quantity": 120},
+        questionnaire=None,
+        cases=tuple(_case(number) for number in range(1, cases + 1)),
+        method={
+            "frame_digest": frame,
+            "nonce": "ab" * 32,
+            "ruleset_digest": "sha256:" + "b" * 64,
+            "software_version": "0.1.0",
+        },
+    )
+    return seal(content, datetime(2026, 1, 5, 3, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+def sealed() -> Callable[..., dict[str, Any]]:
+    """Makes a sealed Bundle: ``sealed(facility="F-001", counted=151, cases=3)``."""
+    return _sealed
+
+
+@pytest.fixture
+def altered() -> Callable[..., dict[str, Any]]:
+    """Makes a sealed Bundle, changes it and corrects its digest: ``altered(change, **sealed)``."""
+
+    def make(change: Callable[[dict[str, Any]], Any], **fields: Any) -> dict[str, Any]:
+        bundle = copy.deepcopy(_sealed(**fields))
+        change(bundle)
+        bundle["identifier"]["value"] = submission_digest(bundle)
+        return bundle
+
+    return make
+
+
+class Clock:
+    """A clock that goes on by a second at every look."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 5, 3, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[ReceiverStore]:
+    """A store in memory and one in a file."""
+    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'receiver.db'}"
+    made = ReceiverStore(url, clock=Clock())
+    yield made
+    made.close()

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from io_fhir_adapter.errors import LeakError
+from io_fhir_adapter.review.forms import load_questionnaire, public_words
+from io_fhir_adapter.review.leaks import Leak, LeakScanner, identifiers_of, refuse_leaks, scan
+from io_fhir_adapter.review.profile import load_profile
+
+PATIENT: dict[str, Any] = {
+    "resourceType": "Patient",
+    "id": "pat-00123",
+    "identifier": [{"system": "urn:mrn", "value": "MRN-998877"}],
+    "name": [{"family": "Größmann-Łukasz", "given": ["Zoë", "Adelheid"], "prefix": ["Dr."], "text": "Heidi G. L."}],
+    "birthDate": "1951-07-02",
+    "gender": "female",
+    "telecom": [{"system": "phone", "value": "+49 (0)30 1234-567"}, {"system": "email", "value": "zoe@mail.example"}],
+    "address": [{"line": ["Feldweg 7a"], "city": "Unterhausen", "postalCode": "12345", "text": "Feldweg 7a, 12345 U."}],
+    "contact": [{"name": {"family": "Notfallmann"}, "address": {"city": "Oberdorf"}}],
+}
+PROCEDURE: dict[str, Any] = {
+    "resourceType": "Procedure",
+    "id": "4711",
+    "status": "completed",
+    "code": {
+        "coding": [{"system": "urn:x", "code": "8-836.ka", "display": "Chemoembolisation"}],
+        "text": "TACE bei Zoë",
+    },
+    "note": [{"text": "seen with her daughter"}, {"text": "ok"}],
+    "performer": [{"actor": {"reference": "Practitioner/9", "display": "Prof. Eisenbart"}}],
+    "contained": [{"resourceType": "Practitioner", "id": "prac-1", "name": [{"family": "Eisenbart"}]}],
+}
+IDENTIFIERS = identifiers_of([PATIENT, PROCEDURE])
+
+
+def paths(payload: Any, identifiers: Any = IDENTIFIERS) -> list[str]:
+    return [leak.path for leak in scan(json.dumps(payload).encode(), identifiers)]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "pat-00123",
+        "MRN-998877",
+        "Größmann-Łukasz",
+        "Adelheid",
+        "Adelheid Größmann-Łukasz",
+        "Größmann-Łukasz, Adelheid",
+        "Heidi G. L.",
+        "1951-07-02",
+        "19510702",
+        "02.07.1951",
+        "2.7.1951",
+        "07/02/1951",
+        "2/7/1951",
+        "2. juli 1951",
+        "july 2, 1951",
+        "+49 (0)30 1234-567",
+        "490301234567",
+        "zoe@mail.example",
+        "Feldweg 7a",
+        "Unterhausen",
+        "12345 Unterhausen",
+        "Notfallmann",
+        "Oberdorf",
+        "Procedure/4711",
+        "TACE bei Zoë",
+        "seen with her daughter",
+        "Prof. Eisenbart",
+        "prac-1",
+        "Eisenbart",
+    ],
+)
+def test_what_identifies_is_collected(expected: str) -> None:
+    assert expected in IDENTIFIERS
+
+
+@pytest.mark.parametrize(
+    "left_out", ["Zoë", "ok", "4711", "12345", "female", "completed", "8-836.ka", "Chemoembolisation"]
+)
+def test_what_is_too_short_or_no_identifier_is_left_out(left_out: str) -> None:
+    assert left_out not in IDENTIFIERS
+
+
+def test_published_words_are_no_identifiers() -> None:
+    words = public_words(load_questionnaire())
+    patient = {"resourceType": "Patient", "name": [{"family": "Liver", "given": ["Ottilie"]}]}
+    assert identifiers_of([patient], words) == {"Ottilie", "Ottilie Liver", "Liver, Ottilie", "Liver Ottilie"}
+
+
+def test_the_codes_that_a_profile_names_are_published() -> None:
+    assert {"completed", "confirmed", "active", "female"} <= load_profile().public_words
+
+
+def test_a_value_that_is_published_as_a_whole_holds_no_leak() -> None:
+    published = frozenset({"stable disease"})
+    assert scan(b'{"display": "Stable disease"}', ["Stable"], published) == []
+    assert scan(b'{"display": "Stable disease of Jo"}', ["Stable"], published) == [Leak("display")]
+
+
+def test_broken_source_resources_are_searched_as_far_as_they_go() -> None:
+    broken = {
+        "resourceType": "Patient",
+        "id": 5,
+        "name": ["Freitextname", 7],
+        "address": "x",
+        "contact": [3],
+        "birthDate": "1951",
+    }
+    assert identifiers_of([broken]) == {"Freitextname"}
+
+
+@pytest.mark.parametrize("identifier", sorted(IDENTIFIERS))
+def test_every_identifier_is_found_as_a_value_in_any_letter_case(identifier: str) -> None:
+    for written in (identifier, identifier.upper(), f"see: {identifier.lower()}."):
+        assert paths({"resourceType": "Bundle", "entry": [{"a": 1}, {"resource": {"note": written}}]}) == [
+            "Bundle.entry[1].resource.note"
+        ]
+
+
+@given(
+    st.recursive(
+        st.just("Größmann-Łukasz"),
+        lambda inner: (
+            st.lists(inner, min_size=1, max_size=2)
+            | st.dictionaries(st.text("abc", min_size=1), inner, min_size=1, max_size=2)
+        ),
+    )
+)
+def test_it_is_found_at_any_depth_escaped_or_not(payload: Any) -> None:
+    for ascii_only in (True, False):
+        assert scan(json.dumps(payload, ensure_ascii=ascii_only).encode(), IDENTIFIERS)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"a":"MR\\u004e-998877"}',
+        b'{"a":"hidden MRN-998877","a":"repeated name"}',
+        b'{"a":{"MRN-998877":1}}',
+        b'{"a":19510702}',
+        b'["x",["MRN-998877"]]',
+        b'"MRN-998877"',
+        f'{{"a":"{quote("Größmann-Łukasz")}"}}'.encode(),
+        b'{"a":"<div>Gr&ouml;&szlig;mann-&#321;ukasz</div>"}',
+        '{"a":"Gro\u0308\u00dfmann-\u0141ukasz"}'.encode(),
+        b'{"a":"GR\xc3\x96SSMANN-\xc5\x81UKASZ"}',
+        b'{"a":"seen  with\\nher\\u00a0daughter"}',
+        b"plain text, MRN-998877, and more",
+        b"\xff\xfe MRN-998877",
+        b'{"a":1}\n{"b":"MR\\u004e-998877"}\n',
+    ],
+)
+def test_spelling_and_encoding_hide_nothing(payload: bytes) -> None:
+    assert scan(payload, IDENTIFIERS)
+
+
+def test_the_place_is_named_and_the_value_never_is() -> None:
+    assert scan(b"first\nsecond MRN-998877\n", IDENTIFIERS) == [Leak("line 2")]
+    payload = {"resourceType": "Patient", "name": [{"family": "Eisenbart"}], "Eisenbart-Haus": {"x": "Eisenbart"}}
+    with pytest.raises(LeakError) as caught:
+        refuse_leaks(json.dumps(payload).encode(), IDENTIFIERS)
+    assert "Patient.name[0].family" in str(caught.value)
+    assert "Patient.(name).x" in str(caught.value)
+    assert "Eisenbart" not in str(caught.value)
+    assert "Eisenbart" not in repr(scan(b'{"resourceType":"Eisenbart","a":"Eisenbart"}', IDENTIFIERS))
+
+
+def test_many_leaks_are_counted_in_the_message() -> None:
+    payload = [{"a": f"{number} Eisenbart"} for number in range(9)]
+    with pytest.raises(LeakError, match="and 6 more"):
+        refuse_leaks(json.dumps(payload).encode(), LeakScanner(IDENTIFIERS))
+
+
+def test_a_clean_payload_passes() -> None:
+    refuse_leaks(
+        json.dumps({"resourceType": "Procedure", "status": "completed", "id": "ab" * 32}).encode(), IDENTIFIERS
+    )
+    refuse_leaks(b"", IDENTIFIERS)
+    refuse_leaks(b'{"a": null, "b": true}', frozenset())
+
+
+@pytest.mark.parametrize(
+    ("identifier", "text", "found"),
+    [
+        ("Kern", "Kerne", False),
+        ("Kern", "Herr Kern, Kiel", True),
+        ("Kern", "(kern)", True),
+        ("deadbeef", "00deadbeef00", False),
+        ("deadbeef", "urn/deadbeef", True),
+        ("Mustermann", "XMustermannX", True),
+        ("abc", "abc", False),
+        ("12345678", "token912345678", False),
+        ("12345678", "nr 12345678", True),
+    ],
+)
+def test_short_and_token_like_identifiers_must_stand_alone(identifier: str, text: str, found: bool) -> None:
+    assert bool(scan(json.dumps({"a": text}).encode(), [identifier])) is found
+
+
+def test_overlapping_identifiers_are_all_looked_for() -> None:
+    scanner = LeakScanner(["Schneidermann", "neiderma-x", "hneid-yy", "ermannsen"])
+    assert scanner.hits("xx schneidermannsen")
+    assert scanner.hits("aschneiderma hneid-yy")
+    assert not scanner.hits("schneiderman neiderma- hneid-y ermannse")
+
+
+@given(st.lists(st.text("abxyzß-", min_size=6, max_size=9), min_size=1, max_size=6), st.text("abxyzß-", max_size=40))
+def test_it_agrees_with_plain_search(identifiers: list[str], text: str) -> None:
+    needles = [needle.replace("ß", "ss") for needle in identifiers]
+    if any(set(needle) <= set("ab-") for needle in needles):
+        return
+    assert LeakScanner(identifiers).hits(text) == any(needle in text.replace("ß", "ss") for needle in needles)
+
+
+def test_a_name_like_an_element_is_found_as_value_only() -> None:
+    payload = {"resourceType": "Bundle", "link": [{"url": "x"}], "a": "Frau Link"}
+    assert paths(payload, ["Link"]) == ["Bundle.a"]
+    assert scan(json.dumps(payload).encode(), ["Link"])[0].kind == "value"
+
+
+def test_two_thousand_identifiers_in_a_megabyte_take_under_a_second() -> None:
+    source = random.Random(7)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    identifiers = ["".join(source.choices(letters, k=source.randint(5, 14))) + "Q" for _ in range(2000)]
+    entries = [
+        {"text": f"inpatient liver {source.random()}", "id": f"{source.getrandbits(256):064x}"} for _ in range(9000)
+    ]
+    payload = json.dumps(entries).encode()
+    assert len(payload) > 1_000_000
+    started = time.process_time()
+    assert scan(payload, identifiers) == []
+    assert time.process_time() - started < 1.0

@@ -1,0 +1,124 @@
+"""Synthetic content of a submission: three cases, one Measure, one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+
+from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent
+
+MEASURE = "https://io-fhir-adapter.example/fhir/Measure/io-annual-volume-iasios"
+FORM = "https://io-fhir-adapter.example/fhir/Questionnaire/io-case-review"
+DIGEST = "sha256:" + "a" * 64
+
+
+def _concept(code: str) -> dict[str, Any]:
+    return {"coding": [{"system": "https://io-fhir-adapter.example/fhir/CodeSystem/volume-population", "code": code}]}
+
+
+def _case(number: int) -> CaseContent:
+    codes = [{"system": "http://snomed.info/sct", "code": "108192008"}]
+    return CaseContent(
+        number=number,
+        token=f"{number:016x}",
+        patient={"resourceType": "Patient", "id": f"p{number}", "gender": "female"},
+        procedures=(
+            {
+                "resourceType": "Procedure",
+                "id": "b",
+                "status": "completed",
+                "subject": {"reference": f"Patient/p{number}"},
+                "code": {"coding": codes},
+                "reasonReference": [{"reference": "Condition/c"}],
+                "encounter": {"reference": "Encounter/e"},
+            },
+            {
+                "resourceType": "Procedure",
+                "id": "a",
+                "status": "completed",
+                "subject": {"reference": f"Patient/p{number}"},
+                "code": {"text": "second"},
+                "partOf": [{"reference": "Procedure/b"}],
+            },
+        ),
+        conditions=(
+            {
+                "resourceType": "Condition",
+                "id": "c",
+                "subject": {"reference": f"Patient/p{number}"},
+                "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "C22"}]},
+            },
+        ),
+        encounters=(
+            {
+                "resourceType": "Encounter",
+                "id": "e",
+                "status": "finished",
+                "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+            },
+        ),
+        questionnaire_response={
+            "resourceType": "QuestionnaireResponse",
+            "questionnaire": f"{FORM}|0.1.0",
+            "status": "in-progress",
+            "item": [{"linkId": "case.no", "answer": [{"valueInteger": number}]}],
+        },
+    )
+
+
+@pytest.fixture
+def make_content() -> Callable[..., SubmissionContent]:
+    """A factory of contents; any field may be given."""
+
+    def make(**changes: Any) -> SubmissionContent:
+        fields: dict[str, Any] = {
+            "facility_code": "F-001",
+            "programme": "iasios",
+            "period_start": date(2025, 1, 1),
+            "period_end": date(2025, 12, 31),
+            "measure": {
+                "resourceType": "Measure",
+                "id": "m",
+                "url": MEASURE,
+                "version": "1.0.0",
+                "status": "draft",
+                "text": {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">x</div>'},
+            },
+            "measure_report": {
+                "resourceType": "MeasureReport",
+                "id": "r",
+                "status": "complete",
+                "type": "summary",
+                "measure": f"{MEASURE}|1.0.0",
+                "date": "2026-01-05T03:00:00+01:00",
+                "period": {"start": "2025-01-01T00:00:00+01:00", "end": "2025-12-31T23:59:59+01:00"},
+                "group": [{"population": [{"code": _concept("numerator"), "count": 151}]}],
+            },
+            "group": {
+                "resourceType": "Group",
+                "type": "person",
+                "actual": True,
+                "quantity": 120,
+                "identifier": [{"system": "https://io-fhir-adapter.example/fhir/sid/frame", "value": DIGEST}],
+            },
+            "questionnaire": {
+                "resourceType": "Questionnaire",
+                "url": FORM,
+                "version": "0.1.0",
+                "status": "draft",
+                "item": [{"linkId": "case.no", "type": "integer", "text": "Case number"}],
+            },
+            "cases": tuple(_case(number) for number in (1, 2, 3)),
+            "method": {
+                "frame_digest": DIGEST,
+                "nonce": "ab" * 32,
+                "ruleset_digest": "sha256:" + "b" * 64,
+                "software_version": "0.1.0",
+            },
+        }
+        return SubmissionContent(**(fields | changes))
+
+    return make
