@@ -71,12 +71,14 @@ def _in_module(path: Path, sources: Path) -> Iterator[Site]:
 def _site(name: str, call: ast.Call, names: Names, where: str) -> Site:
     given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
     number = _resolve(given["number"], names) if "number" in given else ast.Constant(1)
-    if not isinstance(number, ast.Constant) or not isinstance(number.value, int):
+    value = number.value if isinstance(number, ast.Constant) else None
+    code = f"{_CLASSES[name].family}-{value:03d}" if isinstance(value, int) else ""
+    if not code:
         msg = f"{where}:{call.lineno}: the number of {name} is not written out"
         raise ValueError(msg)
     transient = given.get("transient")
     return Site(
-        code=f"{_CLASSES[name].family}-{number.value:03d}",
+        code=code,
         kind=name,
         what=_words(call.args[0], names) if call.args else "",
         do=_words(given["do"], names) if "do" in given else "",
@@ -85,7 +87,7 @@ def _site(name: str, call: ast.Call, names: Names, where: str) -> Site:
     )
 
 
-def _yes_no(node: ast.expr | None, default: bool) -> str:  # noqa: FBT001
+def _yes_no(node: ast.expr | None, default: bool) -> str:
     if node is None:
         return "yes" if default else "no"
     if isinstance(node, ast.Constant):

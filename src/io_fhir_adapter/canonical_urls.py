@@ -1,6 +1,7 @@
 """The canonical URLs of this project's own FHIR artefacts, in one place.
 
-They are this project's proposal; no accreditation body has published or adopted them.
+They are this project's proposal; no accreditation body has published or adopted them. Identifier systems read
+``…/sid/…``, code systems ``…/CodeSystem/…``, extensions and profiles ``…/StructureDefinition/…``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ABSENCE_OF",
     "AGE_BAND",
     "BASE",
     "CASE_IDENTIFIER",
@@ -16,11 +18,19 @@ __all__ = [
     "CATEGORY_CODES",
     "DAY_OFFSET",
     "END_DAY_OFFSET",
+    "ENTRY_SYSTEM",
+    "FACILITY_SYSTEM",
+    "FRAME_SYSTEM",
+    "NONCE_SYSTEM",
     "PATIENT_TOKEN",
     "PREFILL_NEEDS",
+    "PROGRAMME_SYSTEM",
     "QUARTER",
+    "RULESET_SYSTEM",
+    "SUBMISSION_SYSTEM",
+    "VOLUME_REPORT_SYSTEM",
     "code_system",
-    "naming_system",
+    "identifier_system",
     "structure_definition",
 ]
 
@@ -32,9 +42,9 @@ def code_system(name: str) -> str:
     return f"{BASE}/CodeSystem/{name}"
 
 
-def naming_system(name: str) -> str:
+def identifier_system(name: str) -> str:
     """The system URL of one of our identifiers."""
-    return f"{BASE}/NamingSystem/{name}"
+    return f"{BASE}/sid/{name}"
 
 
 def structure_definition(name: str) -> str:
@@ -42,13 +52,33 @@ def structure_definition(name: str) -> str:
     return f"{BASE}/StructureDefinition/{name}"
 
 
-CASE_REVIEW_QUESTIONNAIRE: Final = f"{BASE}/Questionnaire/io-case-review"
-CASE_REVIEW_ANSWERS: Final = code_system("case-review")
+FACILITY_SYSTEM: Final = identifier_system("facility")
+"""Facility codes as given at registration."""
+SUBMISSION_SYSTEM: Final = identifier_system("submission")
+"""Bundle.identifier: the digest of the submission's content."""
+ENTRY_SYSTEM: Final = identifier_system("entry")
+"""Business identifiers of resources that bring none of their own."""
+FRAME_SYSTEM: Final = identifier_system("frame")
+"""Digests of sampling frames."""
+RULESET_SYSTEM: Final = identifier_system("ruleset")
+"""Digests of the mapping tables and rules that decided."""
+NONCE_SYSTEM: Final = identifier_system("draw-nonce")
+"""The nonce, in hexadecimal, that the draw was ranked with."""
+VOLUME_REPORT_SYSTEM: Final = identifier_system("volume-report")
+"""MeasureReport.identifier: one for a facility, programme and period."""
+PATIENT_TOKEN: Final = identifier_system("patient-token")
+"""Patient.identifier of a de-identified patient."""
+CASE_IDENTIFIER: Final = identifier_system("case")
+"""QuestionnaireResponse.identifier: the case's name in its draw."""
+
+PROGRAMME_SYSTEM: Final = code_system("programme")
+"""Codes of accreditation programmes; Bundle.meta.tag names one."""
 CATEGORY_CODES: Final = code_system("procedure-category")
-PATIENT_TOKEN: Final = naming_system("patient-token")
-CASE_IDENTIFIER: Final = naming_system("case")
+CASE_REVIEW_ANSWERS: Final = code_system("case-review")
+CASE_REVIEW_QUESTIONNAIRE: Final = f"{BASE}/Questionnaire/io-case-review"
 AGE_BAND: Final = structure_definition("age-band")
 QUARTER: Final = structure_definition("quarter")
 DAY_OFFSET: Final = structure_definition("day-offset")
 END_DAY_OFFSET: Final = structure_definition("end-day-offset")
 PREFILL_NEEDS: Final = structure_definition("prefill-needs")
+ABSENCE_OF: Final = structure_definition("absence-of")

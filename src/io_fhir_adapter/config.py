@@ -47,6 +47,14 @@ class SecretRef(_Part):
     file: Path | None = None
     env: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_not_written(cls, value: Any) -> Any:
+        if not isinstance(value, dict | SecretRef):
+            msg = "a secret is named here, never written: { env: NAME } or { file: PATH }"
+            raise ValueError(msg)  # noqa: TRY004 - pydantic wants a ValueError
+        return value
+
     @model_validator(mode="after")
     def _one_of_two(self) -> SecretRef:
         if (self.file is None) == (self.env is None):
@@ -105,6 +113,9 @@ class AuthConfig(_Part):
 
     @model_validator(mode="after")
     def _complete(self) -> AuthConfig:
+        if self.kind == "none" and (self.token or self.username or self.password):
+            msg = "kind is none, so nothing would be sent; set kind to bearer or basic"
+            raise ValueError(msg)
         if self.kind == "bearer" and self.token is None:
             msg = "bearer needs token (a file or an env)"
             raise ValueError(msg)
@@ -124,6 +135,18 @@ class _HttpConfig(_Part):
     retries: int = Field(default=5, ge=0, le=20)
     max_retry_wait_s: float = Field(default=60, ge=0, le=3600)
     max_response_mib: int = Field(default=256, gt=0, le=4096)
+
+    @field_validator("url", "trusted_origins")
+    @classmethod
+    def _address_only(cls, value: Any) -> Any:
+        for url in value if isinstance(value, tuple) else (value,):
+            if url.username or url.password:
+                msg = "the URL holds a user name or password; name them under auth"
+                raise ValueError(msg)
+            if url.query or url.fragment:
+                msg = "the URL goes on after the path; give the base URL alone"
+                raise ValueError(msg)
+        return value
 
     @property
     def base_url(self) -> str:
@@ -244,6 +267,23 @@ class Config(_Part):
 
 
 _PATH_KEYS = {"file", "path", "key_file", "ca_file", "folder"}
+_DEFAULT_PATHS: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("ledger", "path", LedgerConfig),
+    ("review", "key_file", ReviewConfig),
+    ("output", "folder", OutputConfig),
+)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key written twice is an error, not the second one's silent victory."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "a key is written twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def load_config(path: Path) -> Config:
@@ -254,21 +294,35 @@ def load_config(path: Path) -> Config:
             and for an unknown key the nearest known one.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except OSError as exc:
         raise ConfigError(
             "the configuration file cannot be read", where=str(path), do="check the path given with --config"
         ) from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # a ValueError: no text, or a date that does not exist
         mark = getattr(exc, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise ConfigError("the configuration is not valid YAML", where=where, do="check the indentation there") from exc
+        twice = getattr(exc, "problem", "") == "a key is written twice"
+        what, do = ("a key is written twice", "keep one") if twice else ("the configuration is not valid YAML", "")
+        raise ConfigError(what, where=where, do=do or "check dates, quotes and the indentation there") from exc
     if not isinstance(document, dict):
-        raise ConfigError("the configuration is empty", where=str(path), do="start from one of the examples in config/")
+        raise ConfigError(
+            "the configuration has no settings", where=str(path), do="start from one of the examples in config/"
+        )
     try:
-        return Config.model_validate(_absolute(document, path.resolve().parent))
+        return Config.model_validate(_absolute(_with_default_paths(document), path.resolve().parent))
     except ValidationError as exc:
         raise _first_error(exc, path) from exc
+
+
+def _with_default_paths(document: dict[Any, Any]) -> dict[Any, Any]:
+    """The document with the paths that it leaves out, so that they too are relative to it and not to the shell."""
+    complete = dict(document)
+    for section, key, model in _DEFAULT_PATHS:
+        part = complete.get(section, {})
+        if isinstance(part, dict) and key not in part:
+            complete[section] = {**part, key: str(model.model_fields[key].default)}
+    return complete
 
 
 def _absolute(value: Any, folder: Path, key: str = "") -> Any:
@@ -277,7 +331,8 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return {name: _absolute(item, folder, str(name)) for name, item in value.items()}
     if isinstance(value, list):
         return [_absolute(item, folder, key) for item in value]
-    if isinstance(value, str) and value and (key in _PATH_KEYS or (key == "paths" and value != "-")):
+    is_file = key == "programme" and isinstance(value, str) and value.endswith((".yaml", ".yml"))
+    if isinstance(value, str) and value and (is_file or key in _PATH_KEYS or (key == "paths" and value != "-")):
         return str(folder / Path(value).expanduser())
     return value
 
@@ -293,6 +348,8 @@ def _first_error(exc: ValidationError, path: Path) -> ConfigError:
         return ConfigError(f"{place} is not a known key", where=str(path), do=hint, number=2)
     if error["type"] == "missing":
         return ConfigError(f"{place} is missing", where=str(path), do="add it; see the examples in config/", number=2)
+    if error["type"].startswith("union_tag"):
+        return ConfigError(f"{place}.kind says no kind of source", where=str(path), do="write fhir or files", number=2)
     message = str(error["msg"]).removeprefix("Value error, ")
     return ConfigError(f"{place}: {message}" if place else message, where=str(path), do="correct it", number=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -66,9 +67,7 @@ def demo_config(source_url: str, receiver_url: str, folder: Path) -> Config:
         facility=FacilityConfig(code="DEMO-001", name="Sandbox Hospital (synthetic)", time_zone="Europe/Berlin"),
         sources=(FhirSourceConfig.model_validate({"name": "sandbox", "kind": "fhir", "url": source_url}),),
         mappings=MappingsConfig(
-            site_tables=(
-                SiteTableConfig(system=LOCAL_SYSTEM, file=shipped_path("config", "sandbox-local-codes.csv")),
-            )
+            site_tables=(SiteTableConfig(system=LOCAL_SYSTEM, file=shipped_path("config", "sandbox-local-codes.csv")),)
         ),
         ledger=LedgerConfig(path=folder / "ledger.sqlite"),
         review=ReviewConfig(key_file=folder / "pseudonym.key"),
@@ -85,7 +84,6 @@ async def demonstrate(folder: Path, progress: Progress, hospital: Hospital | Non
         progress: Told what is being done.
         hospital: The synthetic hospital, the default one where omitted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if hospital is None:
         progress("building the synthetic hospital", 0, 1)
         hospital = build_hospital()
@@ -95,6 +93,7 @@ async def demonstrate(folder: Path, progress: Progress, hospital: Hospital | Non
         hospital.broken,
         hospital.later,
     )
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
     try:
         with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from io_fhir_adapter import __version__
+from io_fhir_adapter.canonical_urls import FRAME_SYSTEM
 from io_fhir_adapter.classify.redecide import Redecided, redecide
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
 from io_fhir_adapter.config import Config
@@ -36,7 +37,6 @@ from io_fhir_adapter.review.sample import Sample, draw_sample, pseudonym_key
 from io_fhir_adapter.submit.deliver import Delivered, deliver_due
 from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
 from io_fhir_adapter.trust.canonical import canonical_json
-from io_fhir_adapter.trust.submission import FRAME_SYSTEM
 from io_fhir_adapter.volume.count import Period, Volume
 from io_fhir_adapter.volume.measure import build_measure, build_measure_report
 from io_fhir_adapter.volume.tally import count_ledger

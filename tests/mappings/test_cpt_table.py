@@ -155,7 +155,7 @@ JUDGED = """
 20999 none - unspecified none main required
 93656 none heart unspecified none main required
 36475 none vessel percutaneous none main required
-37243 embolisation - percutaneous none main required
+37243 embolisation - percutaneous unspecified main required
 37242 none vessel percutaneous none main required
 37241 none vessel percutaneous none main required
 37244 none vessel percutaneous none main required
@@ -189,7 +189,7 @@ C2616 drug liver unspecified radionuclide add-on implied
 47537 biliary-drainage bile-duct percutaneous none revision required
 47532 none bile-duct percutaneous none main required
 47544 none bile-duct percutaneous none main required
-50432 urinary-drainage kidney percutaneous none main required
+50432 urinary-drainage urinary-tract percutaneous none main required
 50694 urinary-drainage urinary-tract percutaneous none main required
 50435 urinary-drainage urinary-tract percutaneous none revision required
 50430 none kidney percutaneous none main required

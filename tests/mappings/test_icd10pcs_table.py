@@ -228,7 +228,7 @@ def test_every_drain_left_through_the_skin_is_judged() -> None:
 
 def test_radiation_section_never_counts_as_ablation_now() -> None:
     techniques = {row["technique"] for code, row in judged(current()).items() if code[0] == "D"}
-    assert techniques == {"none", "brachytherapy", "arterial-infusion"}
+    assert techniques == {"none", "brachytherapy", "embolisation"}
 
 
 def test_only_antineoplastics_into_arteries_imply_a_tumour() -> None:
@@ -300,7 +300,7 @@ DVY0KZZ laser prostate unspecified none main
 DFY08ZZ none * unspecified none main
 DF000ZZ none * unspecified none main
 DV10BBZ none * unspecified none main
-DF10BYZ arterial-infusion liver unspecified radionuclide main
+DF10BYZ embolisation liver unspecified radionuclide main
 DF109YZ brachytherapy liver unspecified radionuclide main
 0FH031Z brachytherapy liver percutaneous radionuclide main
 0BHK31Z brachytherapy lung percutaneous radionuclide main
@@ -369,9 +369,9 @@ XNU0356 cementoplasty spine percutaneous cement main
 0F798DZ biliary-drainage bile-duct endoscopic none main
 0F2BX0Z biliary-drainage bile-duct external none revision
 0FPB3DZ biliary-drainage bile-duct unspecified none revision
-0T9030Z urinary-drainage kidney percutaneous none main
-0T9430Z urinary-drainage kidney percutaneous none main
-0T133JD urinary-drainage kidney percutaneous none main
+0T9030Z urinary-drainage urinary-tract percutaneous none main
+0T9430Z urinary-drainage urinary-tract percutaneous none main
+0T133JD urinary-drainage urinary-tract percutaneous none main
 0T763DZ urinary-drainage urinary-tract percutaneous none main
 0T768DZ urinary-drainage urinary-tract endoscopic none main
 0T25X0Z urinary-drainage urinary-tract external none revision
@@ -421,7 +421,7 @@ XNU0356 cementoplasty spine percutaneous cement main
 07DR3ZX none * unspecified none main
 02BK3ZX none heart percutaneous none main
 B4121ZZ angiography hepatic-artery percutaneous none planning
-CF251ZZ dosimetry liver unspecified none planning
+CF251ZZ dosimetry liver unspecified radionuclide planning
 B513ZZA guidance vessel unspecified none add-on
 """
 JUDGEMENTS = [line.split() for line in JUDGED.strip().split("\n")]

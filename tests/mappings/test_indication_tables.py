@@ -23,7 +23,7 @@ def words(text: str) -> frozenset[str]:
 
 
 COLUMNS = ("code", "kind", "organ", "meaning", "checked", "note")
-KINDS = words("malignant metastasis in-situ uncertain benign history bleeding fracture obstruction other")
+KINDS = words("malignant metastasis in-situ uncertain benign history bleeding fracture obstruction symptom other")
 NEOPLASTIC = words("malignant metastasis in-situ uncertain benign")
 ORGANS = {""} | words(
     "liver lung kidney adrenal pancreas spleen bone spine prostate breast thyroid parathyroid uterus ovary testis "
@@ -237,8 +237,8 @@ def test_the_chapter_decides_the_kind() -> None:
         ("K80.2", "other", "bile-duct"), ("K83.1", "obstruction", "bile-duct"), ("I86.1", "other", "testis"),
         ("I48.0", "other", "heart"), ("I10", "other", ""), ("I15.0", "other", ""), ("E04.2", "other", "thyroid"),
         ("N28.1", "other", "kidney"), ("K76.8", "other", "liver"), ("K74.6", "other", "liver"),
-        ("J90", "other", "pleura"), ("R18", "other", "peritoneum"), ("R18.8", "other", "peritoneum"),
-        ("I71.4", "other", "vessel"), ("M54.5", "other", "spine"), ("G50.0", "other", "nerve"),
+        ("J90", "symptom", "pleura"), ("R18", "symptom", "peritoneum"), ("R18.8", "symptom", "peritoneum"),
+        ("I71.4", "other", "vessel"), ("M54.5", "symptom", "spine"), ("G50.0", "other", "nerve"),
         ("G89.4", "other", ""), ("I87.1", "obstruction", "vessel"), ("Z80.0", "other", ""),
         ("R91", "", ""), ("I26.9", "", ""), ("R52.2", "", ""),
     ],
@@ -271,7 +271,7 @@ def test_what_an_icdo3_code_says(code: str, kind: str, organ: str) -> None:
         ("162573006", "uncertain", "lung"), ("95315005", "benign", "uterus"), ("266569009", "benign", "prostate"),
         ("49436004", "other", "heart"), ("59621000", "other", ""), ("38341003", "other", ""),
         ("64859006", "fracture", "bone"), ("443165006", "fracture", "bone"), ("46177005", "other", "kidney"),
-        ("129103003", "other", "uterus"), ("278860009", "other", "spine"), ("79883001", "other", "ovary"),
+        ("129103003", "other", "uterus"), ("278860009", "symptom", "spine"), ("79883001", "other", "ovary"),
         ("28670008", "other", "oesophagus"), ("74474003", "bleeding", ""), ("19943007", "other", "liver"),
         ("78275009", "", ""), ("44054006", "", ""), ("59282003", "", ""),
     ],

@@ -216,7 +216,7 @@ SPOT_CHECKS = {
     "8-836.kf": "embolisation spine percutaneous particles main",
     "8-836.kk": "embolisation extremity percutaneous particles main",
     "8-836.k": "embolisation  percutaneous particles main",
-    "8-836.m0": "none brain unspecified none main",
+    "8-836.m0": "embolisation brain percutaneous coils main",
     "8-836.mj": "none vessel unspecified none main",
     "8-836.md": "none vessel unspecified none main",
     "8-836.0a": "none vessel unspecified none main",

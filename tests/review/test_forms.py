@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fhir.resources.R4B.questionnaire import Questionnaire
 
-from io_fhir_adapter.canonical_urls import BASE, CASE_REVIEW_ANSWERS, CASE_REVIEW_QUESTIONNAIRE, CATEGORY_CODES
+from io_fhir_adapter.canonical_urls import ABSENCE_OF, BASE, CASE_REVIEW_ANSWERS, CASE_REVIEW_QUESTIONNAIRE, CATEGORY_CODES
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.review import forms
 from io_fhir_adapter.review.generalise import AGE_BANDS
@@ -116,7 +116,7 @@ def test_grades_carry_their_scale_and_no_definition(by_link: dict[str, dict[str,
 
 
 def test_own_urls_have_one_base(form: dict[str, Any]) -> None:
-    assert forms.ABSENCE_OF.startswith(BASE)
+    assert ABSENCE_OF.startswith(BASE)
     text = json.dumps(form)
     assert text.count("io-fhir-adapter.example") == text.count(BASE)
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from fhir.resources.R4B.questionnaireresponse import QuestionnaireResponse
 
-from io_fhir_adapter.canonical_urls import CASE_IDENTIFIER, CASE_REVIEW_ANSWERS, CATEGORY_CODES
+from io_fhir_adapter.canonical_urls import ABSENCE_OF, CASE_IDENTIFIER, CASE_REVIEW_ANSWERS, CATEGORY_CODES
 from io_fhir_adapter.model import Decision, Finding, Indication
 from io_fhir_adapter.review import forms
 from io_fhir_adapter.review.case_input import CaseInput
@@ -159,7 +159,7 @@ def test_each_answer_keeps_its_source_locally() -> None:
 
 def test_every_enabled_question_is_either_answered_or_missing_with_a_reason() -> None:
     filled = prefill(FORM, CASE)
-    asked = {item["linkId"] for item in forms.questions(FORM) if not forms.extensions(item, forms.ABSENCE_OF)}
+    asked = {item["linkId"] for item in forms.questions(FORM) if not forms.extensions(item, ABSENCE_OF)}
     disabled = {"ae.grade", "consent.risks", "fu.response.criteria"}
     assert set(filled.sources) | set(filled.missing) == asked - disabled
     assert not set(filled.sources) & set(filled.missing)

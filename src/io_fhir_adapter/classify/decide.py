@@ -6,14 +6,15 @@ all facts of one patient and gives one decision per session; it knows neither fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from io_fhir_adapter.classify.evidence import Background, Evidence, gather
+from io_fhir_adapter.classify.evidence import Background, Evidence, gather, stated_kinds
 from io_fhir_adapter.classify.findings import Reading, read_codes
-from io_fhir_adapter.classify.rules import CategoryFinding
+from io_fhir_adapter.classify.rules import CategoryFinding, SessionContext
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.classify.sessions import Session, group_sessions, merge_twice_recorded
+from io_fhir_adapter.classify.sessions import Session, group_sessions, latest, merge_twice_recorded
+from io_fhir_adapter.fhir.dates import days_apart
 from io_fhir_adapter.model import (
     ConditionFact,
     Decision,
@@ -28,8 +29,13 @@ from io_fhir_adapter.model import (
 __all__ = ["decide_patient"]
 
 _NOT_IO_APPROACH = frozenset({"open", "laparoscopic", "endoscopic"})
+_FAMILIES = frozenset({"ablation", "arterial"})
 _RANK = {"counted": 0, "review": 1, "not-counted": 2}
 _COUNTS_RANK = {"yes": 0, "review": 1, "no": 2}
+_PLANNING = "planning"
+_BLEEDING = "bleeding-embolisation"
+_NO_CONTEXT = SessionContext()
+_Pairs = Sequence[tuple[ProcedureFact, Reading]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,90 +61,245 @@ def decide_patient(
         encounters: The patient's Encounters, as far as known.
         ruleset: Tables, rules and programme.
     """
-    background = Background(
-        {f"Condition/{fact.id}": fact for fact in conditions}, {f"Encounter/{fact.id}": fact for fact in encounters}
-    )
-    readings: dict[tuple[str, str], Reading] = {}
+    return _Patient(Background.of(conditions, encounters), ruleset).decide(latest(facts))
 
-    def reading(fact: ProcedureFact) -> Reading:
-        key = (fact.source, fact.id)
-        if key not in readings:
-            readings[key] = read_codes(fact, ruleset)
-        return readings[key]
 
-    def signature(session: Session) -> frozenset[str]:
-        done = [fact for fact in session.facts if fact.status == "completed"]
-        found = ruleset.rules.categories(_usable([reading(fact) for fact in done]), frozenset())
-        main = [finding for item in found for finding in item.findings if finding.role == "main"]
-        # one system may name the energy of an ablation where the other only says that it was one
-        ablated = any(ruleset.rules.techniques[finding.technique].family == "ablation" for finding in main)
-        words = {item.category for item in found} | {finding.technique for finding in main}
-        return frozenset(words | {"ablation"} if ablated else words)
+class _Patient:
+    """The decisions on one patient: each code is read once, each session looked at with what the others say."""
 
-    def system_of(fact: ProcedureFact) -> str:
-        return fact.origin or next((ruleset.systems.name(code.system) for code in fact.codes), "") or fact.source
+    def __init__(self, background: Background, ruleset: Ruleset) -> None:
+        self.background = background
+        self.ruleset = ruleset
+        self.readings: dict[tuple[str, str], Reading] = {}
 
-    # Only what the tables know makes a session; what they do not know stands apart, so that an unrelated
-    # Procedure never changes a decision, and has a session of its own only on a day without any other.
-    mapped: list[ProcedureFact] = []
-    rest: list[ProcedureFact] = []
-    for fact in facts:
-        (mapped if reading(fact).findings else rest).append(fact)
-    sessions = merge_twice_recorded(group_sessions(mapped), signature, system_of)
-    taken = {day for session in sessions for day in (session.day, *session.merged_days)}
-    sessions += [session for session in group_sessions(rest) if not session.day or session.day not in taken]
-    decisions = [
-        _decide(session, [reading(fact) for fact in session.facts], background, ruleset) for session in sessions
-    ]
-    return sorted(decisions, key=lambda decision: (decision.date, decision.procedures))
+    def decide(self, facts: Sequence[ProcedureFact]) -> list[Decision]:
+        """Decides on all sessions; of each resource ``facts`` holds one version."""
+        self.readings = {(fact.source, fact.id): read_codes(fact, self.ruleset) for fact in facts}
+        # Only what the tables know makes a session; what they do not know stands apart, so that an unrelated
+        # Procedure never changes a decision, and has a session of its own only on a day without any other.
+        mapped = [fact for fact in facts if self._reading(fact).findings]
+        rest = [fact for fact in facts if not self._reading(fact).findings]
+        sessions = merge_twice_recorded(group_sessions(mapped, self._is_io), self._marks)
+        taken = {day for session in sessions for day in (session.day, *session.merged_days)}
+        unknown = group_sessions(rest, self._is_io)
+        decisions = [self._decide(session, later) for session, later in self._with_later(sessions)]
+        decisions += [self._decide(session, {}) for session in unknown if not session.day or session.day not in taken]
+        return sorted(decisions, key=lambda decision: (decision.date, decision.procedures))
+
+    def _reading(self, fact: ProcedureFact) -> Reading:
+        return self.readings[fact.source, fact.id]
+
+    def _is_io(self, fact: ProcedureFact) -> bool:
+        return any(_is_usable(finding) for finding in self._reading(fact).findings)
+
+    def _system_of(self, fact: ProcedureFact) -> str:
+        systems = self.ruleset.systems
+        return fact.origin or next((systems.name(code.system) for code in fact.codes), "") or fact.source
+
+    def _marks(self, session: Session) -> Mapping[str, frozenset[str]]:
+        """What was done in a session and who recorded it; one system may name an energy where another does not."""
+        techniques = self.ruleset.rules.techniques
+        marks: dict[str, frozenset[str]] = {}
+        for fact in session.facts:
+            if fact.status != "completed":
+                continue
+            system = frozenset({self._system_of(fact)})
+            for finding in self._reading(fact).findings:
+                if finding.role != "main" or not _is_usable(finding):
+                    continue
+                family = techniques[finding.technique].family
+                word = family if family in _FAMILIES else finding.technique
+                marks[word] = marks.get(word, frozenset()) | system
+        return marks
+
+    def _with_later(self, sessions: Sequence[Session]) -> list[tuple[Session, Mapping[str, int]]]:
+        """Each session with the days until the next session of the categories that rules ask about."""
+        asked = self.ruleset.rules.looks_ahead
+        if len(sessions) < 2 or not asked:
+            return [(session, {}) for session in sessions]
+        days: dict[str, list[str]] = {}
+        for session in sessions:
+            done = [self._reading(fact) for fact in session.facts if fact.status == "completed"]
+            for item in self.ruleset.rules.categories(_usable(done), _NO_CONTEXT):
+                if item.category in asked:
+                    days.setdefault(item.category, []).append(session.day)
+        found: list[tuple[Session, Mapping[str, int]]] = []
+        for session in sessions:
+            later = {
+                category: min(
+                    (apart for day in known if day > session.day and (apart := days_apart(session.day, day))), default=0
+                )
+                for category, known in days.items()
+            }
+            found.append((session, later))
+        return found
+
+    def _decide(self, session: Session, later: Mapping[str, int]) -> Decision:
+        pairs = [(fact, self._reading(fact)) for fact in session.facts]
+        deciding, done = self._deciding(pairs)
+        steps = [_recorded_step(session)]
+        steps += [
+            TrailStep("status", "", f"Procedure/{fact.id} is {fact.status} and adds nothing")
+            for fact, _ in pairs
+            if fact.status != "completed"
+        ]
+        verdicts = self._verdicts(deciding, session, later)
+        best = min(verdicts, key=self._preference)
+        if not done:
+            wrong = all(fact.status == "entered-in-error" for fact, _ in deciding)
+            best = replace(best, decision="not-counted", reason="entered-in-error" if wrong else "not-completed")
+        elif best.decision == "counted" and not session.day:
+            best = replace(best, decision="not-counted", reason="undated")
+        elif best.decision == "counted" and all(
+            f"Procedure/{fact.id}" in session.lonely_children for fact, _ in deciding
+        ):
+            best = replace(best, decision="review", reason="part-of-missing-procedure")
+        findings = {finding for _, reading in deciding for finding in reading.findings}
+        categories = [best.category, *(verdict.category for verdict in verdicts if verdict.category != "none")]
+        steps += best.steps
+        for verdict in verdicts:
+            if verdict.category not in {best.category, "none"}:
+                steps.append(TrailStep("also", "", f"{verdict.category}: {verdict.reason}"))
+        steps.append(TrailStep("decision", f"programme:{self.ruleset.programme.id}", f"{best.decision}: {best.reason}"))
+        first = session.facts[0]
+        return Decision(
+            source=first.source,
+            patient=first.patient,
+            date=session.day,
+            category=best.category,
+            decision=best.decision,
+            reason=best.reason,
+            categories=tuple(dict.fromkeys(categories)),
+            findings=tuple(sorted(findings, key=_finding_order)),
+            indication=best.indication,
+            procedures=tuple(sorted(f"Procedure/{fact.id}" for fact in session.facts)),
+            trail=tuple(steps),
+        )
+
+    @staticmethod
+    def _deciding(pairs: _Pairs) -> tuple[_Pairs, bool]:
+        """What decides: the completed Procedures, unless all that is of interest here was not completed."""
+        done = [pair for pair in pairs if pair[0].status == "completed"]
+        if len(done) == len(pairs):
+            return done, True
+        if any(_is_usable(finding) for _, reading in done for finding in reading.findings):
+            return done, True
+        open_ones = [
+            (fact, reading)
+            for fact, reading in pairs
+            if fact.status != "completed" and any(_is_usable(finding) for finding in reading.findings)
+        ]
+        if open_ones:
+            return open_ones, False
+        return (done, True) if done else (pairs, False)
+
+    def _preference(self, verdict: _Verdict) -> tuple[int, int, int]:
+        counts = self.ruleset.programme.counts_for(verdict.category)
+        return (
+            _RANK[verdict.decision],
+            _COUNTS_RANK[counts] if verdict.category != "none" else 3,
+            self.ruleset.category_order[verdict.category],
+        )
+
+    def _verdicts(self, pairs: _Pairs, session: Session, later: Mapping[str, int]) -> list[_Verdict]:
+        usable = _usable(reading for _, reading in pairs)
+        if usable:
+
+            def kinds(findings: Sequence[Finding]) -> frozenset[str]:
+                own = [fact for fact, _ in _behind(findings, pairs)]
+                return stated_kinds(own, self.background, self.ruleset.diagnoses)
+
+            found = self.ruleset.rules.categories(usable, SessionContext(kinds, later))
+            if found:
+                return [self._judge(item, pairs, session) for item in found]
+        return [_nothing_found(pairs, self.ruleset)]
+
+    def _judge(self, item: CategoryFinding, pairs: _Pairs, session: Session) -> _Verdict:
+        own = _behind(item.findings, pairs)
+        main = [finding for finding in item.findings if finding.role == "main"] or list(item.findings)
+        evidence = gather(
+            [fact for fact, _ in own],
+            frozenset(finding.site for finding in main if finding.site),
+            session.day,
+            self.background,
+            self.ruleset.diagnoses,
+            self.ruleset.programme.indication,
+        )
+        need = _need(main)
+        other = _other_disease(item.category, need, evidence)
+        indication = other or evidence.indication
+        steps = [TrailStep("code", f.rule, f"{f.system} {f.code}: {_words(f)}") for f in item.findings]
+        steps.append(
+            TrailStep(
+                "category", item.rule, f"{item.category}: {item.meaning or self.ruleset.categories[item.category]}"
+            )
+        )
+        if need == "implied" and other is None:
+            implied = next(finding for finding in main if finding.indication == "implied")
+            steps.append(TrailStep("indication", implied.rule, "the code itself names a tumour or a cytostatic"))
+            if indication.level == "none" or indication.kind not in self.ruleset.programme.indication.tumour:
+                indication = Indication("code", implied.system, implied.code, "malignant", "", implied.rule)
+        if need != "implied" or indication.level != "code":
+            steps.append(_indication_step(indication, doubtful=evidence.doubtful))
+        decision, reason = self._rule(item, need, evidence, other, indication)
+        if decision == "counted" and any(reading.conflict for _, reading in own):
+            decision, reason = "review", "conflicting-codes"
+        if decision == "counted" and self._route_open(main, pairs):
+            decision, reason = "review", "route-not-coded"
+        return _Verdict(item.category, decision, reason, indication, tuple(steps))
+
+    def _rule(
+        self, item: CategoryFinding, need: str, evidence: Evidence, other: Indication | None, indication: Indication
+    ) -> tuple[DecisionKind, str]:
+        programme = self.ruleset.programme
+        counts = programme.counts_for(item.category)
+        if counts == "no":
+            return "not-counted", "planning-only" if item.category == _PLANNING else "category-not-counted"
+        if other is not None:
+            return "not-counted", "other-disease"
+        if indication.level == "none":
+            return ("review", "indication-not-found") if need == "expected" else ("not-counted", "no-tumour-indication")
+        if indication.kind in programme.indication.uncertain or (evidence.doubtful and need == "required"):
+            return "review", "indication-uncertain"
+        if item.review:
+            return "review", item.review
+        return ("counted", "counted") if counts == "yes" else ("review", "category-for-review")
+
+    def _route_open(self, main: Sequence[Finding], pairs: _Pairs) -> bool:
+        """Whether nothing in the session says that the treatment was percutaneous.
+
+        An image-guidance code in the session says so for the codes that do not.
+        """
+        techniques = self.ruleset.rules.techniques
+        matters = [finding for finding in main if techniques[finding.technique].route_matters]
+        if not matters or any(finding.approach in {"percutaneous", "external"} for finding in matters):
+            return False
+        return not any(
+            finding.technique == "guidance" and finding.approach not in _NOT_IO_APPROACH
+            for _, reading in pairs
+            for finding in reading.findings
+        )
+
+
+def _is_usable(finding: Finding) -> bool:
+    """Whether a finding may make a session: no look-alike, no revision, not through another route."""
+    return finding.technique != "none" and finding.role != "revision" and finding.approach not in _NOT_IO_APPROACH
 
 
 def _usable(readings: Iterable[Reading]) -> list[Finding]:
-    """Findings that may make a session: not look-alikes, not revisions, not through another route; each once."""
-    found = {
-        finding
-        for reading in readings
-        for finding in reading.findings
-        if finding.technique != "none" and finding.role != "revision" and finding.approach not in _NOT_IO_APPROACH
-    }
-    return sorted(found, key=lambda finding: (finding.system, finding.code, finding.technique, finding.rule))
+    """The usable findings, each once, in a stable order."""
+    found = {finding for reading in readings for finding in reading.findings if _is_usable(finding)}
+    return sorted(found, key=_finding_order) if len(found) > 1 else list(found)
 
 
-def _decide(session: Session, readings: Sequence[Reading], background: Background, ruleset: Ruleset) -> Decision:
-    pairs = list(zip(session.facts, readings, strict=True))
-    done = [(fact, reading) for fact, reading in pairs if fact.status == "completed"]
-    steps = [_recorded_step(session)]
-    for fact, _ in pairs:
-        if fact.status != "completed":
-            steps.append(TrailStep("status", "", f"Procedure/{fact.id} is {fact.status} and adds nothing"))
-    deciding = done or pairs
-    verdicts = _verdicts(deciding, session, background, ruleset)
-    best = min(verdicts, key=lambda verdict: _preference(verdict, ruleset))
-    if not done:
-        reason = "entered-in-error" if _all_status(session, "entered-in-error") else "not-completed"
-        best = _Verdict(best.category, "not-counted", reason, best.indication, best.steps)
-    elif best.decision == "counted" and not session.day:
-        best = _Verdict(best.category, "not-counted", "undated", best.indication, best.steps)
-    elif best.decision == "counted" and all(f"Procedure/{fact.id}" in session.lonely_children for fact, _ in done):
-        best = _Verdict(best.category, "review", "part-of-missing-procedure", best.indication, best.steps)
-    findings = tuple(dict.fromkeys(finding for _, reading in deciding for finding in reading.findings))
-    categories = [best.category, *(verdict.category for verdict in verdicts if verdict.category != "none")]
-    steps += best.steps
-    steps.append(TrailStep("decision", f"programme:{ruleset.programme.id}", f"{best.decision}: {best.reason}"))
-    first = session.facts[0]
-    return Decision(
-        source=first.source,
-        patient=first.patient,
-        date=session.day,
-        category=best.category,
-        decision=best.decision,
-        reason=best.reason,
-        categories=tuple(dict.fromkeys(categories)),
-        findings=tuple(sorted(findings, key=lambda finding: (finding.system, finding.code, finding.rule))),
-        indication=best.indication,
-        procedures=tuple(sorted(f"Procedure/{fact.id}" for fact in session.facts)),
-        trail=tuple(steps),
-    )
+def _finding_order(finding: Finding) -> tuple[str, str, str, str]:
+    return finding.system, finding.code, finding.technique, finding.rule
+
+
+def _behind(findings: Sequence[Finding], pairs: _Pairs) -> _Pairs:
+    """The Procedures that the findings come from."""
+    used = set(findings)
+    return [(fact, reading) for fact, reading in pairs if not used.isdisjoint(reading.findings)]
 
 
 def _recorded_step(session: Session) -> TrailStep:
@@ -148,51 +309,35 @@ def _recorded_step(session: Session) -> TrailStep:
     return TrailStep("session", "", text)
 
 
-def _all_status(session: Session, status: str) -> bool:
-    return all(fact.status == status for fact in session.facts)
-
-
-def _preference(verdict: _Verdict, ruleset: Ruleset) -> tuple[int, int, int]:
-    order = list(ruleset.categories)
-    return (
-        _RANK[verdict.decision],
-        _COUNTS_RANK[ruleset.programme.counts_for(verdict.category)] if verdict.category != "none" else 3,
-        order.index(verdict.category),
-    )
-
-
-def _verdicts(
-    pairs: Sequence[tuple[ProcedureFact, Reading]], session: Session, background: Background, ruleset: Ruleset
-) -> list[_Verdict]:
-    usable = _usable(reading for _, reading in pairs)
-    facts = [fact for fact, _ in pairs]
-    everywhere = frozenset(finding.site for finding in usable)
-    stated = gather(
-        facts, everywhere, session.day, background, ruleset.diagnoses, ruleset.programme.indication
-    ).stated_kinds
-    found = ruleset.rules.categories(usable, stated)
-    if not found:
-        return [_nothing_found(pairs)]
-    return [_judge(item, pairs, session, background, ruleset) for item in found]
-
-
-def _nothing_found(pairs: Sequence[tuple[ProcedureFact, Reading]]) -> _Verdict:
+def _nothing_found(pairs: _Pairs, ruleset: Ruleset) -> _Verdict:
     findings = [finding for _, reading in pairs for finding in reading.findings]
     none = Indication("none")
     if not findings:
         known = any(reading.known_system for _, reading in pairs)
         return _Verdict("none", "not-counted", "no-io-code" if known else "unmapped", none, ())
-    real = [finding for finding in findings if finding.technique != "none"]
     steps = tuple(TrailStep("code", f.rule, f"{f.system} {f.code}: {_words(f)}") for f in findings)
-    if not real:
-        reason = "look-alike"
+    techniques = ruleset.rules.techniques
+    real = [finding for finding in findings if finding.technique != "none"]
+    revised = [f for f in real if f.role == "revision" and f.approach not in _NOT_IO_APPROACH]
+    category = "none"
+    if revised:
+        named = {techniques[finding.technique].category or "none" for finding in revised}
+        category = min(named, key=lambda name: ruleset.category_order[name])
+        reason = "revision-only"
     elif any(finding.approach in _NOT_IO_APPROACH for finding in real):
         reason = "not-percutaneous"
-    elif any(finding.role == "revision" for finding in real):
-        reason = "revision-only"
+    elif any(_stands_alone(finding, ruleset) for finding in findings):
+        reason = "look-alike"
     else:
         reason = "add-on-only"
-    return _Verdict("none", "not-counted", reason, none, steps)
+    return _Verdict(category, "not-counted", reason, none, steps)
+
+
+def _stands_alone(finding: Finding, ruleset: Ruleset) -> bool:
+    """Whether a finding is a treatment of its own that is none of ours, not just a word beside another one."""
+    return finding.technique == "none" or (
+        finding.role == "main" and ruleset.rules.techniques[finding.technique].family != "add-on"
+    )
 
 
 def _words(finding: Finding) -> str:
@@ -204,43 +349,25 @@ def _words(finding: Finding) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _judge(
-    item: CategoryFinding,
-    pairs: Sequence[tuple[ProcedureFact, Reading]],
-    session: Session,
-    background: Background,
-    ruleset: Ruleset,
-) -> _Verdict:
-    used = set(item.findings)
-    own = [(fact, reading) for fact, reading in pairs if used & set(reading.findings)]
-    sites = frozenset(finding.site for finding in item.findings if finding.site and finding.role == "main")
-    evidence = gather(
-        [fact for fact, _ in own], sites, session.day, background, ruleset.diagnoses, ruleset.programme.indication
-    )
-    main = [finding for finding in item.findings if finding.role == "main"] or list(item.findings)
-    steps = [TrailStep("code", f.rule, f"{f.system} {f.code}: {_words(f)}") for f in item.findings]
-    steps.append(
-        TrailStep("category", item.rule, f"{item.category}: {item.meaning or ruleset.categories[item.category]}")
-    )
-    need = _need(main)
-    indication = evidence.indication
-    if need == "implied" and evidence.other_disease is None and indication.level == "none":
-        indication = Indication("code", main[0].system, main[0].code, "malignant", "", main[0].rule)
-    steps.append(_indication_step(indication))
-    counts = ruleset.programme.counts_for(item.category)
-    decision, reason = _rule(counts, need, evidence, indication, ruleset)
-    if decision == "counted" and any(reading.conflict for _, reading in own):
-        decision, reason = "review", "conflicting-codes"
-    if decision == "counted" and _route_open(main, pairs, ruleset):
-        decision, reason = "review", "route-not-coded"
-    return _Verdict(item.category, decision, reason, indication, tuple(steps))
+def _other_disease(category: str, need: str, evidence: Evidence) -> Indication | None:
+    """The disease that was treated in place of a tumour.
+
+    A bleeding is the reason for an embolisation of a bleeding tumour, where one is known; for anything else it is
+    another disease, unless the code itself speaks of a tumour.
+    """
+    if evidence.other_disease is not None or evidence.bleeding is None or need == "implied":
+        return evidence.other_disease
+    tumour_known = category == _BLEEDING and evidence.indication.level != "none"
+    return None if tumour_known else evidence.bleeding
 
 
-def _indication_step(indication: Indication) -> TrailStep:
+def _indication_step(indication: Indication, *, doubtful: bool) -> TrailStep:
     if indication.level == "none":
         return TrailStep("indication", "", "no diagnosis that explains it was found")
     where = f" in {indication.resource}" if indication.resource else ""
     text = f"{indication.kind}, {indication.system} {indication.code}, from {indication.level}{where}"
+    if doubtful:
+        text += "; not stated as the reason and not the likely one"
     return TrailStep("indication", indication.rule, text)
 
 
@@ -248,32 +375,3 @@ def _need(main: Sequence[Finding]) -> str:
     """The weakest demand among the main findings: one code that implies a tumour speaks for its session."""
     needs = {finding.indication for finding in main}
     return next(need for need in ("implied", "expected", "required") if need in needs)
-
-
-def _rule(
-    counts: str, need: str, evidence: Evidence, indication: Indication, ruleset: Ruleset
-) -> tuple[DecisionKind, str]:
-    if counts == "no":
-        return "not-counted", "category-not-counted"
-    if evidence.other_disease is not None:
-        return "not-counted", "other-disease"
-    if indication.level == "none":
-        return ("review", "indication-not-found") if need == "expected" else ("not-counted", "no-tumour-indication")
-    if indication.kind in ruleset.programme.indication.uncertain:
-        return "review", "indication-uncertain"
-    return ("counted", "counted") if counts == "yes" else ("review", "category-for-review")
-
-
-def _route_open(main: Sequence[Finding], pairs: Sequence[tuple[ProcedureFact, Reading]], ruleset: Ruleset) -> bool:
-    """Whether nothing in the session says that the treatment was percutaneous.
-
-    An image-guidance code in the session says so for the codes that do not.
-    """
-    matters = [f for f in main if ruleset.rules.techniques[f.technique].route_matters]
-    if not matters or any(finding.approach in {"percutaneous", "external"} for finding in matters):
-        return False
-    return not any(
-        finding.technique == "guidance" and finding.approach not in _NOT_IO_APPROACH
-        for _, reading in pairs
-        for finding in reading.findings
-    )

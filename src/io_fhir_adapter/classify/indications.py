@@ -108,6 +108,10 @@ class DiagnosisTables:
             return True
         return any(_fits(diagnosis.organ, self._at(site).on_record) for site in sites or ("",))
 
+    def names_organ(self, diagnosis: Diagnosis, sites: Iterable[str]) -> bool:
+        """Whether the disease lies in an organ that the table names for one of these sites, not just in any."""
+        return any(diagnosis.organ == site or diagnosis.organ in self._at(site).on_record for site in sites)
+
     def _at(self, site: str) -> _Plausible:
         return self._plausible.get(site, _EXPLAINS_ALL)
 

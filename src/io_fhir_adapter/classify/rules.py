@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,20 +101,31 @@ class _Rule:
     review: str
     place: str
 
-    def used(self, findings: Sequence[Finding], context: SessionContext) -> list[Finding]:
-        """The findings that it names and uses up, none where it does not apply."""
-        if not all(any(clause.met_by(finding) for finding in findings) for clause in self.needs):
-            return []
-        if any(clause.met_by(finding) for clause in self.unless for finding in findings):
-            return []
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for more than the findings."""
+        return bool(self.stated or self.followed_by)
+
+    def met_by(self, findings: Sequence[Finding], techniques: frozenset[str]) -> bool:
+        """Whether the findings alone meet it; ``techniques`` are theirs, which rules most rules out at once."""
+        if any(techniques.isdisjoint(clause.technique) for clause in self.needs if clause.technique):
+            return False
+        return all(any(clause.met_by(finding) for finding in findings) for clause in self.needs) and not any(
+            clause.met_by(finding) for clause in self.unless for finding in findings
+        )
+
+    def applies_in(self, context: SessionContext, findings: Sequence[Finding]) -> bool:
+        """Whether what it asks for beyond the findings is so."""
         if self.followed_by and not 0 < context.days_until.get(self.followed_by, 0) <= self.within_days:
-            return []
-        if self.stated:
-            needed = [finding for finding in findings if any(clause.met_by(finding) for clause in self.needs)]
-            if self.stated not in context.stated_kinds(needed):
-                return []
-        clauses = (*self.needs, *self.absorbs)
-        return [finding for finding in findings if any(clause.met_by(finding) for clause in clauses)]
+            return False
+        if not self.stated:
+            return True
+        needed = [finding for finding in findings if any(clause.met_by(finding) for clause in self.needs)]
+        return self.stated in context.stated_kinds(needed)
+
+    def uses(self, finding: Finding) -> bool:
+        """Whether it names the finding and uses it up."""
+        return any(clause.met_by(finding) for clause in (*self.needs, *self.absorbs))
 
 
 class SessionRules:
@@ -125,36 +136,63 @@ class SessionRules:
         looks_ahead: The categories whose later sessions some rule asks about.
     """
 
+    _REMEMBERED = 50_000
+
     def __init__(self, rules: Sequence[_Rule], techniques: dict[str, Technique]) -> None:
         self._rules = tuple(rules)
         self.techniques = techniques
         self.looks_ahead = frozenset(rule.followed_by for rule in rules if rule.followed_by)
+        self._known: dict[tuple[Finding, ...], tuple[CategoryFinding, ...]] = {}
 
-    def categories(self, findings: Sequence[Finding], context: SessionContext) -> list[CategoryFinding]:
+    def categories(self, findings: Sequence[Finding], context: SessionContext) -> tuple[CategoryFinding, ...]:
         """The categories of a session, in the order of the rules.
+
+        Sessions of the same codes are many; what depends on the findings alone is remembered.
 
         Args:
             findings: The usable findings, in a stable order.
             context: What is stated as reason, and what follows on later days.
         """
+        key = tuple(findings)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        found, by_findings_alone = self._apply(findings, context)
+        if by_findings_alone:
+            if len(self._known) >= self._REMEMBERED:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+    def _apply(self, findings: Sequence[Finding], context: SessionContext) -> tuple[tuple[CategoryFinding, ...], bool]:
         left = list(findings)
         found: list[CategoryFinding] = []
+        by_findings_alone = True
+        techniques = frozenset(finding.technique for finding in left)
         for rule in self._rules:
-            if not left:
-                break
-            used = rule.used(left, context)
-            if used:
-                found.append(CategoryFinding(rule.category, rule.place, rule.meaning, tuple(used), rule.review))
-                left = [finding for finding in left if finding not in used]
+            if not rule.met_by(left, techniques):
+                continue
+            if rule.asks:
+                by_findings_alone = False
+                if not rule.applies_in(context, left):
+                    continue
+            used = tuple(finding for finding in left if rule.uses(finding))
+            found.append(CategoryFinding(rule.category, rule.place, rule.meaning, used, rule.review))
+            left = [finding for finding in left if finding not in used]
+            techniques = frozenset(finding.technique for finding in left)
+        found += self._singles(left)
+        return tuple(self._with_energy(found)), by_findings_alone
+
+    def _singles(self, findings: Iterable[Finding]) -> list[CategoryFinding]:
+        """What no rule used, technique by technique."""
         singles: dict[str, list[Finding]] = {}
-        for finding in left:
+        for finding in findings:
             category = self.techniques[finding.technique].category
             if category and finding.role in {"main", "planning"}:
                 singles.setdefault("planning" if finding.role == "planning" else category, []).append(finding)
-        found += [
+        return [
             CategoryFinding(category, "techniques.csv", "", tuple(members)) for category, members in singles.items()
         ]
-        return self._with_energy(found)
 
     def _with_energy(self, found: list[CategoryFinding]) -> list[CategoryFinding]:
         """An ablation without energy joins one of the same organ whose energy another code names."""

@@ -42,18 +42,31 @@ class Entry:
     rows: tuple[CodeRow, ...]
 
     def row_on(self, day: str) -> CodeRow | None:
-        """The most specific row valid on that local date; a partial or missing date takes what may be valid."""
+        """The most specific row valid on that local date; a partial or missing date takes what may be valid.
+
+        A code that was used outside its years says what it always said, as long as no valid row says otherwise.
+        """
         for row in self.rows:
             if (row.valid_from and day and day < row.valid_from[: len(day)]) or (
                 row.valid_to and day and day > row.valid_to[: len(day)]
             ):
                 continue
             return row
-        return None
+        return self.rows[0] if self.rows else None
 
 
 class Ruleset:
-    """Everything that decides. Make it with :func:`load_ruleset`."""
+    """Everything that decides. Make it with :func:`load_ruleset`.
+
+    Attributes:
+        systems: Names of code systems.
+        rules: Session rules and techniques.
+        diagnoses: The indication tables.
+        categories: Category code to title, in the order of the contract; ``category_order`` gives the place of each.
+        programme: What counts.
+        digest: Of all files and the programme.
+        table_systems: Short names of the systems that have a table.
+    """
 
     def __init__(
         self,
@@ -64,12 +77,14 @@ class Ruleset:
         diagnoses: DiagnosisTables,
         categories: dict[str, str],
         programme: Programme,
-        digest: str,  # of all files and the programme
+        digest: str,
     ) -> None:
         self.systems = systems
         self.rules = rules
         self.diagnoses = diagnoses
         self.categories = categories
+        self.category_order = {name: place for place, name in enumerate(categories)}
+        self.table_systems = frozenset(tables) | frozenset(site_tables)
         self.programme = programme
         self.digest = digest
         self._tables = tables
@@ -94,11 +109,6 @@ class Ruleset:
         site, shipped = self._site_tables.get(name), self._tables.get(name)
         own = site.match(normal) if site is not None else ()
         return Entry(name, normal, own + (shipped.match(normal) if shipped is not None else ()))
-
-    @property
-    def table_systems(self) -> frozenset[str]:
-        """Short names of the systems that have a table."""
-        return frozenset(self._tables) | frozenset(self._site_tables)
 
 
 def load_ruleset(

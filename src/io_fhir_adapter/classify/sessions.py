@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io_fhir_adapter.fhir.dates import days_apart, is_full
 from io_fhir_adapter.model import ProcedureFact
 
-__all__ = ["Session", "group_sessions", "merge_twice_recorded"]
+__all__ = ["Session", "group_sessions", "latest", "merge_twice_recorded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def _fact_key(fact: ProcedureFact) -> tuple[str, str]:
     return fact.source, fact.id
 
 
-def _latest(facts: Iterable[ProcedureFact]) -> list[ProcedureFact]:
+def latest(facts: Iterable[ProcedureFact]) -> list[ProcedureFact]:
     """Each resource once: of several versions the one updated last, whatever the order they came in."""
     newest: dict[tuple[str, str], ProcedureFact] = {}
     for fact in facts:
@@ -63,56 +63,64 @@ def _root(fact: ProcedureFact, by_reference: Mapping[tuple[str, str], ProcedureF
         current = parent
 
 
-def group_sessions(facts: Iterable[ProcedureFact]) -> list[Session]:
+def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFact], bool]) -> list[Session]:
     """The sessions of ONE patient, by local day.
 
-    A fact without a full date joins the only dated day of its encounter; else the undated facts of one
-    encounter are one session, and those without an encounter one per partial date.
+    A fact without a full date joins the only day of its encounter on which something was done that gives a date;
+    else the undated facts of one encounter are one session, and those without an encounter one per partial date.
+
+    Args:
+        facts: Each resource once; see :func:`latest`.
+        dates: Whether a fact with a full date gives it to undated facts of its encounter; so that what has nothing to
+            do with a treatment does not date it.
     """
-    latest = _latest(facts)
-    by_reference = {(fact.source, f"Procedure/{fact.id}"): fact for fact in latest}
-    roots = {_fact_key(fact): _root(fact, by_reference) for fact in latest}
-    lonely = frozenset(f"Procedure/{fact.id}" for fact in latest if roots[_fact_key(fact)] is None)
-    anchors = {_fact_key(fact): roots[_fact_key(fact)] or fact for fact in latest}
-    encounter_days: dict[str, set[str]] = {}
-    for fact in latest:
-        if fact.encounter and is_full(fact.day):
-            encounter_days.setdefault(fact.encounter, set()).add(fact.day)
+    by_reference = {(fact.source, f"Procedure/{fact.id}"): fact for fact in facts}
+    roots = {_fact_key(fact): _root(fact, by_reference) for fact in facts if fact.part_of}
+    lonely = frozenset(f"Procedure/{fact_id}" for (_, fact_id), root in roots.items() if root is None)
+    anchors = [(fact, roots.get(_fact_key(fact)) or fact) for fact in facts]
+    vague = any(not is_full(anchor.day) for _, anchor in anchors)
+    encounter_days = _encounter_days(facts, dates) if vague else {}
     groups: dict[tuple[str, str], list[ProcedureFact]] = {}
-    for fact in latest:
-        anchor = anchors[_fact_key(fact)]
-        if is_full(anchor.day):
-            key = (anchor.day, "")
-        else:
-            days = {day for day in encounter_days.get(anchor.encounter, ()) if day.startswith(anchor.day)}
-            key = (days.pop(), "") if len(days) == 1 else (anchor.day, anchor.encounter)
+    for fact, anchor in anchors:
+        key = (anchor.day, "")
+        if not is_full(anchor.day):
+            days = encounter_days.get((anchor.source, anchor.encounter), frozenset())
+            fitting = {day for day in days if day.startswith(anchor.day)}
+            key = (fitting.pop(), "") if len(fitting) == 1 else (anchor.day, anchor.encounter)
         groups.setdefault(key, []).append(fact)
     return [
-        Session(day, tuple(members), lonely & {f"Procedure/{fact.id}" for fact in members})
+        Session(day, tuple(members), lonely & {f"Procedure/{fact.id}" for fact in members} if lonely else lonely)
         for (day, _), members in sorted(groups.items())
     ]
 
 
+def _encounter_days(
+    facts: Iterable[ProcedureFact], dates: Callable[[ProcedureFact], bool]
+) -> dict[tuple[str, str], set[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for fact in facts:
+        if fact.encounter and is_full(fact.day) and dates(fact):
+            found.setdefault((fact.source, fact.encounter), set()).add(fact.day)
+    return found
+
+
 def merge_twice_recorded(
-    sessions: Sequence[Session],
-    signature: Callable[[Session], frozenset[str]],
-    system_of: Callable[[ProcedureFact], str],
+    sessions: Sequence[Session], marks: Callable[[Session], Mapping[str, frozenset[str]]]
 ) -> list[Session]:
     """Joins sessions on neighbouring days that two systems recorded of one treatment.
 
     Args:
         sessions: Of one patient, by day.
-        signature: What was done in a session; two sessions can be one only where these have something in common.
-        system_of: Which system recorded a fact; sessions that share one were recorded as two, and stay two.
+        marks: What was done in a session, in words, with the systems that recorded it. Two sessions are one where
+            they have something in common and no system recorded any of that on both days.
     """
     merged: list[Session] = []
     for session in sessions:
         last = merged[-1] if merged else None
         if last is not None and not last.merged_days and days_apart(last.day, session.day) == 1:
-            first_systems = {system_of(fact) for fact in last.facts if fact.status == "completed"}
-            next_systems = {system_of(fact) for fact in session.facts if fact.status == "completed"}
-            apart = first_systems and next_systems and not first_systems & next_systems
-            if apart and signature(last) & signature(session):
+            first, second = marks(last), marks(session)
+            common = first.keys() & second.keys()
+            if common and not any(first[word] & second[word] for word in common):
                 merged[-1] = Session(
                     last.day,
                     last.facts + session.facts,

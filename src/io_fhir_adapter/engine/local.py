@@ -64,11 +64,13 @@ def count_files(
     counter = VolumeCounter(period, programme.volume.threshold, programme.counts)
     with Spool() as spool:
         scan = scan_files(inputs, ruleset, spool, tz=tz, period=period, keep_all=False, stdin=stdin, progress=progress)
-        for decision in _decisions(spool, ruleset):
+        for decision in _decisions(spool, ruleset, period):
             counter.add(decision)
     return Counted(counter.result(scan.seen), scan)
 
 
-def _decisions(spool: Spool, ruleset: Ruleset) -> Iterator[Decision]:
+def _decisions(spool: Spool, ruleset: Ruleset, period: Period | None = None) -> Iterator[Decision]:
+    """The decisions on all patients; ``period`` leaves out those who have nothing to do with it."""
     for facts in spool.patients():
-        yield from decide_patient(facts.procedures, facts.conditions, facts.encounters, ruleset)
+        if period is None or any(period.place(fact.day) != "outside" for fact in facts.procedures):
+            yield from decide_patient(facts.procedures, facts.conditions, facts.encounters, ruleset)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.distinct import DistinctTally
@@ -14,7 +14,7 @@ from io_fhir_adapter.engine.spool import Spool
 from io_fhir_adapter.errors import InputError, ResourceError
 from io_fhir_adapter.fhir.dates import days_apart, local_day
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
-from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
+from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure, ProcedureGlance
 from io_fhir_adapter.model import Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.files import Block, InputFile, read_input
@@ -31,8 +31,10 @@ _STATUS_INDEX: dict[str | None, int] = {name: index for index, name in enumerate
 _INSIDE, _OUTSIDE, _UNPLACED, _INVALID = 0, 1, 2, 3
 _PLACES = {"inside": _INSIDE, "outside": _OUTSIDE, "unplaced": _UNPLACED}
 _MAPPED, _KNOWN = 1, 2
+_NOT_DONE = _STATUSES.index("not-done")
 _DAY = 10
 _DAYS_LIMIT = 100_000
+_QUARANTINED_KEPT = 1_000
 
 
 @dataclass(slots=True)
@@ -58,7 +60,10 @@ class UnmappedCode:
 
 @dataclass(slots=True)
 class Scan:
-    """The outcome of one pass; ``seen`` is over distinct Procedures, ``files`` over everything read."""
+    """The outcome of one pass; ``seen`` is over distinct Procedures, ``files`` over everything read.
+
+    ``quarantined`` holds the first thousand resources that could not be used; ``quarantined_total`` is their number.
+    """
 
     files: list[FileReport]
     quarantined: list[Quarantined]
@@ -70,6 +75,11 @@ class Scan:
     def procedures_read(self) -> int:
         """All Procedures decoded, repeated ones included."""
         return sum(report.procedures for report in self.files)
+
+    @property
+    def quarantined_total(self) -> int:
+        """All resources that could not be used."""
+        return sum(report.quarantined for report in self.files)
 
 
 class _Scanner:
@@ -85,8 +95,9 @@ class _Scanner:
         self.period = period
         self.keep_all = keep_all
         self.quarantined: list[Quarantined] = []
+        self.quarantined_procedures = 0
         self.without_code = 0
-        self._codes: dict[tuple[str, str], list[int]] = {}  # (system, code) → [flags, codings]
+        self._codes: dict[tuple[str | None, str | None], list[int]] = {}  # (system, code) → [flags, codings]
         self._statuses: dict[str | None, int] = {
             **_STATUS_INDEX,
             None: _STATUS_INDEX["unknown"],
@@ -97,18 +108,28 @@ class _Scanner:
         self._borders = (period.start, period.end)
 
     def block(self, block: Block, report: FileReport) -> None:
-        if block.resource_type == "Procedure":
-            self._procedures(block.resources, block.name, block.first_line, report)  # type: ignore[arg-type]
-            return
-        report.other[block.resource_type] += len(block.resources)
-        for line, resource in enumerate(block.resources, start=block.first_line):
-            self._background(resource, f"{block.name}:{line}", "", report)
+        if block.glances:
+            chosen = self._look_at(block.glances, report)
+            for offset, item in block.whole(chosen):
+                self._keep(item, report, counted=block.glances[offset])
+        elif block.resource_type == "Procedure":
+            procedures = cast(Sequence[Procedure], block.resources)
+            for offset in self._look_at(procedures, report):
+                position = f"{block.name}:{block.first_line + offset}"
+                self._keep(Item(position, "Procedure", procedures[offset]), report, counted=procedures[offset])
+        else:
+            report.other[block.resource_type] += len(block.resources)
+            for line, resource in enumerate(block.resources, start=block.first_line):
+                self._background(resource, f"{block.name}:{line}", "", report)
 
     def item(self, item: Item, report: FileReport) -> None:
         if item.problem:
             self._set_aside(item.position, item.resource_type, item.problem, "IOA-RES-010", report)
         elif isinstance(item.resource, Procedure):
-            self._procedures([item.resource], item.position, 0, report, item.fallback_id)
+            procedure = item.resource
+            procedure.id = procedure.id or item.fallback_id or None
+            if self._look_at([procedure], report):
+                self._keep(item, report, counted=procedure)
         else:
             report.other[item.resource_type] += 1
             if item.resource is not None:
@@ -116,7 +137,9 @@ class _Scanner:
 
     def _set_aside(self, position: str, kind: str, reason: str, code: str, report: FileReport) -> None:
         report.quarantined += 1
-        self.quarantined.append(Quarantined(SOURCE, position, kind, reason, code))
+        self.quarantined_procedures += kind == "Procedure"
+        if len(self.quarantined) < _QUARANTINED_KEPT:
+            self.quarantined.append(Quarantined(SOURCE, position, kind, reason, code))
 
     def _background(self, resource: Resource, position: str, fallback_id: str, report: FileReport) -> None:
         try:
@@ -130,12 +153,17 @@ class _Scanner:
         except ResourceError as exc:
             self._set_aside(position, resource.resourceType, exc.what, exc.code, report)
 
-    def _procedures(
-        self, procedures: Sequence[Procedure], name: str, first_line: int, report: FileReport, fallback_id: str = ""
-    ) -> None:
-        # The hot loop: everything a Procedure of no interest costs happens here.
-        codes, statuses, add = self._codes, self._statuses, self.tally.add
-        keep_all, place = self.keep_all, self._place
+    def _look_at(self, procedures: Sequence[Procedure | ProcedureGlance], report: FileReport) -> list[int]:
+        """Tallies Procedures; gives the offsets of those that need a closer look."""
+        # The hot loop: everything that a Procedure of no interest costs happens here.
+        codes, statuses, days, adders, mask = (
+            self._codes,
+            self._statuses,
+            self._days,
+            self.tally.adders,
+            DistinctTally.MASK,
+        )
+        chosen: list[int] = []
         report.procedures += len(procedures)
         for offset, procedure in enumerate(procedures):
             flags = 0
@@ -143,29 +171,29 @@ class _Scanner:
             if concept is not None and concept.coding:
                 for coding in concept.coding:
                     key = (coding.system, coding.code)
-                    slot = codes.get(key)  # type: ignore[arg-type]
+                    slot = codes.get(key)
                     if slot is None:
-                        slot = self._new_code(coding.system or "", coding.code or "", key)  # type: ignore[arg-type]
+                        slot = self._new_code(key)
                     slot[1] += 1
                     flags |= slot[0]
             else:
                 self.without_code += 1
-            resource_id = procedure.id or fallback_id
-            if flags & _MAPPED or keep_all or procedure.subject is None or not resource_id:
-                position = f"{name}:{first_line + offset}" if first_line else name
-                if not self._keep(procedure, position, fallback_id, report):
-                    continue
-            where = place(procedure)
-            if where == _INVALID:
-                position = f"{name}:{first_line + offset}" if first_line else name
-                self._set_aside(position, "Procedure", "a date is not in FHIR's form", "IOA-RES-012", report)
+            value = procedure.performedDateTime
+            where = days.get(value[:_DAY]) if value is not None else None
+            if where is None:
+                where = self._place(procedure)
+            resource_id = procedure.id
+            if flags & _MAPPED or self.keep_all or where == _INVALID or not resource_id or procedure.subject is None:
+                chosen.append(offset)  # tallied after the closer look, which may set it aside
                 continue
-            status = statuses.get(procedure.status, _OTHER_STATUS)
-            if procedure.notDone:
-                status = _STATUS_INDEX["not-done"]
-            add(resource_id, status << 4 | where << 2 | flags)
+            status = statuses.get(procedure.status, _OTHER_STATUS) if not procedure.notDone else _NOT_DONE
+            word = hash(resource_id) & mask | status << 4 | where << 2 | flags
+            adders[word >> 8 & 255](word)
+        self.tally.settle()
+        return chosen
 
-    def _new_code(self, system: str, code: str, key: tuple[str, str]) -> list[int]:
+    def _new_code(self, key: tuple[str | None, str | None]) -> list[int]:
+        system, code = key[0] or "", key[1] or ""
         entry = self.ruleset.entry(system, code) if code else None
         flags = 0
         if entry is not None:
@@ -174,15 +202,28 @@ class _Scanner:
         slot = self._codes[key] = [flags, 0]
         return slot
 
-    def _keep(self, procedure: Procedure, position: str, fallback_id: str, report: FileReport) -> bool:
+    def _keep(self, item: Item, report: FileReport, counted: Procedure | ProcedureGlance) -> None:
+        """The closer look at a Procedure: set aside, or spooled and tallied."""
+        procedure = item.resource
+        if not isinstance(procedure, Procedure):
+            self._set_aside(item.position, "Procedure", item.problem, "IOA-RES-010", report)
+            return
         try:
-            self.spool.add(procedure_fact(procedure, SOURCE, self.tz, fallback_id))
+            fact = procedure_fact(procedure, SOURCE, self.tz, item.fallback_id)
         except ResourceError as exc:
-            self._set_aside(position, "Procedure", exc.what, exc.code, report)
-            return False
-        return True
+            self._set_aside(item.position, "Procedure", exc.what, exc.code, report)
+            return
+        self.spool.add(fact)
+        flags = 0
+        for code in fact.codes:
+            # the system is missing or empty in the source, which the fact does not tell apart
+            slot = self._codes.get((code.system or None, code.code)) or self._codes[code.system, code.code]
+            flags |= slot[0]
+        word = hash(fact.id) & DistinctTally.MASK
+        word |= self._statuses.get(fact.status, _OTHER_STATUS) << 4 | self._place(counted) << 2 | flags
+        self.tally.adders[word >> 8 & 255](word)
 
-    def _place(self, procedure: Procedure) -> int:
+    def _place(self, procedure: Procedure | ProcedureGlance) -> int:
         """Where the Procedure's date stands to the period, ``_INVALID`` for a date that is none."""
         value = procedure.performedDateTime or procedure.occurrenceDateTime
         if value is None:
@@ -230,7 +271,7 @@ class _Scanner:
             by_status=dict(sorted(status.items())),
             mapped=mapped,
             known_system=known,
-            quarantined=sum(1 for entry in self.quarantined if entry.resource_type == "Procedure"),
+            quarantined=self.quarantined_procedures,
             undated=unplaced,
             outside=outside,
         )
@@ -273,7 +314,7 @@ def scan_files(
             report = FileReport(source.name)
             reports.append(report)
             try:
-                for part in read_input(source, stdin):
+                for part in read_input(source, stdin, glance=not keep_all):
                     if isinstance(part, Block):
                         scanner.block(part, report)
                     else:

@@ -9,6 +9,7 @@ import heapq
 import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,12 +21,14 @@ from io_fhir_adapter.model import ConditionFact, EncounterFact, ProcedureFact
 __all__ = ["PatientFacts", "Spool"]
 
 Fact = ProcedureFact | ConditionFact | EncounterFact
-_Record = tuple[str, int, str, str, bytes]  # patient, kind, source, id, encoded fact
+_Record = tuple[str, int, str, str, Fact]  # patient, kind, source, id, fact
 
-_KINDS: Final[tuple[type[Fact], ...]] = (ProcedureFact, ConditionFact, EncounterFact)
+_KIND = 1
+_KINDS: Final[dict[type[Fact], int]] = {ProcedureFact: 0, ConditionFact: 1, EncounterFact: 2}
+_SORT_KEY: Final = itemgetter(0, 1, 2, 3)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODERS: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
-_RECORD: Final = msgspec.msgpack.Decoder(_Record)
+_RECORD: Final = msgspec.msgpack.Decoder(tuple[int, str, str, msgspec.Raw])
 _LENGTH_BYTES = 4
 
 
@@ -50,7 +53,7 @@ class Spool:
         self._held: list[_Record] = []
         self._runs: list[Path] = []
         self._links: dict[str, str] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="io-fhir-adapter-")  # closed by __exit__
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -58,12 +61,12 @@ class Spool:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def add(self, fact: Fact) -> None:
         """Takes one fact."""
-        kind = _KINDS.index(type(fact))
-        self._held.append((fact.patient, kind, fact.source, fact.id, _ENCODER.encode(fact)))
+        self._held.append((fact.patient, _KINDS[type(fact)], fact.source, fact.id, fact))
         if len(self._held) >= self._limit:
             self._write_run()
 
@@ -80,11 +83,13 @@ class Spool:
         return patient
 
     def _write_run(self) -> None:
-        self._held.sort()
+        self._held.sort(key=_SORT_KEY)
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="io-fhir-adapter-")
         path = Path(self._folder.name) / f"{len(self._runs):06d}.run"
         with path.open("wb") as handle:
             for record in self._held:
-                data = _ENCODER.encode(record)
+                data = _ENCODER.encode(record[_KIND:])
                 handle.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
                 handle.write(data)
         self._runs.append(path)
@@ -92,8 +97,8 @@ class Spool:
 
     def patients(self) -> Iterator[PatientFacts]:
         """Every patient with at least one Procedure, in the order of their references, merged records last."""
-        self._held.sort()
-        merged = heapq.merge(*(_read_run(path) for path in self._runs), self._held)
+        self._held.sort(key=_SORT_KEY)
+        merged = heapq.merge(*(_read_run(path) for path in self._runs), self._held, key=_SORT_KEY)
         survivors = {self._survivor(patient) for patient in self._links}
         held_back: dict[str, PatientFacts] = {}
         for patient, records in groupby(merged, key=lambda record: record[0]):
@@ -109,21 +114,16 @@ class Spool:
 
 
 def _collect(records: Iterable[_Record], facts: PatientFacts) -> PatientFacts:
-    """Adds decoded records to a patient's facts, under the patient's surviving reference."""
-    for patient, kind, _, _, data in records:
-        fact = _DECODERS[kind].decode(data)
-        if patient != facts.patient:
-            fact = msgspec.structs.replace(fact, patient=facts.patient)
-        if isinstance(fact, ProcedureFact):
-            facts.procedures.append(fact)
-        elif isinstance(fact, ConditionFact):
-            facts.conditions.append(fact)
-        elif isinstance(fact, EncounterFact):
-            facts.encounters.append(fact)
+    """Adds records to a patient's facts, under the patient's surviving reference."""
+    for patient, kind, _, _, fact in records:
+        kept = msgspec.structs.replace(fact, patient=facts.patient) if patient != facts.patient else fact
+        (facts.procedures, facts.conditions, facts.encounters)[kind].append(kept)  # type: ignore[arg-type]
     return facts
 
 
 def _read_run(path: Path) -> Iterator[_Record]:
     with path.open("rb") as handle:
         while head := handle.read(_LENGTH_BYTES):
-            yield _RECORD.decode(handle.read(int.from_bytes(head, "big")))
+            kind, source, identifier, raw = _RECORD.decode(handle.read(int.from_bytes(head, "big")))
+            fact = _DECODERS[kind].decode(raw)
+            yield fact.patient, kind, source, identifier, fact

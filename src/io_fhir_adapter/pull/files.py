@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
 from io_fhir_adapter.errors import InputError
-from io_fhir_adapter.pull.decode import DECODERS, Item, Resource, decode_resource, expand_bundle
+from io_fhir_adapter.fhir.structs import ProcedureGlance
+from io_fhir_adapter.pull.decode import DECODERS, Item, Resource, decode_resource, expand_bundle, reason_of
 
 __all__ = ["Block", "InputFile", "find_inputs", "read_input"]
 
@@ -28,6 +29,7 @@ _STDIN = "-"
 _NDJSON = (".ndjson", ".jsonl")
 _READABLE = (".json", *_NDJSON)
 _GZIP_MAGIC = b"\x1f\x8b"
+_GLANCE: Final = msgspec.json.Decoder(ProcedureGlance)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,13 +45,36 @@ class InputFile:
 class Block:
     """Resources of one type that stood on consecutive lines, decoded together.
 
-    ``first_line`` is the line number of the first one, counted from 1.
+    Attributes:
+        name: Name of the input.
+        first_line: Line number of the first one, counted from 1.
+        resource_type: Their type.
+        resources: The decoded structs, one a line.
+        glances: Procedures decoded at a glance only, instead of ``resources``; :meth:`whole` decodes one fully.
+        raw: The lines that ``glances`` were decoded from.
     """
 
     name: str
     first_line: int
     resource_type: str
     resources: Sequence[Resource]
+    glances: Sequence[ProcedureGlance] = ()
+    raw: bytes = b""
+
+    def whole(self, offsets: Sequence[int]) -> Iterator[tuple[int, Item]]:
+        """The lines at these offsets (ascending, from 0), decoded fully."""
+        line, start = 0, 0
+        for offset in offsets:
+            while line < offset:
+                start = self.raw.index(b"\n", start) + 1
+                line += 1
+            end = self.raw.find(b"\n", start)
+            text = self.raw[start : end if end >= 0 else len(self.raw)]
+            position = f"{self.name}:{self.first_line + offset}"
+            try:
+                yield offset, Item(position, self.resource_type, DECODERS[self.resource_type].decode(text))
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                yield offset, Item(position, self.resource_type, None, "", reason_of(exc))
 
 
 def find_inputs(arguments: Sequence[str]) -> list[InputFile]:
@@ -89,8 +114,13 @@ def _suffix(path: Path) -> str:
     return Path(name).suffix.lower()
 
 
-def read_input(source: InputFile, stdin: BinaryIO | None = None) -> Iterator[Block | Item]:
+def read_input(source: InputFile, stdin: BinaryIO | None = None, *, glance: bool = False) -> Iterator[Block | Item]:
     """Everything in one input, in order, in bounded memory (a Bundle is held whole).
+
+    Args:
+        source: What to read.
+        stdin: Where stdin is read from.
+        glance: Decode blocks of Procedures at a glance only.
 
     Raises:
         InputError: The input as a whole cannot be read: it is XML, or reading it fails. What was read
@@ -98,7 +128,7 @@ def read_input(source: InputFile, stdin: BinaryIO | None = None) -> Iterator[Blo
     """
     try:
         with _open(source, stdin) as handle:
-            yield from _read(handle, source)
+            yield from _read(handle, source, glance=glance)
     except (OSError, EOFError, zlib.error) as exc:
         reason = (
             "the gzip data ends early or is damaged" if isinstance(exc, (EOFError, zlib.error)) else "cannot be read"
@@ -112,11 +142,52 @@ def _open(source: InputFile, stdin: BinaryIO | None) -> BinaryIO:
     raw = source.path.open("rb") if source.path is not None else (stdin or sys.stdin.buffer)
     handle = cast(BinaryIO, raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, raw)))
     if cast(io.BufferedReader, handle).peek(2)[:2] == _GZIP_MAGIC:
-        return cast(BinaryIO, gzip.GzipFile(fileobj=handle, mode="rb"))
+        return cast(BinaryIO, _Unzipped(handle))
     return handle
 
 
-def _read(handle: BinaryIO, source: InputFile) -> Iterator[Block | Item]:
+class _Unzipped(gzip.GzipFile):
+    """Gzipped data; where it is damaged, what stood before the damage is given first and the error raised after."""
+
+    _PIECE = 1 << 16
+
+    def __init__(self, handle: BinaryIO) -> None:
+        super().__init__(fileobj=handle, mode="rb")
+        self._damage: EOFError | OSError | zlib.error | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to ``size`` bytes, everything where it is negative.
+
+        Raises:
+            EOFError, OSError, zlib.error: The data is damaged here.
+        """
+        pieces: list[bytes] = []
+        left = size if size is not None and size >= 0 else None
+        while self._damage is None and left != 0:
+            try:
+                piece = self.read1(self._PIECE if left is None else min(left, self._PIECE))
+            except (EOFError, OSError, zlib.error) as exc:
+                self._damage = exc
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            left = None if left is None else left - len(piece)
+        if self._damage is not None and (not pieces or left is None):
+            raise self._damage
+        return b"".join(pieces)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """The rest of the line; nothing where the data is damaged, which the next :meth:`read` says."""
+        if self._damage is None:
+            try:
+                return super().readline(size)
+            except (EOFError, OSError, zlib.error) as exc:
+                self._damage = exc
+        return b""
+
+
+def _read(handle: BinaryIO, source: InputFile, *, glance: bool) -> Iterator[Block | Item]:
     head = handle.read(_BLOCK)
     text = head.removeprefix(_BOM).lstrip()
     if text[:1] == b"<":
@@ -126,12 +197,12 @@ def _read(handle: BinaryIO, source: InputFile) -> Iterator[Block | Item]:
     if not text:
         return
     if _is_ndjson(head.removeprefix(_BOM), source):
-        yield from _lines(head.removeprefix(_BOM), handle, source)
+        yield from _lines(head.removeprefix(_BOM), handle, source, glance=glance)
         return
     whole = head.removeprefix(_BOM) + handle.read()
     item = decode_resource(whole, source.name)
     if item.problem == "not valid JSON" and b"\n{" in whole.strip():
-        yield from _lines(whole, io.BytesIO(), source)  # lines after all, the first of them broken
+        yield from _lines(whole, io.BytesIO(), source, glance=glance)  # lines after all, the first of them broken
     else:
         yield from _opened(item, whole)
 
@@ -155,40 +226,36 @@ def _opened(item: Item, data: bytes) -> Iterable[Item]:
     return (item,)
 
 
-def _lines(head: bytes, handle: BinaryIO, source: InputFile) -> Iterator[Block | Item]:
+def _lines(head: bytes, handle: BinaryIO, source: InputFile, *, glance: bool) -> Iterator[Block | Item]:
     """NDJSON in blocks of whole lines."""
-    line_number, pending, data = 1, b"", head
-    kind = ""
-    while data or pending:
-        at_end = not data
-        joined = pending + data
-        cut = len(joined) if at_end else joined.rfind(b"\n") + 1
-        block, pending = joined[:cut], joined[cut:]
-        if block:
-            lines = block.count(b"\n") + (0 if block.endswith(b"\n") else 1)
-            decoded, kind = _whole_block(block, lines, kind)
-            if decoded is not None:
-                yield Block(source.name, line_number, kind, decoded)
+    line_number, kind, block = 1, "", head
+    while block:
+        if not block.endswith(b"\n"):
+            block += handle.readline()
+        kind = kind or decode_resource(block.partition(b"\n")[0], "").resource_type
+        decoder = _GLANCE if glance and kind == "Procedure" else DECODERS.get(kind)
+        decoded = _whole_block(block, decoder) if decoder is not None else None
+        if decoded is None:
+            kind = ""
+            yield from _line_by_line(block, line_number, source)
+            line_number += block.count(b"\n")
+        else:
+            if decoder is _GLANCE:
+                yield Block(source.name, line_number, kind, (), decoded, block)
             else:
-                yield from _line_by_line(block, line_number, source)
-            line_number += lines
-        if at_end:
-            return
-        data = handle.read(_BLOCK)
+                yield Block(source.name, line_number, kind, decoded)
+            line_number += len(decoded)
+        block = handle.read(_BLOCK)
 
 
-def _whole_block(block: bytes, lines: int, kind: str) -> tuple[list[Resource] | None, str]:
-    """The block decoded at once, None where it holds other types, blank or broken lines."""
-    if not kind:
-        kind = decode_resource(block.partition(b"\n")[0], "").resource_type
-    decoder = DECODERS.get(kind)
-    if decoder is None:
-        return None, ""
+def _whole_block(block: bytes, decoder: msgspec.json.Decoder[Any]) -> list[Any] | None:
+    """The block decoded at once, one resource a line; None where it holds other types, blank or broken lines."""
     try:
         decoded = decoder.decode_lines(block)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, ""
-    return (decoded if len(decoded) == lines else None), kind
+        return None
+    lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    return decoded if len(decoded) == lines else None
 
 
 def _line_by_line(block: bytes, first_line: int, source: InputFile) -> Iterator[Block | Item]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
+from io_fhir_adapter.canonical_urls import FACILITY_SYSTEM, PROGRAMME_SYSTEM, SUBMISSION_SYSTEM
 from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.receiver.privacy import privacy_issues
 from io_fhir_adapter.receiver.wire import Issue, Limits, RefusedError
-from io_fhir_adapter.trust.submission import FACILITY_SYSTEM, PROGRAMME_SYSTEM, SUBMISSION_SYSTEM, submission_digest
+from io_fhir_adapter.trust.submission import submission_digest
 
 __all__ = ["RESOURCE_TYPES", "EntryTarget", "Submission", "check_submission", "parse_token", "references"]
 

@@ -35,6 +35,8 @@ class CaseInput:
         others: Resources of further types.
         offered: Resource types that the source offers at all.
         subject: What the form's subject is to say, such as the ``urn:uuid:`` of the de-identified Patient.
+        organ: The organ that the indication's code names, empty where it names none.
+        last_contact: Local date of the patient's last completed Procedure or Encounter that the ledger knows.
         zone: The facility's time zone.
     """
 
@@ -49,6 +51,8 @@ class CaseInput:
     pseudonym: str = ""
     offered: frozenset[str] = _PULLED
     subject: str = ""
+    organ: str = ""
+    last_contact: str = field(default="", repr=False)
     zone: tzinfo = UTC
 
 
@@ -56,8 +60,10 @@ def session_facts(case: CaseInput) -> Json:
     """What the adapter knows of a case, as the Parameters resource ``%session``.
 
     Names: ``case-number``, ``pseudonym``, ``category``, ``counts``, ``quarter`` (``2025-Q3``), ``age-band``, ``site``
-    (once per organ of the main findings), ``indication`` (Coding), ``indication-resource`` (``Condition/…``),
-    ``discharge-offset`` and ``death-offset`` (days from the index session), ``deceased`` (false only where the source
+    (once per organ of the main findings), ``guidance`` (Coding, once per code that only says how images guided),
+    ``indication`` (Coding), ``indication-kind`` and ``indication-organ`` (what our tables say of that code),
+    ``indication-resource`` (``Condition/…``), ``discharge-offset``, ``death-offset`` and ``contact-offset`` (days from
+    the index session to the last time that the patient was seen alive), ``deceased`` (false only where the source
     says so). A name is left out where the record does not tell.
     """
     decision, patient, encounter = case.decision, case.patient or {}, index_encounter(case) or {}
@@ -74,14 +80,22 @@ def session_facts(case: CaseInput) -> Json:
     parameters += [{"name": name, "valueCode": value} for name, value in texts.items() if value]
     sites = sorted({finding.site for finding in decision.findings if finding.role == "main" and finding.site})
     parameters += [{"name": "site", "valueCode": site} for site in sites]
+    parameters += [
+        {"name": "guidance", "valueCoding": {"system": finding.system, "code": finding.code}}
+        for finding in decision.findings
+        if finding.technique == "guidance"
+    ]
     indication = decision.indication
     if indication.code:
         parameters.append({"name": "indication", "valueCoding": {"system": indication.system, "code": indication.code}})
+        words = {"indication-kind": indication.kind, "indication-organ": case.organ}
+        parameters += [{"name": name, "valueCode": value} for name, value in words.items() if value]
     if indication.resource.startswith("Condition/"):
         parameters.append({"name": "indication-resource", "valueString": indication.resource})
     ends = {
         "discharge-offset": _day(_mapping(encounter.get("period")).get("end"), case),
         "death-offset": _day(patient.get("deceasedDateTime"), case),
+        "contact-offset": case.last_contact,
     }
     for name, day in ends.items():
         offset = day_offset(day, decision.date)
@@ -93,14 +107,21 @@ def session_facts(case: CaseInput) -> Json:
 
 
 def index_encounter(case: CaseInput) -> Json | None:
-    """The first Encounter that a Procedure of the session names."""
+    """The first Encounter that a Procedure of the session names; without any, the only one that covers its day."""
     by_id = {f"Encounter/{encounter.get('id')}": encounter for encounter in case.encounters}
     for procedure in case.procedures:
         link = _mapping(procedure.get("encounter")).get("reference")
         found = by_id.get(normalise(link, "Encounter")) if isinstance(link, str) else None
         if found is not None:
             return found
-    return None
+    around = [encounter for encounter in case.encounters if _covers(encounter, case)]
+    return around[0] if len(around) == 1 else None
+
+
+def _covers(encounter: Json, case: CaseInput) -> bool:
+    period = _mapping(encounter.get("period"))
+    start, end = _day(period.get("start"), case), _day(period.get("end"), case)
+    return bool(start and end) and start <= case.decision.date <= end
 
 
 def _day(value: Any, case: CaseInput) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.fhir.dates import is_full
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.ledger.draws import StoredCase, cases_of, replace_case
-from io_fhir_adapter.ledger.facts import decisions_with, merged_into, patient_links, person_of
-from io_fhir_adapter.model import Decision
+from io_fhir_adapter.ledger.facts import PatientRecord, decisions_with, merged_into, patient_links, person_of
+from io_fhir_adapter.model import Decision, ProcedureFact
 from io_fhir_adapter.review.case_input import CaseInput
 from io_fhir_adapter.review.deidentify import DeidContext, deidentify
 from io_fhir_adapter.review.prefill import prefill
@@ -33,6 +34,7 @@ class CaseNeeds:
     decision: Decision
     references: frozenset[str] = field(repr=False)
     merged: frozenset[str] = field(default=frozenset(), repr=False)  # the person's former records
+    last_contact: str = field(default="", repr=False)  # the last local day on which something was done
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class PreparedCase:
     sources: Mapping[str, str] = field(repr=False)
     missing: Mapping[str, str] = field(repr=False)
     share: float = 0.0
+    known_share: float = 0.0
     refused: tuple[str, ...] = ()
 
 
@@ -76,11 +79,27 @@ def needs_of(connection: Connection, draw: int) -> list[CaseNeeds]:
             if f"Procedure/{fact.id}" in case.procedures and fact.status == "completed"
         ]
         references = {case.patient, *(f"Procedure/{fact.id}" for fact in of_session)}
-        references |= {fact.encounter for fact in of_session if fact.encounter.startswith("Encounter/")}
+        references |= _encounters(of_session, record, decision)
         references |= {f"Condition/{fact.id}" for fact in record.conditions if fact.source == decision.source}
         merged = frozenset(merged_into(case.patient, links))
-        needs.append(CaseNeeds(case, decision, frozenset(references), merged))
+        needs.append(CaseNeeds(case, decision, frozenset(references), merged, _last_contact(record)))
     return needs
+
+
+def _encounters(of_session: Iterable[ProcedureFact], record: PatientRecord, decision: Decision) -> set[str]:
+    """The Encounters that the session's Procedures name; where they name none, those around its day."""
+    named = {fact.encounter for fact in of_session if fact.encounter.startswith("Encounter/")}
+    return named or {
+        f"Encounter/{fact.id}"
+        for fact in record.encounters
+        if fact.source == decision.source and fact.start and fact.start <= decision.date <= fact.end
+    }
+
+
+def _last_contact(record: PatientRecord) -> str:
+    days = [fact.day for fact in record.procedures if fact.status == "completed"]
+    days += [fact.start for fact in record.encounters if fact.status not in {"planned", "cancelled"}]
+    return max((day for day in days if is_full(day)), default="")
 
 
 def _decision_on(connection: Connection, case: StoredCase) -> Decision | None:
@@ -122,6 +141,7 @@ def prepare_case(
     key: bytes,
     nonce: str,
     zone: tzinfo,
+    organ: str = "",
 ) -> PreparedCase:
     """Pre-fills and de-identifies one case.
 
@@ -133,6 +153,7 @@ def prepare_case(
         key: The facility's secret key.
         nonce: The draw's nonce, hexadecimal.
         zone: The facility's time zone.
+        organ: The organ that the code of the decision's indication names, where it names one.
 
     Raises:
         ReviewError: The Patient may not leave; other resources that may not are left out and named in ``refused``.
@@ -163,6 +184,8 @@ def prepare_case(
             encounters=tuple(kinds["Encounter"]),
             conditions=tuple(kinds["Condition"]),
             subject=context.url(case.patient),
+            organ=organ,
+            last_contact=needs.last_contact,
             zone=zone,
         ),
     )
@@ -190,6 +213,7 @@ def prepare_case(
         sources=form.sources,
         missing=form.missing,
         share=form.share,
+        known_share=form.known_share,
         refused=tuple(refused.values()),
     )
 

@@ -17,7 +17,6 @@ from io_fhir_adapter.review.expressions import check_expression
 from io_fhir_adapter.shipped import shipped_path
 
 __all__ = [
-    "ABSENCE_OF",
     "INITIAL_EXPRESSION",
     "VARIABLE",
     "canonical",
@@ -34,7 +33,6 @@ __all__ = [
 
 INITIAL_EXPRESSION: Final = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-initialExpression"
 VARIABLE: Final = "http://hl7.org/fhir/StructureDefinition/variable"
-ABSENCE_OF: Final = "https://io-fhir-adapter.example/fhir/StructureDefinition/absence-of"
 _WORD = re.compile(r"\w+")
 _COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from io_fhir_adapter.canonical_urls import CASE_IDENTIFIER, PREFILL_NEEDS
+from io_fhir_adapter.canonical_urls import ABSENCE_OF, CASE_IDENTIFIER, PREFILL_NEEDS
 from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.review import forms
@@ -42,17 +42,25 @@ class Prefilled:
         response: The QuestionnaireResponse, in progress, with answers only.
         sources: Answered linkId to the references it was read from, separated by spaces. Local only.
         missing: Unanswered linkId (of an enabled item) to the reason.
+        unasked: How many of the missing have no expression: they are a person's to answer, or another resource's.
     """
 
     response: Json
     sources: dict[str, str] = field(repr=False)
     missing: dict[str, str]
+    unasked: int = 0
 
     @property
     def share(self) -> float:
         """The share of enabled items that have an answer, from 0 to 1."""
         answered = len(self.sources)
         return answered / (answered + len(self.missing)) if answered else 0.0
+
+    @property
+    def known_share(self) -> float:
+        """The same share among the items that the form asks the record at all, not a person."""
+        asked = len(self.sources) + len(self.missing) - self.unasked
+        return len(self.sources) / asked if asked else 0.0
 
 
 class _Unanswered(Exception):  # noqa: N818 - not an error: the item stays open, with a reason
@@ -83,7 +91,7 @@ def prefill(questionnaire: Json, case: CaseInput) -> Prefilled:
     filled = filling.below(questionnaire, shown=True)
     if filled:
         response["item"] = filled
-    return Prefilled(response, filling.sources, filling.missing)
+    return Prefilled(response, filling.sources, filling.missing, filling.unasked)
 
 
 class _Filling:
@@ -99,6 +107,7 @@ class _Filling:
         self.answers: dict[str, list[Any]] = {}
         self.sources: dict[str, str] = {}
         self.missing: dict[str, str] = {}
+        self.unasked = 0
 
     def below(self, node: Json, *, shown: bool) -> list[Json]:
         """The response items for the items below a node, without the empty ones."""
@@ -125,7 +134,7 @@ class _Filling:
     def answer(self, item: Json) -> list[Json]:
         """The ``answer`` elements of one enabled question; notes the source, or why there is none."""
         link = item["linkId"]
-        if forms.extensions(item, forms.ABSENCE_OF):
+        if forms.extensions(item, ABSENCE_OF):
             return []
         try:
             values = self.values(item)
@@ -140,6 +149,7 @@ class _Filling:
         """The answers that the item's expression gives, in the item's own type."""
         expression = forms.expression_of(item)
         if expression is None:
+            self.unasked += 1
             raise _Unanswered(self.why_not_asked(item))
         unknown = [name for name in variables_of(expression) if name not in {*self.environment, *self.variables}]
         if unknown:

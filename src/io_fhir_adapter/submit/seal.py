@@ -16,20 +16,21 @@ from datetime import date, datetime
 from typing import Any, Final, TypedDict
 from urllib.parse import quote
 
-from io_fhir_adapter.canonical_urls import BASE, PATIENT_TOKEN
-from io_fhir_adapter.errors import SubmitError
-from io_fhir_adapter.fhir.validity import resource_problems
-from io_fhir_adapter.trust.canonical import digest
-from io_fhir_adapter.trust.submission import (
+from io_fhir_adapter.canonical_urls import (
+    BASE,
     ENTRY_SYSTEM,
     FACILITY_SYSTEM,
     FRAME_SYSTEM,
     NONCE_SYSTEM,
+    PATIENT_TOKEN,
     PROGRAMME_SYSTEM,
     RULESET_SYSTEM,
     SUBMISSION_SYSTEM,
-    submission_digest,
 )
+from io_fhir_adapter.errors import SubmitError
+from io_fhir_adapter.fhir.validity import resource_problems
+from io_fhir_adapter.trust.canonical import digest
+from io_fhir_adapter.trust.submission import submission_digest
 
 __all__ = ["CaseContent", "Method", "SubmissionContent", "seal"]
 

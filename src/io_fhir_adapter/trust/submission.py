@@ -1,38 +1,13 @@
-"""What sender and receiver of a submission must agree on: its identifier systems and its digest."""
+"""What sender and receiver of a submission must agree on: the digest that identifies it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from io_fhir_adapter.canonical_urls import BASE
 from io_fhir_adapter.trust.canonical import digest
 
-__all__ = [
-    "ENTRY_SYSTEM",
-    "FACILITY_SYSTEM",
-    "FRAME_SYSTEM",
-    "NONCE_SYSTEM",
-    "PROGRAMME_SYSTEM",
-    "RULESET_SYSTEM",
-    "SUBMISSION_SYSTEM",
-    "submission_digest",
-]
-
-FACILITY_SYSTEM = f"{BASE}/sid/facility"
-"""Facility codes as given at registration."""
-SUBMISSION_SYSTEM = f"{BASE}/sid/submission"
-"""Bundle.identifier: the digest of the submission's content."""
-ENTRY_SYSTEM = f"{BASE}/sid/entry"
-"""Business identifiers of resources that bring none of their own."""
-FRAME_SYSTEM = f"{BASE}/sid/frame"
-"""Digests of sampling frames."""
-RULESET_SYSTEM = f"{BASE}/sid/ruleset"
-"""Digests of the mapping tables and rules that decided."""
-NONCE_SYSTEM = f"{BASE}/sid/draw-nonce"
-"""The nonce, in hexadecimal, that the draw was ranked with."""
-PROGRAMME_SYSTEM = f"{BASE}/CodeSystem/programme"
-"""Codes of accreditation programmes; Bundle.meta.tag names one."""
+__all__ = ["submission_digest"]
 
 # When something was written down is not part of what was said: the same content gives the same identifier tomorrow.
 _TIMES = {

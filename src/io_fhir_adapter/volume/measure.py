@@ -22,9 +22,15 @@ from zoneinfo import ZoneInfo
 from fhir.resources.R4B.measure import Measure
 from fhir.resources.R4B.measurereport import MeasureReport
 
-from io_fhir_adapter.canonical_urls import BASE, CATEGORY_CODES, code_system, structure_definition
+from io_fhir_adapter.canonical_urls import (
+    BASE,
+    CATEGORY_CODES,
+    FACILITY_SYSTEM,
+    VOLUME_REPORT_SYSTEM,
+    code_system,
+    structure_definition,
+)
 from io_fhir_adapter.errors import ConfigError
-from io_fhir_adapter.trust.submission import FACILITY_SYSTEM
 from io_fhir_adapter.volume.count import UNKNOWN_MONTH, Tally, Volume
 from io_fhir_adapter.volume.period import Period
 
@@ -216,7 +222,7 @@ def build_measure_report(
                     {"url": structure_definition("volume-threshold"), "valueInteger": volume.threshold},
                     {"url": structure_definition("ruleset-digest"), "valueString": ruleset_digest},
                 ],
-                "identifier": [{"system": f"{BASE}/sid/volume-report", "value": key}],
+                "identifier": [{"system": VOLUME_REPORT_SYSTEM, "value": key}],
                 "status": "complete",
                 "type": "summary",
                 "measure": f"{measure_url(programme_id)}|{MEASURE_VERSION}",

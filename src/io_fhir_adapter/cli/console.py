@@ -1,0 +1,105 @@
+"""What the command line shows: progress, the story of a night, sentences about errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from io_fhir_adapter.pipeline import Night
+from io_fhir_adapter.pipeline import Progress as Told
+from io_fhir_adapter.volume.count import Volume
+
+__all__ = ["err", "out", "say_error", "show_night", "show_volume", "told_progress"]
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+_TOP_REASONS = 6
+
+
+@contextmanager
+def told_progress() -> Iterator[Told]:
+    """Progress bars on stderr, one for each thing that is being done; plain lines where it is no terminal."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=False) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            if total is not None and done > total:
+                total = done
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield tell
+
+
+def show_volume(volume: Volume, title: str) -> None:
+    """A period's volume in the terminal."""
+    share = min(volume.counted / volume.threshold, 1.0)
+    bar = "█" * round(share * 30) + "░" * (30 - round(share * 30))
+    state = "reached" if volume.reached else f"{volume.threshold - volume.counted} short"
+    colour = "green" if volume.reached else "yellow"
+    out.print(
+        Text.assemble(
+            (f"{title}  ", "bold"), (f"{volume.counted}", f"bold {colour}"), f" of {volume.threshold}  ",
+            (bar, colour), f"  {state}",
+            (f"  (+{volume.review} for review, {volume.possible} possible)", "dim"),
+        )
+    )  # fmt: skip
+
+
+def _reasons(title: str, reasons: dict[str, int], total: int) -> None:
+    out.print(Text.assemble((f"{title:<14}", "bold"), f"{total:>7,}"), end="")
+    top = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:_TOP_REASONS]
+    out.print(Text("   " + ", ".join(f"{name} {number:,}" for name, number in top), style="dim"))
+
+
+def show_night(night: Night) -> None:
+    """The story of one night."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("source", "resource", "read", "new", "changed", "unchanged", "quarantined", "complete"):
+        table.add_column(name, justify="left" if name in {"source", "resource"} else "right")
+    for source in night.sources:
+        for name, found in sorted(source.types.items()):
+            numbers = (found.read, found.new, found.changed, found.unchanged, found.quarantined)
+            table.add_row(source.name, name, *(f"{number:,}" for number in numbers), "yes" if found.complete else "NO")
+    out.print(table)
+    out.print()
+    volume = night.volume
+    if volume is not None:
+        out.print(Text(f"Sessions of {volume.period.label}", style="bold underline"))
+        _reasons("counted", {}, volume.counted)
+        _reasons("review", volume.review_by_reason, volume.review)
+        _reasons("not counted", volume.not_counted_by_reason, volume.not_counted)
+        out.print()
+        show_volume(volume, f"Volume {volume.period.label}")
+    if night.sample is not None:
+        draw = night.sample.draw
+        done = "drawn" if night.sample.fresh else "drawn before"
+        out.print(
+            f"Case review  {len(night.sample.cases)} of {draw.frame_size} patients {done}, "
+            f"window {draw.window_start} to {draw.window_end}, frame {draw.digest[:19]}…"
+        )
+    if night.submission is not None:
+        state = "queued" if night.submission.queued else "sent before, nothing new to submit"
+        filled = f"forms pre-filled to {night.submission.share:.0%}"
+        out.print(f"Submission   {night.submission.identifier[:19]}… {state}; {filled}")
+    for delivered in night.delivered:
+        out.print(f"Receipt      {delivered.state}: {delivered.sentence}")
+
+
+def say_error(sentence: str) -> None:
+    """One sentence on stderr."""
+    sys.stderr.write(f"{sentence}\n")

@@ -1,0 +1,96 @@
+"""Commands that bring their own servers: the demonstration, the sandbox hospital, the reference receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from io_fhir_adapter.cli.console import out, show_night, told_progress
+from io_fhir_adapter.demo import demonstrate
+from io_fhir_adapter.errors import AdapterError
+from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.receiver.app import create_app as receiver_app
+from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.sandbox.hospital import build_hospital
+from io_fhir_adapter.sandbox.server import create_app as sandbox_app
+from io_fhir_adapter.sandbox.store import SandboxStore
+
+__all__ = ["register"]
+
+_POLL_S = 3600
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command(epilog="Example: io-fhir-adapter demo --out out/demo")(demo)
+    app.command(epilog="Example: io-fhir-adapter sandbox --port 8090")(sandbox)
+    app.command(epilog="Example: io-fhir-adapter receiver --port 8091 --store receiver.sqlite")(receiver)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the report and everything kept.")] = Path(
+        "out/demo"
+    ),
+) -> int:
+    """The whole nightly job between a synthetic hospital and a receiver, over real HTTP on this machine."""
+    began = time.monotonic()
+    with told_progress() as tell:
+        shown = asyncio.run(demonstrate(folder, tell))
+    out.print()
+    show_night(shown.night)
+    truth = "equal to" if shown.agrees else "DIFFERENT FROM"
+    out.print(f"Ground truth {shown.truth.counted} counted, {shown.truth.review} for review: {truth} the numbers above")
+    out.print(f"Receiver     {shown.submissions} submission(s) stored")
+    for path in shown.files:
+        out.print(f"written      {path}")
+    out.print(f"\n{time.monotonic() - began:.0f} s. All data are synthetic. Run it again: only what changed is read.")
+    if not shown.agrees:
+        raise AdapterError("the numbers are not the hospital's ground truth", where="demo", do="please report this")
+    return 0
+
+
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8090,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic data.")] = 20250101,
+    patients: Annotated[int, typer.Option(help="Number of patients.")] = 1500,
+    procedures: Annotated[int, typer.Option(help="Number of Procedures.")] = 25_000,
+) -> int:
+    """The synthetic hospital's FHIR server by itself (this machine only)."""
+    hospital = build_hospital(seed, patients=patients, procedures=procedures)
+    store = SandboxStore.from_resources(
+        [resource for resources in hospital.resources.values() for resource in resources],
+        hospital.broken,
+        hospital.later,
+    )
+    app = sandbox_app(store, truth=hospital.truth.to_json(), truth_later=hospital.truth_later.to_json())
+    with LoopbackServer(app, port) as server:
+        out.print(f"synthetic hospital at {server.base_url}/fhir, ground truth at {server.base_url}/_sandbox/truth")
+        _until_stopped()
+    return 0
+
+
+def receiver(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8091,
+    store: Annotated[Path, typer.Option(help="The receiver's database file.")] = Path("receiver.sqlite"),
+) -> int:
+    """The reference accreditation endpoint by itself (this machine only, open to every facility)."""
+    received = ReceiverStore(f"sqlite:///{store}")
+    try:
+        with LoopbackServer(receiver_app(received), port) as server:
+            out.print(f"receiver at {server.base_url}/fhir, page at {server.base_url}/")
+            _until_stopped()
+    finally:
+        received.close()
+    return 0
+
+
+def _until_stopped() -> None:
+    try:
+        while True:
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,207 @@
+"""Stateless commands on files: classify and count."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from io_fhir_adapter.classify.ruleset import Ruleset, load_ruleset
+from io_fhir_adapter.cli.console import err, out, show_volume
+from io_fhir_adapter.config import Config, load_config
+from io_fhir_adapter.engine.local import classify_files, count_files
+from io_fhir_adapter.engine.scan import Scan
+from io_fhir_adapter.errors import UsageError
+from io_fhir_adapter.fhir.dates import zone
+from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.model import Decision
+from io_fhir_adapter.pipeline import Nightly, rules_for
+from io_fhir_adapter.pull.files import find_inputs
+from io_fhir_adapter.volume.count import Period, Volume
+from io_fhir_adapter.volume.measure import build_measure_report
+
+__all__ = ["decision_json", "register"]
+
+_UNMAPPED_SHOWN = 10
+_QUARANTINED_SHOWN = 10
+_WITHOUT_FACILITY = "unregistered"
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(help="Files, folders or globs with FHIR JSON, Bundles or NDJSON (.gz too); - reads stdin."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration: time zone, programme, tables.")
+]
+ProgrammeOption = Annotated[str | None, typer.Option(help="Programme id or file; default iasios.")]
+EngineOption = Annotated[str, typer.Option(help="Engine that does the work: local.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command(epilog="Example: io-fhir-adapter classify export/ --json > decisions.ndjson")(classify)
+    app.command(epilog="Example: io-fhir-adapter count export/ --period 2025")(count)
+
+
+def _rules(config: Config | None, programme: str | None) -> Ruleset:
+    if config is None:
+        return load_ruleset(programme or "iasios")
+    return rules_for(config if programme is None else config.model_copy(update={"programme": programme}))
+
+
+def _check_engine(engine: str) -> None:
+    if engine != "local":
+        raise UsageError(f"there is no engine {engine!r}", do="use --engine local", number=2)
+
+
+def decision_json(decision: Decision) -> dict[str, object]:
+    """A decision in the form of the command contract."""
+    return {
+        "source": decision.source,
+        "patient": decision.patient,
+        "date": decision.date,
+        "category": decision.category,
+        "decision": decision.decision,
+        "reason": decision.reason,
+        "findings": [
+            {
+                "technique": found.technique, "site": found.site, "approach": found.approach, "agent": found.agent,
+                "system": found.system, "code": found.code, "rule": found.rule,
+            }
+            for found in decision.findings
+        ],
+        "indication": {
+            "level": decision.indication.level, "system": decision.indication.system, "code": decision.indication.code,
+        },
+        "procedures": list(decision.procedures),
+        "categories": list(decision.categories),
+    }  # fmt: skip
+
+
+def classify(
+    paths: Paths = None,
+    config: ConfigOption = None,
+    programme: ProgrammeOption = None,
+    engine: EngineOption = "local",
+    as_json: JsonOption = False,
+) -> int:
+    """Decide on every session in files: one JSON line each, in a stable order.
+
+    What was read, set aside and not understood is said on stderr (not with --json).
+    """
+    _check_engine(engine)
+    if not paths:
+        raise UsageError("no input is named", do="name files, a folder, a glob, or - for stdin", number=4)
+    settings = load_config(config) if config is not None else None
+    rules = _rules(settings, programme)
+    tz = zone(settings.facility.time_zone) if settings is not None else None
+    with classify_files(find_inputs(paths), rules, tz=tz) as (scan, decisions):
+        write = typer.get_binary_stream("stdout").write
+        for decision in decisions:
+            write(msgspec.json.encode(decision_json(decision)) + b"\n")
+        typer.get_binary_stream("stdout").flush()
+    if not as_json:
+        _say_scan(scan)
+    return _say_damage(scan)
+
+
+def count(
+    paths: Paths = None,
+    config: ConfigOption = None,
+    period: Annotated[str | None, typer.Option(help="Year to count, such as 2025.")] = None,
+    programme: ProgrammeOption = None,
+    engine: EngineOption = "local",
+    as_json: JsonOption = False,
+) -> int:
+    """Count a year's volume: from files, or from the ledger with --config alone. --json prints a MeasureReport."""
+    _check_engine(engine)
+    settings = load_config(config) if config is not None else None
+    rules = _rules(settings, programme)
+    scan: Scan | None = None
+    if paths:
+        if period is None:
+            raise UsageError("no period is named", do="add --period with a year, such as --period 2025", number=4)
+        year = Period.year(period)
+        tz = zone(settings.facility.time_zone) if settings is not None else None
+        counted = count_files(find_inputs(paths), rules, year, tz=tz)
+        volume, scan = counted.volume, counted.scan
+    elif settings is not None:
+        ledger = open_ledger(settings.ledger)
+        try:
+            job = Nightly(settings, ledger, rules)
+            volume = job.count(Period.year(period) if period is not None else job.period)
+        finally:
+            ledger.close()
+    else:
+        raise UsageError("nothing to count", do="name files, or a configuration with --config", number=4)
+    if as_json:
+        typer.echo(json.dumps(_report(volume, rules, settings), indent=2))
+    else:
+        show_volume(volume, f"Volume {volume.period.label}")
+        _show_categories(volume, rules)
+        if scan is not None:
+            _say_scan(scan)
+    return _say_damage(scan) if scan is not None else 0
+
+
+def _report(volume: Volume, rules: Ruleset, settings: Config | None) -> dict[str, object]:
+    facility = settings.facility if settings is not None else None
+    return build_measure_report(
+        volume,
+        programme_id=rules.programme.id,
+        facility_code=facility.code if facility is not None else _WITHOUT_FACILITY,
+        facility_name=(facility.name or facility.code) if facility is not None else "Facility not named",
+        time_zone=facility.time_zone if facility is not None else "UTC",
+        produced=datetime.now(UTC),
+        ruleset_digest=rules.digest,
+    )
+
+
+def _show_categories(volume: Volume, rules: Ruleset) -> None:
+    for name, tally in volume.by_category.items():
+        if name != "none" and tally.total:
+            title = rules.categories.get(name, name)
+            out.print(
+                f"  {tally.counted:>5} counted  {tally.review:>5} review  {tally.not_counted:>5} not counted   {title}"
+            )
+    for step in volume.funnel:
+        why = ", ".join(f"{name} {number:,}" for name, number in step.why[:4])
+        out.print(
+            f"  {step.count:>9,} {step.unit:<10} {step.name}" + (f"   (−{step.lost:,}: {why})" if step.lost else "")
+        )
+
+
+def _say_scan(scan: Scan) -> None:
+    for report in scan.files:
+        if report.refused:
+            continue
+        others = ", ".join(f"{number:,} {name}" for name, number in sorted(report.other.items()))
+        broken = f", {report.quarantined:,} quarantined" if report.quarantined else ""
+        err.print(f"{report.name}: {report.procedures:,} Procedure" + (f", {others}" if others else "") + broken)
+    for entry in scan.quarantined[:_QUARANTINED_SHOWN]:
+        err.print(f"quarantined  {entry.position}: {entry.reason}")
+    more = len(scan.quarantined) - _QUARANTINED_SHOWN
+    if more > 0:
+        err.print(f"quarantined  and {more:,} more")
+    for code in scan.unmapped[:_UNMAPPED_SHOWN]:
+        known = "no row" if code.known_system else "unknown system"
+        err.print(f"unmapped     {code.system or '(no system)'} {code.code}: {code.codings:,} ({known})")
+    if len(scan.unmapped) > _UNMAPPED_SHOWN:
+        err.print(f"unmapped     and {len(scan.unmapped) - _UNMAPPED_SHOWN:,} more codes")
+    if scan.without_code:
+        err.print(f"unmapped     {scan.without_code:,} Procedures without any code")
+
+
+def _say_damage(scan: Scan) -> int:
+    """One sentence for every input that could not be read whole; the exit code says so too."""
+    refused: list[Literal[1]] = []
+    for report in scan.files:
+        if report.refused:
+            typer.echo(report.refused, err=True)
+            refused.append(1)
+    return 1 if refused else 0

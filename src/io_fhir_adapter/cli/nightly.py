@@ -1,0 +1,206 @@
+"""Commands on a configured facility: the nightly job, its stages, preflight, explanation, service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from io_fhir_adapter.classify.explain import explain_procedure, in_words
+from io_fhir_adapter.cli.console import out, show_night, told_progress
+from io_fhir_adapter.cli.files import decision_json
+from io_fhir_adapter.config import load_config
+from io_fhir_adapter.errors import PullError, UsageError
+from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.ledger.outbox import pending, retry_parked
+from io_fhir_adapter.ledger.runs import finish_run, start_run
+from io_fhir_adapter.logs import configure_logs
+from io_fhir_adapter.pipeline import Night, Nightly, Progress, rules_for
+from io_fhir_adapter.preflight import run_checks
+from io_fhir_adapter.serve.app import serve_forever
+
+__all__ = ["register"]
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The facility's configuration file.")]
+AsOfOption = Annotated[
+    str | None, typer.Option("--as-of", help="Local date to run for (YYYY-MM-DD); default today.", metavar="DATE")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command(epilog="Example: io-fhir-adapter check --config hospital.yaml")(check)
+    app.command("run", epilog="Example: io-fhir-adapter run --config hospital.yaml --dry-run")(run_night)
+    app.command(epilog="Example: io-fhir-adapter pull --config hospital.yaml")(pull)
+    app.command(epilog="Example: io-fhir-adapter draw --config hospital.yaml")(draw)
+    app.command(epilog="Example: io-fhir-adapter review --config hospital.yaml")(review)
+    app.command(epilog="Example: io-fhir-adapter submit --config hospital.yaml")(submit)
+    app.command(epilog="Example: io-fhir-adapter explain 4711 --config hospital.yaml")(explain)
+    app.command(epilog="Example: io-fhir-adapter serve --config hospital.yaml --port 8080")(serve)
+
+
+def _date(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as exc:
+        raise UsageError(f"{text!r} is not a date", where="--as-of", do="write it as YYYY-MM-DD", number=5) from exc
+
+
+@contextmanager
+def _job(config: Path, as_of: str | None = None, progress: Progress | None = None) -> Iterator[Nightly]:
+    settings = load_config(config)
+    rules = rules_for(settings)
+    day = _date(as_of)
+    ledger = open_ledger(settings.ledger)
+    try:
+        yield Nightly(settings, ledger, rules, as_of=day, progress=progress)
+    finally:
+        ledger.close()
+
+
+def check(config: ConfigOption, as_json: JsonOption = False) -> int:
+    """Look before the first night: configuration, tables, ledger, servers, sign-in, mapping coverage; what to fix."""
+    results = asyncio.run(run_checks(config))
+    if as_json:
+        typer.echo(json.dumps([result.to_json() for result in results], indent=2))
+    else:
+        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+        for result in results:
+            out.print(f"{marks[result.state]}  {result.name:<28} {result.text}")
+            if result.do:
+                out.print(f"      {'':<28} → {result.do}", style="dim")
+    return 1 if any(result.state == "fail" for result in results) else 0
+
+
+def run_night(
+    config: ConfigOption,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Pull, decide and count; neither draw nor submit.")
+    ] = False,
+    as_of: AsOfOption = None,
+) -> int:
+    """Do the nightly job once."""
+    configure_logs()
+    with told_progress() as tell, _job(config, as_of, tell) as job:
+        night = asyncio.run(job.run(dry_run=dry_run))
+        files = job.write_output(night, job.config.output.folder)
+    show_night(night)
+    for path in files:
+        out.print(f"written      {path}")
+    return 0
+
+
+def pull(config: ConfigOption) -> int:
+    """Only read what changed in the sources, and decide on it."""
+    with told_progress() as tell, _job(config, None, tell) as job:
+        with job.ledger.begin() as connection:
+            run = start_run(connection, datetime.now(UTC))
+        sources = asyncio.run(job.pull(run))
+        redecided = job.decide(run, sources)
+        failed = next((source for source in sources if source.error), None)
+        with job.ledger.begin() as connection:
+            summary = {"sources": [source.to_json() for source in sources]}
+            state, error = ("failed", failed.error) if failed is not None else ("complete", "")
+            finish_run(connection, run, datetime.now(UTC), state, summary, error)
+        night = Night(run, job.as_of, sources=sources, redecided=redecided)
+    show_night(night)
+    if failed is not None:
+        raise PullError("the pull is not complete", where=f"source {failed.name}", do=failed.error)
+    return 0
+
+
+def draw(config: ConfigOption, as_of: AsOfOption = None, as_json: JsonOption = False) -> int:
+    """Draw the case-review sample of the year that is due, once; say what was drawn."""
+    with _job(config, as_of) as job:
+        sample = job.draw()
+    found = sample.draw
+    if as_json:
+        summary = {
+            "programme": found.programme, "period": found.period, "window": [found.window_start, found.window_end],
+            "frame": {"size": found.frame_size, "digest": found.digest}, "nonce": found.nonce,
+            "nonce_origin": found.nonce_origin, "cases": [case.token for case in sample.cases],
+        }  # fmt: skip
+        typer.echo(json.dumps(summary, indent=2))
+        return 0
+    out.print(f"{len(sample.cases)} of {found.frame_size} patients, window {found.window_start} to {found.window_end}")
+    out.print(f"frame  {found.digest}")
+    out.print(f"nonce  {found.nonce} ({found.nonce_origin})")
+    out.print("drawn just now" if sample.fresh else "drawn before; a sample is drawn once")
+    return 0
+
+
+def review(config: ConfigOption, as_of: AsOfOption = None) -> int:
+    """Pull, pre-fill and de-identify the drawn cases; say how full their forms are."""
+    with told_progress() as tell, _job(config, as_of, tell) as job:
+        prepared, _ = asyncio.run(job.review(job.draw()))
+    for case in prepared:
+        refused = f", {len(case.refused)} resources left out" if case.refused else ""
+        out.print(f"case {case.number:>2}  {case.share:>4.0%} pre-filled, {len(case.missing)} items open{refused}")
+    return 0
+
+
+def submit(
+    config: ConfigOption,
+    as_of: AsOfOption = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Queue parked submissions again first.")] = False,
+) -> int:
+    """Seal the submission of the year that is due and send what is in the outbox."""
+    with told_progress() as tell, _job(config, as_of, tell) as job:
+        if job.config.submission is None:
+            raise UsageError(
+                "no accreditation system is configured", where=str(config), do="add a submission section", number=6
+            )
+        night = Night(0, job.as_of, volume=job.count(job.period))
+        night.sample = job.draw()
+        if night.volume is not None:
+            night.submission = asyncio.run(job.prepare(night.sample, night.volume))
+        if retry:
+            with job.ledger.begin() as connection:
+                retry_parked(connection, datetime.now(UTC))
+        night.delivered = asyncio.run(job.deliver())
+        with job.ledger.begin() as connection:
+            left = pending(connection)
+    show_night(night)
+    for item in left:
+        out.print(f"{item.state:<12} {item.identifier[:19]}…, {item.attempts} attempts, {item.cause}")
+    return 1 if left or any(done.state == "rejected" for done in night.delivered) else 0
+
+
+def explain(
+    procedure: Annotated[
+        str, typer.Argument(metavar="PROCEDURE-ID", help="Logical id, such as 4711 or Procedure/4711.")
+    ],
+    config: ConfigOption,
+    as_json: JsonOption = False,
+) -> int:
+    """Say why a procedure counted or did not, rule by rule."""
+    with _job(config) as job, job.ledger.begin() as connection:
+        decisions = explain_procedure(connection, procedure, job.ruleset)
+    for decision in decisions:
+        if as_json:
+            trail = [{"step": step.step, "rule": step.rule, "text": step.text} for step in decision.trail]
+            typer.echo(json.dumps({**decision_json(decision), "trail": trail}))
+        else:
+            out.print("\n".join(in_words(decision, job.ruleset)), markup=False)
+    return 0
+
+
+def serve(
+    config: ConfigOption,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> int:
+    """Run the nightly job on its schedule, with a page, health and metrics."""
+    configure_logs()
+    with _job(config) as job:
+        serve_forever(job.config, job.ledger, job.ruleset, host, port)
+    return 0

@@ -1,0 +1,171 @@
+"""A look before the first night: everything that would fail at half past two, said now, with what to fix."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from io_fhir_adapter.classify.findings import read_codes
+from io_fhir_adapter.classify.ruleset import Ruleset
+from io_fhir_adapter.config import Config, FhirSourceConfig, SubmissionConfig, load_config
+from io_fhir_adapter.errors import AdapterError, ResourceError
+from io_fhir_adapter.fhir.dates import zone
+from io_fhir_adapter.fhir.facts import procedure_fact
+from io_fhir_adapter.fhir.structs import Procedure
+from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.pipeline import rules_for
+from io_fhir_adapter.pull.files import find_inputs
+from io_fhir_adapter.pull.search import parse_searchset
+from io_fhir_adapter.review.sample import pseudonym_key
+from io_fhir_adapter.transport.client import FhirClient
+
+__all__ = ["Check", "run_checks"]
+
+_SAMPLE = 200
+_LOW_COVERAGE = 0.8
+_LEAST_FREE = 1 << 30
+_NEEDED = {"Procedure": ("date", "_lastUpdated"), "Condition": ("patient",), "Patient": ("_id",), "Encounter": ("_id",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at; ``do`` says what to fix where something is wrong."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    text: str
+    do: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """The check as JSON values."""
+        return asdict(self)
+
+
+async def run_checks(path: Path) -> list[Check]:
+    """All checks, in the order in which things are needed; a failed one does not keep the others from being made.
+
+    Raises:
+        ConfigError: The configuration itself cannot be used; nothing else can be looked at.
+    """
+    config = load_config(path)
+    checks = [Check("configuration", "ok", f"{path}, facility {config.facility.code}, {config.facility.time_zone}")]
+    try:
+        rules = rules_for(config)
+    except AdapterError as exc:
+        return [*checks, Check("mappings", "fail", exc.what, exc.sentence)]
+    checks.append(
+        Check("mappings", "ok", f"programme {rules.programme.id}, tables for {', '.join(sorted(rules.table_systems))}")
+    )
+    checks += _local(config)
+    for source in config.sources:
+        if isinstance(source, FhirSourceConfig):
+            checks += await _server(source, rules, config)
+        else:
+            checks.append(_files(source.name, source.paths))
+    if config.submission is None:
+        checks.append(Check("submission", "warn", "no accreditation system is configured", "add a submission section"))
+    else:
+        checks.append(await _endpoint(config.submission))
+    return checks
+
+
+def _local(config: Config) -> Iterator[Check]:
+    try:
+        open_ledger(config.ledger).close()
+        yield Check("ledger", "ok", str(config.ledger.url or config.ledger.path))
+    except AdapterError as exc:
+        yield Check("ledger", "fail", exc.what, exc.do)
+    try:
+        pseudonym_key(config.review.key_file)
+        yield Check("pseudonym key", "ok", f"{config.review.key_file} (keep a copy in a safe place)")
+    except AdapterError as exc:
+        yield Check("pseudonym key", "fail", exc.what, exc.do)
+    if config.ledger.path is not None and config.ledger.url is None:
+        free = shutil.disk_usage(config.ledger.path.parent).free
+        text = f"{free / (1 << 30):.1f} GiB free"
+        low = free < _LEAST_FREE
+        yield Check("disk", "warn" if low else "ok", text, "make room for the ledger" if low else "")
+
+
+def _files(name: str, paths: tuple[str, ...]) -> Check:
+    try:
+        return Check(f"source {name}", "ok", f"{len(find_inputs(paths)):,} files")
+    except AdapterError as exc:
+        return Check(f"source {name}", "fail", exc.what, exc.do)
+
+
+async def _server(source: FhirSourceConfig, rules: Ruleset, config: Config) -> list[Check]:
+    name = f"source {source.name}"
+    checks: list[Check] = []
+    try:
+        async with FhirClient(source, f"sources.{source.name}") as client:
+            statement = await client.fhirpy.execute("metadata", method="get")
+            checks += _capabilities(name, statement)
+            checks.append(await _coverage(name, client, rules, config))
+    except AdapterError as exc:
+        checks.append(Check(name, "fail", exc.what, exc.do))
+    except ValueError:
+        checks.append(Check(name, "fail", "the server's answer is no JSON", "check the base URL and proxies"))
+    return checks
+
+
+def _capabilities(name: str, statement: Any) -> Iterator[Check]:
+    if not isinstance(statement, dict) or statement.get("resourceType") != "CapabilityStatement":
+        yield Check(name, "fail", "the address has no CapabilityStatement", "check the base URL")
+        return
+    software = (statement.get("software") or {}).get("name", "unnamed software")
+    version = statement.get("fhirVersion", "unknown version")
+    yield Check(name, "ok", f"{software}, FHIR {version}")
+    offered = {
+        resource.get("type"): {parameter.get("name") for parameter in resource.get("searchParam", ())}
+        for rest in statement.get("rest", ())
+        for resource in rest.get("resource", ())
+    }
+    for resource_type, parameters in _NEEDED.items():
+        if resource_type not in offered:
+            state: Literal["warn", "fail"] = "fail" if resource_type == "Procedure" else "warn"
+            yield Check(f"{name} {resource_type}", state, "not offered", "ask the server's administrator to offer it")
+            continue
+        lacking = [parameter for parameter in parameters if parameter not in offered[resource_type]]
+        if lacking:
+            text = f"search by {', '.join(lacking)} is not declared"
+            yield Check(f"{name} {resource_type}", "warn", text, "every night will read everything where it is ignored")
+
+
+async def _coverage(name: str, client: FhirClient, rules: Ruleset, config: Config) -> Check:
+    answer = await client.get("Procedure", {"_count": str(_SAMPLE)})
+    page = parse_searchset(answer, f"{client.base_url}/Procedure")
+    seen = known = mapped = 0
+    for item, _ in page.items:
+        if not isinstance(item.resource, Procedure):
+            continue
+        try:
+            fact = procedure_fact(item.resource, name, zone(config.facility.time_zone), item.fallback_id)
+        except ResourceError:
+            continue
+        reading = read_codes(fact, rules)
+        seen += 1
+        known += reading.known_system
+        mapped += bool(reading.findings)
+    if not seen:
+        return Check(f"{name} sample", "warn", "no Procedure could be read", "check what the sign-in may see")
+    text = f"{seen} Procedures: {known / seen:.0%} of a known code system, {mapped} with a row in the tables"
+    low = known / seen < _LOW_COVERAGE
+    return Check(f"{name} sample", "warn" if low else "ok", text, "map the local codes in a site table" if low else "")
+
+
+async def _endpoint(submission: SubmissionConfig) -> Check:
+    try:
+        async with FhirClient(submission, "submission") as client:
+            statement = await client.fhirpy.execute("metadata", method="get")
+    except AdapterError as exc:
+        return Check("submission", "fail", exc.what, exc.do)
+    except ValueError:
+        return Check("submission", "fail", "the answer is no JSON", "check the URL and proxies")
+    if not isinstance(statement, dict) or statement.get("resourceType") != "CapabilityStatement":
+        return Check("submission", "fail", "the address has no CapabilityStatement", "check the URL")
+    sends = "sent automatically" if submission.automatic else "sent by the submit command"
+    return Check("submission", "ok", f"{submission.base_url}, FHIR {statement.get('fhirVersion', '?')}, {sends}")
