@@ -33,7 +33,7 @@ format: $(STAMP) ## put the code into its form
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## measure speed and memory, as ratios
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 docs: $(STAMP) ## write the tables of the manual that come from the code
 	$(BIN)/python .ci/error_table.py --write

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -93,7 +92,6 @@ async def demonstrate(folder: Path, progress: Progress, hospital: Hospital | Non
         hospital.broken,
         hospital.later,
     )
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
     try:
         with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:

@@ -8,58 +8,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
 from io_fhir_adapter import __version__
-from io_fhir_adapter.canonical_urls import FRAME_SYSTEM
 from io_fhir_adapter.classify.redecide import Redecided, redecide
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
 from io_fhir_adapter.config import Config
-from io_fhir_adapter.errors import PullError
+from io_fhir_adapter.errors import AdapterError, PullError, SubmitError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.draws import put_response
+from io_fhir_adapter.ledger.draws import StoredCase, cases_of, put_response
+from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import enqueue, latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
+from io_fhir_adapter.model import Code, Indication
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import fetch_resources, pull_sources
 from io_fhir_adapter.report.gather import gather_report
 from io_fhir_adapter.report.nightly import ReportData, render_report
+from io_fhir_adapter.report.output import write_files
 from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, needs_of, people_in, prepare_case
 from io_fhir_adapter.review.forms import load_questionnaire, public_words
 from io_fhir_adapter.review.identifiers import identifiers_of
 from io_fhir_adapter.review.leaks import LeakScanner, refuse_leaks
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.review.sample import Sample, draw_sample, pseudonym_key
-from io_fhir_adapter.submit.deliver import Delivered, deliver_due
-from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
+from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, make_due
+from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, frame_group, seal
 from io_fhir_adapter.trust.canonical import canonical_json
-from io_fhir_adapter.volume.count import Period, Volume
+from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.measure import build_measure, build_measure_report
+from io_fhir_adapter.volume.period import Period, due_period
 from io_fhir_adapter.volume.tally import count_ledger
 
-__all__ = ["Night", "Nightly", "Prepared", "due_period", "rules_for"]
+__all__ = ["Night", "Nightly", "pull_problem", "rules_for"]
 
 Progress = Callable[[str, int, int | None], None]
 Json = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A sealed submission: its identifier, whether it was new to the outbox, and how full its forms are."""
-
-    identifier: str
-    queued: bool
-    body: bytes
-    share: float
+_DIAGNOSIS_URIS = {"icd10": "http://hl7.org/fhir/sid/icd-10", "snomed": "http://snomed.info/sct"}
 
 
 @dataclass(slots=True)
 class Night:
-    """What one run did; a stage that was not reached is None."""
+    """What one run did; a stage that was not reached is None. ``problem`` is why it does not count as done."""
 
     run: int
     as_of: date
@@ -71,6 +66,7 @@ class Night:
     submission: Prepared | None = None
     delivered: list[Delivered] = field(default_factory=list)
     report: ReportData | None = None
+    problem: AdapterError | None = None
 
     @property
     def complete(self) -> bool:
@@ -82,12 +78,6 @@ def rules_for(config: Config) -> Ruleset:
     """The ruleset that a configuration asks for."""
     tables = [SiteTable(table.system, table.file) for table in config.mappings.site_tables]
     return load_ruleset(config.programme, tables)
-
-
-def due_period(as_of: date, days_after: int) -> Period:
-    """The calendar year to report: the last one that ended at least so many days ago."""
-    # the day after the settled one lies in the year that is not over yet
-    return Period.year(str((as_of - timedelta(days=days_after - 1)).year - 1))
 
 
 class Nightly:
@@ -128,28 +118,45 @@ class Nightly:
     async def run(self, *, dry_run: bool = False) -> Night:
         """The whole job. ``dry_run`` pulls, decides and counts, and neither draws nor submits.
 
+        Returns:
+            What was done. A pull that is not complete (what was read is kept, nothing was submitted) and a rejected
+            submission are its ``problem``; the report can be written all the same.
+
         Raises:
-            PullError: A source could not be read completely; what was read is kept, nothing was submitted.
+            LedgerError: Another job is under way, or the ledger cannot be used.
+            AdapterError: A stage could not be done.
         """
-        with self.ledger.begin() as connection:
-            run = start_run(connection, datetime.now(UTC))
-        night = Night(run, self.as_of)
-        try:
-            await self._stages(night, dry_run=dry_run)
-        except BaseException as exc:
-            self._finish(night, "failed", str(exc) or type(exc).__name__)
-            raise
-        failed = next((source for source in night.sources if source.error), None)
-        if failed is not None:
-            self._finish(night, "failed", failed.error)
-            raise PullError(
-                "the pull is not complete and nothing was submitted",
-                where=f"source {failed.name}",
-                do=failed.error,
-                number=1,
-            )
-        self._finish(night, "complete", "")
-        return night
+        with self.alone():
+            with self.ledger.begin() as connection:
+                run = start_run(connection, datetime.now(UTC))
+            night = Night(run, self.as_of)
+            try:
+                await self._stages(night, dry_run=dry_run)
+            except BaseException as exc:
+                # what an unforeseen error says may hold anything
+                self._finish(night, "failed", exc.sentence if isinstance(exc, AdapterError) else type(exc).__name__)
+                raise
+            night.problem = pull_problem(night.sources) or self._submission_problem(night)
+            if night.problem is not None:
+                self._finish(night, "failed", night.problem.sentence)
+            else:
+                self._finish(night, "complete", "")
+            return night
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps every other job on this ledger from starting, in any process.
+
+        Raises:
+            LedgerError: On entering, where one is under way.
+        """
+        return only_job(self.ledger)
+
+    def _submission_problem(self, night: Night) -> SubmitError | None:
+        made, endpoint = night.submission, self.config.submission
+        if made is None or endpoint is None or made.state not in {"rejected", "parked"}:
+            return None
+        do = f"{made.cause}; correct what it names, then use the submit command with --retry"
+        return SubmitError(f"the submission is {made.state}", where=endpoint.base_url, do=do, number=6)
 
     async def _stages(self, night: Night, *, dry_run: bool) -> None:
         night.sources = await self.pull(night.run)
@@ -161,8 +168,10 @@ class Nightly:
             night.sample = self.draw()
             if submission is not None:
                 night.submission = await self.prepare(night.sample, night.volume)
+                night.sample = replace(night.sample, cases=self._cases(night.sample))
                 if submission.automatic:
                     night.delivered = await self.deliver()
+                    night.submission = as_it_stands(self.ledger, night.submission)
         night.report = self.gather(night)
 
     def _finish(self, night: Night, state: str, error: str) -> None:
@@ -209,6 +218,7 @@ class Nightly:
             needs = needs_of(connection, sample.draw.id)
         self._progress("reading the drawn cases", 0, len(needs))
         pulled = await fetch_resources(self.config, _wanted(needs))
+        self._progress("reading the drawn cases", len(needs), len(needs))
         by_source: dict[str, Json] = {}
         for (source, reference), resource in pulled.items():
             by_source.setdefault(source, {})[reference] = resource
@@ -222,7 +232,7 @@ class Nightly:
         for number, need in enumerate(needs, start=1):
             case = prepare_case(
                 need, by_source.get(need.decision.source, {}), questionnaire, profile,
-                key=key, nonce=sample.draw.nonce, zone=self.zone,
+                key=key, nonce=sample.draw.nonce, zone=self.zone, organ=self._organ(need.decision.indication),
             )  # fmt: skip
             prepared.append(case)
             self._progress("pre-filling", number, len(needs))
@@ -232,6 +242,17 @@ class Nightly:
                 put_response(connection, sample.draw.id, case.number, body, case.sources, case.missing)
         return prepared, scanner
 
+    def _organ(self, indication: Indication) -> str:
+        """The organ that the tables see in the code of an indication."""
+        uri = _DIAGNOSIS_URIS.get(indication.system, "")
+        found = self.ruleset.diagnoses.diagnose(Code(uri, indication.code)) if uri else None
+        return found.organ if found is not None else ""
+
+    def _cases(self, sample: Sample) -> tuple[StoredCase, ...]:
+        """The cases as they are now: a reserve may have taken the place of one that does not count any more."""
+        with self.ledger.begin() as connection:
+            return tuple(cases_of(connection, sample.draw.id))
+
     async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
         """Seals the submission of the reported year and puts it into the outbox, once for the same content."""
         cases, scanner = await self.review(sample)
@@ -240,9 +261,10 @@ class Nightly:
         refuse_leaks(body, scanner)
         identifier = str(bundle["identifier"]["value"])
         with self.ledger.begin() as connection:
-            queued = enqueue(connection, identifier, volume.period.label, body, datetime.now(UTC))
-        share = sum(case.share for case in cases) / len(cases) if cases else 0.0
-        return Prepared(identifier, queued, body, share)
+            fresh = enqueue(connection, identifier, volume.period.label, body, datetime.now(UTC))
+        share = sum(case.share for case in cases) / max(1, len(cases))
+        known = sum(case.known_share for case in cases) / max(1, len(cases))
+        return as_it_stands(self.ledger, Prepared(identifier, fresh, body, share, known, "queued", ""))
 
     def _content(self, sample: Sample, volume: Volume, cases: list[PreparedCase]) -> SubmissionContent:
         programme, period = self.ruleset.programme, volume.period
@@ -253,7 +275,7 @@ class Nightly:
             period_end=date.fromisoformat(period.end),
             measure=build_measure(programme),
             measure_report=self.measure_report(volume),
-            group=frame_group(sample),
+            group=frame_group(sample.draw.digest, sample.draw.frame_size),
             questionnaire=load_questionnaire(),
             cases=tuple(
                 CaseContent(
@@ -283,6 +305,31 @@ class Nightly:
             ruleset_digest=self.ruleset.digest,
         )
 
+    async def submit(self, *, retry: bool = False) -> Night:
+        """Seals the submission of the reported year from what the ledger has, and sends everything that waits.
+
+        Args:
+            retry: Send again what was parked, and this submission if it was rejected.
+
+        Raises:
+            ReviewError: Nobody could be drawn.
+        """
+        night = Night(0, self.as_of)
+        night.volume, night.sample = self.count(self.period), self.draw()
+        made = await self.prepare(night.sample, night.volume)
+        make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry else None)
+        night.delivered = await self.deliver()
+        night.submission = as_it_stands(self.ledger, made)
+        night.problem = self._submission_problem(night)
+        if night.problem is None and night.submission.state != "accepted":
+            night.problem = SubmitError(
+                "the submission could not be delivered and stays queued",
+                do=f"{night.submission.cause}; it is sent again in the next night, or by the submit command",
+                number=7,
+                transient=True,
+            )
+        return night
+
     async def deliver(self) -> list[Delivered]:
         """Sends what is due."""
         submission = self.config.submission
@@ -307,42 +354,31 @@ class Nightly:
             )
 
     def write_output(self, night: Night, folder: Path) -> list[Path]:
-        """Writes report, MeasureReport, submission and receipt into a folder; gives their paths."""
+        """Writes report, MeasureReport, submission and receipt into a folder; gives their paths.
+
+        Of a pull that is not complete there is a report that says so, and no MeasureReport.
+        """
         files: dict[str, bytes] = {}
         if night.report is not None:
             files["report.html"] = render_report(night.report).encode()
-        if night.volume is not None:
+        if night.volume is not None and night.complete:
             files["measure-report.json"] = _pretty(self.measure_report(night.volume))
         if night.submission is not None:
             files["submission.json"] = _pretty(json.loads(night.submission.body))
-            receipt = self._receipt(night.submission.identifier)
-            if receipt is not None:
-                files["receipt.json"] = receipt
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name, data in files.items():
-            path = folder / name
-            path.with_suffix(".tmp").write_bytes(data)
-            path.with_suffix(".tmp").replace(path)  # never half a file
-            written.append(path)
-        return written
-
-    def _receipt(self, identifier: str) -> bytes | None:
-        with self.ledger.begin() as connection:
-            receipt = latest_receipt(connection, identifier)
-        return receipt.body or None if receipt is not None else None
+            with self.ledger.begin() as connection:
+                receipt = latest_receipt(connection, night.submission.identifier)
+            if receipt is not None and receipt.body:
+                files["receipt.json"] = receipt.body
+        return write_files(folder, files)
 
 
-def frame_group(sample: Sample) -> Json:
-    """The commitment to the frame as a FHIR Group: how many people, and the digest that identifies it."""
-    draw = sample.draw
-    return {
-        "resourceType": "Group",
-        "identifier": [{"system": FRAME_SYSTEM, "value": draw.digest}],
-        "type": "person",
-        "actual": True,
-        "quantity": draw.frame_size,
-    }
+def pull_problem(sources: Iterable[SourceOutcome]) -> PullError | None:
+    """Why a pull is not complete, None where it is."""
+    failed = next((source for source in sources if source.error), None)
+    if failed is None:
+        return None
+    what = "the pull is not complete and nothing was submitted"
+    return PullError(what, where=f"source {failed.name}", do=failed.error, number=1)
 
 
 def _wanted(needs: Iterable[CaseNeeds]) -> Mapping[str, set[str]]:

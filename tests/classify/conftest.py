@@ -29,7 +29,10 @@ def _ruleset() -> Ruleset:
 class Make:
     """Makes facts of one patient and decides on them."""
 
-    ruleset = property(lambda self: _ruleset())
+    @property
+    def ruleset(self) -> Ruleset:
+        """The shipped rules."""
+        return _ruleset()
 
     @staticmethod
     def codes(text: str) -> tuple[Code, ...]:
@@ -38,11 +41,17 @@ class Make:
         return tuple(Code(SYSTEMS[system], code) for system, _, code in parts)
 
     def procedure(
-        self, id: str, codes: str, day: str = "2025-03-14", stated: str = "", status: str = "completed", **more: object
+        self,
+        name: str,
+        codes: str,
+        day: str = "2025-03-14",
+        stated: str = "",
+        status: str = "completed",
+        **more: object,
     ) -> ProcedureFact:
         return ProcedureFact(
             more.pop("source", "his"),  # type: ignore[arg-type]
-            id,
+            name,
             PATIENT,
             status,
             day,
@@ -51,15 +60,17 @@ class Make:
             **more,  # type: ignore[arg-type]
         )
 
-    def procedures(self, text: str, day: str = "2025-03-14", stated: str = "", prefix: str = "x", **more: object) -> list[ProcedureFact]:
+    def procedures(
+        self, text: str, day: str = "2025-03-14", stated: str = "", prefix: str = "x", **more: object
+    ) -> list[ProcedureFact]:
         """One Procedure per part of ``ops:… + ops:…``."""
         return [
             self.procedure(f"{prefix}{number}", part, day, stated, **more)  # type: ignore[arg-type]
             for number, part in enumerate(text.split(" + "), start=1)
         ]
 
-    def condition(self, id: str, codes: str, **more: object) -> ConditionFact:
-        return ConditionFact("his", id, PATIENT, self.codes(codes), **more)  # type: ignore[arg-type]
+    def condition(self, name: str, codes: str, **more: object) -> ConditionFact:
+        return ConditionFact("his", name, PATIENT, self.codes(codes), **more)  # type: ignore[arg-type]
 
     def decide(
         self,

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from fhir.resources.R4B.questionnaire import Questionnaire
 
-from io_fhir_adapter.canonical_urls import ABSENCE_OF, BASE, CASE_REVIEW_ANSWERS, CASE_REVIEW_QUESTIONNAIRE, CATEGORY_CODES
+from io_fhir_adapter.canonical_urls import (
+    ABSENCE_OF,
+    BASE,
+    CASE_REVIEW_ANSWERS,
+    CASE_REVIEW_QUESTIONNAIRE,
+    CATEGORY_CODES,
+)
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.review import forms
 from io_fhir_adapter.review.generalise import AGE_BANDS

@@ -164,6 +164,8 @@ def test_every_enabled_question_is_either_answered_or_missing_with_a_reason() ->
     assert set(filled.sources) | set(filled.missing) == asked - disabled
     assert not set(filled.sources) & set(filled.missing)
     assert filled.share == len(filled.sources) / len(asked - disabled)
+    posed = {item["linkId"] for item in forms.questions(FORM) if forms.expression_of(item)} - disabled
+    assert filled.known_share == len(filled.sources) / len(posed)
     assert filled.missing["dx.ecog"] == "not offered by this source: Observation"
     assert filled.missing["rev.complete"] == "for the reviewer to answer"
     assert filled.missing["fu.plan"] == "not recorded"
@@ -204,6 +206,63 @@ def test_an_event_opens_its_questions_and_silence_is_no_denial() -> None:
 def test_death_within_thirty_days(change: dict[str, Any], expected: bool | None) -> None:
     patient = {name: value for name, value in {**PATIENT, **change}.items() if value is not None}
     assert answers_of(prefill(FORM, replace(CASE, patient=patient))).get("ae.death30") is expected
+
+
+@pytest.mark.parametrize(
+    ("last_contact", "expected"),
+    [("2025-04-01", False), ("2025-03-31", None), ("", None)],
+)
+def test_who_was_seen_later_was_alive(last_contact: str, expected: bool | None) -> None:
+    patient = {name: value for name, value in PATIENT.items() if name != "deceasedDateTime"}
+    filled = prefill(FORM, replace(CASE, patient=patient, last_contact=last_contact))
+    assert answers_of(filled).get("ae.death30") is expected
+
+
+def test_a_date_of_death_beats_a_later_contact() -> None:
+    assert answers_of(prefill(FORM, replace(CASE, last_contact="2025-06-01")))["ae.death30"] is True
+
+
+def test_without_a_link_the_only_encounter_around_the_day_is_taken() -> None:
+    procedure = {name: value for name, value in PROCEDURE.items() if name != "encounter"}
+    before = {**ENCOUNTER, "id": "enc-1", "period": {"start": "2025-02-01", "end": "2025-02-05"}}
+    case = replace(CASE, procedures=(procedure,), encounters=(before, ENCOUNTER))
+    assert prefill(FORM, case).sources["proc.setting"] == "Encounter/enc-3"
+    two = replace(case, encounters=(ENCOUNTER, {**ENCOUNTER, "id": "enc-4"}))
+    assert prefill(FORM, two).missing["proc.setting"] == "no Encounter linked"
+    open_end = {**ENCOUNTER, "period": {"start": "2025-02-01"}}
+    assert "proc.setting" in prefill(FORM, replace(case, encounters=(open_end,))).missing
+
+
+@pytest.mark.parametrize(
+    ("sites", "expected"),
+    [
+        (("liver", "visceral-arteries"), "liver"),
+        (("visceral-arteries",), "vessel"),
+        (("portal-vein",), "liver"),
+        (("renal-artery",), "kidney"),
+        (("renal-artery", "kidney"), "kidney"),
+        (("liver", "kidney"), None),
+        (("portal-vein", "visceral-arteries"), None),
+    ],
+)
+def test_the_organ_is_the_site_not_the_vessel_that_leads_there(sites: tuple[str, ...], expected: str | None) -> None:
+    findings = tuple(
+        Finding("embolisation", site, "percutaneous", "none", "main", "expected", "ops", "x", "r") for site in sites
+    )
+    decision = Decision("his", "Patient/pat-77", "2025-03-01", "tace", "counted", "counted", findings=findings)
+    assert answers_of(prefill(FORM, replace(CASE, decision=decision))).get("proc.site") == expected
+
+
+def test_guidance_from_the_codes_that_say_nothing_else() -> None:
+    codes = ("76940", "77013", "36245")
+    findings = tuple(
+        Finding("guidance", "", "unspecified", "none", "add-on", "required", "cpt", code, "r") for code in codes
+    )
+    decision = Decision("his", "Patient/pat-77", "2025-03-01", "tace", "counted", "counted", findings=findings)
+    assert answers_of(prefill(FORM, replace(CASE, decision=decision)))["proc.guidance"] == [
+        "guidance-us",
+        "guidance-ct",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +309,31 @@ def test_tumour_group_from_the_decisions_evidence(code: str, expected: str | Non
         decision.source, decision.patient, decision.date, "tace", "counted", "counted", indication=indication
     )
     case = replace(CASE, decision=decision, conditions=(), procedures=({**PROCEDURE, "reasonReference": []},))
+    assert answers_of(prefill(FORM, case)).get("dx.tumour") == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "organ", "expected"),
+    [
+        ("malignant", "liver", "tumour-liver"),
+        ("malignant", "prostate", "tumour-male-genital"),
+        ("malignant", "spine", "tumour-bone-soft-tissue"),
+        ("malignant", "bowel", None),
+        ("malignant", "", None),
+        ("metastasis", "liver", "tumour-liver-metastasis"),
+        ("metastasis", "spine", "tumour-bone-metastasis"),
+        ("metastasis", "brain", "tumour-other-metastasis"),
+        ("metastasis", "", None),
+        ("uncertain", "liver", "tumour-in-situ"),
+        ("benign", "bone", "tumour-benign"),
+        ("other", "liver", None),
+    ],
+)
+def test_tumour_group_where_the_evidence_is_no_icd_code(kind: str, organ: str, expected: str | None) -> None:
+    indication = Indication("reasonCode", "snomed", "109841003", kind)
+    decision = Decision("his", "Patient/pat-77", "2025-03-01", "tace", "counted", "counted", indication=indication)
+    procedure = {**PROCEDURE, "reasonReference": []}
+    case = replace(CASE, decision=decision, conditions=(), procedures=(procedure,), organ=organ)
     assert answers_of(prefill(FORM, case)).get("dx.tumour") == expected
 
 

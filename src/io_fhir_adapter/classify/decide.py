@@ -30,6 +30,8 @@ __all__ = ["decide_patient"]
 
 _NOT_IO_APPROACH = frozenset({"open", "laparoscopic", "endoscopic"})
 _FAMILIES = frozenset({"ablation", "arterial"})
+_BY_ORGAN = frozenset({"ablation", "drainage"})
+_BONES = {"spine": "bone"}
 _RANK = {"counted": 0, "review": 1, "not-counted": 2}
 _COUNTS_RANK = {"yes": 0, "review": 1, "no": 2}
 _PLANNING = "planning"
@@ -79,7 +81,7 @@ class _Patient:
         # Procedure never changes a decision, and has a session of its own only on a day without any other.
         mapped = [fact for fact in facts if self._reading(fact).findings]
         rest = [fact for fact in facts if not self._reading(fact).findings]
-        sessions = merge_twice_recorded(group_sessions(mapped, self._is_io), self._marks)
+        sessions = merge_twice_recorded(group_sessions(mapped, self._is_io), self._recorded_twice)
         taken = {day for session in sessions for day in (session.day, *session.merged_days)}
         unknown = group_sessions(rest, self._is_io)
         decisions = [self._decide(session, later) for session, later in self._with_later(sessions)]
@@ -96,29 +98,47 @@ class _Patient:
         systems = self.ruleset.systems
         return fact.origin or next((systems.name(code.system) for code in fact.codes), "") or fact.source
 
-    def _marks(self, session: Session) -> Mapping[str, frozenset[str]]:
-        """What was done in a session and who recorded it; one system may name an energy where another does not."""
+    def _recorded_twice(self, first: Session, second: Session) -> bool:
+        common = [
+            (system, other)
+            for word, site, system in self._marks(first)
+            for same, there, other in self._marks(second)
+            if word == same and (not site or not there or site == there)
+        ]
+        return bool(common) and all(system != other for system, other in common)
+
+    def _marks(self, session: Session) -> set[tuple[str, str, str]]:
+        """What was done in a session, where that tells treatments apart, and who recorded it.
+
+        One system may name an energy, or a part of a chemoembolisation, where another does not.
+        """
         techniques = self.ruleset.rules.techniques
-        marks: dict[str, frozenset[str]] = {}
+        marks: set[tuple[str, str, str]] = set()
         for fact in session.facts:
             if fact.status != "completed":
                 continue
-            system = frozenset({self._system_of(fact)})
             for finding in self._reading(fact).findings:
-                if finding.role != "main" or not _is_usable(finding):
-                    continue
-                family = techniques[finding.technique].family
-                word = family if family in _FAMILIES else finding.technique
-                marks[word] = marks.get(word, frozenset()) | system
+                if finding.role == "main" and _is_usable(finding):
+                    family = techniques[finding.technique].family
+                    word = family if family in _FAMILIES else finding.technique
+                    site = _BONES.get(finding.site, finding.site) if family in _BY_ORGAN else ""
+                    marks.add((word, site, self._system_of(fact)))
         return marks
 
     def _with_later(self, sessions: Sequence[Session]) -> list[tuple[Session, Mapping[str, int]]]:
         """Each session with the days until the next session of the categories that rules ask about."""
-        asked = self.ruleset.rules.looks_ahead
-        if len(sessions) < 2 or not asked:
+        asked, techniques = self.ruleset.rules.looks_ahead, self.ruleset.rules.ahead_techniques
+        candidates = [
+            session
+            for session in sessions
+            if any(
+                finding.technique in techniques for fact in session.facts for finding in self._reading(fact).findings
+            )
+        ]
+        if len(candidates) < 2:
             return [(session, {}) for session in sessions]
         days: dict[str, list[str]] = {}
-        for session in sessions:
+        for session in candidates:
             done = [self._reading(fact) for fact in session.facts if fact.status == "completed"]
             for item in self.ruleset.rules.categories(_usable(done), _NO_CONTEXT):
                 if item.category in asked:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.decide import decide_patient
+from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.fhir.references import id_of
-from io_fhir_adapter.ledger.facts import find_procedure, patient_links, person_of, survivor
-from io_fhir_adapter.model import Decision
+from io_fhir_adapter.ledger.facts import find_procedure, patient_links, person_of, quarantined, survivor
+from io_fhir_adapter.model import Decision, ProcedureFact
 
-__all__ = ["explain_procedure", "in_words"]
+__all__ = ["Explanation", "explain_procedure", "in_words"]
 
 _OUTCOME = {
     "counted": "COUNTED",
@@ -42,25 +46,75 @@ _REASONS = {
 }
 
 
-def explain_procedure(connection: Connection, procedure_id: str, ruleset: Ruleset) -> list[Decision]:
-    """The decisions on the sessions that a Procedure takes part in, made anew with the rules as they are now.
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of a Procedure: how it is recorded, line by line, and the decisions that it takes part in."""
+
+    record: list[str]
+    decisions: list[Decision]
+
+
+def explain_procedure(connection: Connection, procedure_id: str, ruleset: Ruleset) -> Explanation:
+    """Why a Procedure counted or did not, decided anew with the rules as they are now.
+
+    Args:
+        connection: The ledger.
+        procedure_id: Logical id, with or without ``Procedure/``.
+        ruleset: What decides.
 
     Raises:
-        UsageError: The ledger has no such Procedure.
+        UsageError: The ledger has no such Procedure, neither good nor set aside.
     """
     wanted = id_of(procedure_id)
+    reference = f"Procedure/{wanted}"
     facts = find_procedure(connection, wanted)
-    if not facts:
+    record = [
+        f"{reference} of {entry.source} was set aside and takes part in nothing: {entry.reason} [{entry.code}]"
+        for entry in quarantined(connection)
+        if entry.position == reference
+    ]
+    if not facts and not record:
         raise UsageError(f"the ledger has no Procedure {wanted!r}", do="check the id, or run pull first", number=3)
     decisions: list[Decision] = []
     links = patient_links(connection)
-    for patient in dict.fromkeys(survivor(fact.patient, links) for fact in facts):
-        record = person_of(connection, patient, links)
-        made = decide_patient(record.procedures, record.conditions, record.encounters, ruleset)
-        here = [decision for decision in made if f"Procedure/{wanted}" in decision.procedures]
-        days = {fact.day for fact in facts}
-        decisions += here or [decision for decision in made if decision.date in days]
-    return decisions
+    for fact in facts:
+        patient = survivor(fact.patient, links)
+        person = person_of(connection, patient, links)
+        made = decide_patient(person.procedures, person.conditions, person.encounters, ruleset)
+        here = [decision for decision in made if reference in decision.procedures]
+        record += _recorded(fact, patient, ruleset)
+        if not here:
+            record.append(f"  {_why_apart(fact, ruleset)}")
+        decisions += [decision for decision in here if decision not in decisions]
+    return Explanation(record, decisions)
+
+
+def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[str]:
+    """The Procedure as it was read: status, day and codes; never a text."""
+    yield f"Procedure/{fact.id} of {fact.source}: {fact.status}, {fact.day or 'undated'}"
+    if patient != fact.patient:
+        yield f"  recorded for {fact.patient}, which was merged into {patient}"
+    if not fact.codes:
+        yield "  it has no code"
+    for code in fact.codes:
+        entry = ruleset.entry(code.system, code.code)
+        row = entry.row_on(fact.day)
+        if row is not None:
+            what = ", ".join(part for part in (row.finding.technique, row.finding.site, row.finding.approach) if part)
+            yield f"  {entry.system} {entry.code}: {what} ({row.finding.rule})"
+        elif entry.system in ruleset.table_systems:
+            yield f"  {entry.system} {entry.code}: no row in the tables"
+        else:
+            yield f"  {code.system or '(no system)'} {code.code}: not a code system that has a table"
+
+
+def _why_apart(fact: ProcedureFact, ruleset: Ruleset) -> str:
+    """Why a Procedure is in no session."""
+    if fact.status != "completed":
+        return f"its status is {fact.status}, so it adds nothing to what was completed for the patient at that time"
+    if not read_codes(fact, ruleset).findings:
+        return "no row of the tables matches it, so it adds nothing to what else was done on that day"
+    return "another version of it, or the same session in another system, was decided on"
 
 
 def in_words(decision: Decision, ruleset: Ruleset) -> list[str]:

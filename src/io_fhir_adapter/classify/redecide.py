@@ -13,16 +13,15 @@ from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.facts import (
-    StoredFact,
     all_patients,
     every_procedure,
     merged_into,
     patient_links,
     person_of,
     put_decisions,
-    put_facts,
     survivor,
 )
+from io_fhir_adapter.ledger.intake import StoredFact, put_facts
 from io_fhir_adapter.ledger.runs import read_state, write_state
 
 __all__ = ["Redecided", "redecide"]
@@ -57,7 +56,8 @@ def redecide(
         _read_codes_again(ledger, ruleset, run)
     with ledger.begin() as connection:
         links = patient_links(connection)
-        patients = sorted({survivor(patient, links) for patient in touched} if same_rules else all_patients(connection))
+        asked = touched if same_rules else all_patients(connection)
+        patients = sorted({survivor(patient, links) for patient in asked})
     changed = 0
     for start in range(0, len(patients), _PER_TRANSACTION):
         batch = patients[start : start + _PER_TRANSACTION]

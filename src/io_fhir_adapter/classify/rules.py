@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,10 @@ class _Rule:
 
     def met_by(self, findings: Sequence[Finding], techniques: frozenset[str]) -> bool:
         """Whether the findings alone meet it; ``techniques`` are theirs, which rules most rules out at once."""
-        if any(techniques.isdisjoint(clause.technique) for clause in self.needs if clause.technique):
-            return False
-        return all(any(clause.met_by(finding) for finding in findings) for clause in self.needs) and not any(
-            clause.met_by(finding) for clause in self.unless for finding in findings
-        )
+        for clause in self.needs:
+            if clause.technique and techniques.isdisjoint(clause.technique):
+                return False
+        return all(map(partial(_met, findings), self.needs)) and not any(map(partial(_met, findings), self.unless))
 
     def applies_in(self, context: SessionContext, findings: Sequence[Finding]) -> bool:
         """Whether what it asks for beyond the findings is so."""
@@ -128,12 +128,17 @@ class _Rule:
         return any(clause.met_by(finding) for clause in (*self.needs, *self.absorbs))
 
 
+def _met(findings: Sequence[Finding], clause: _Clause) -> bool:
+    return any(map(clause.met_by, findings))
+
+
 class SessionRules:
     """The ordered rules and the categories that single techniques give.
 
     Attributes:
         techniques: The technique words.
         looks_ahead: The categories whose later sessions some rule asks about.
+        ahead_techniques: The techniques that a session of such a category has at least one of.
     """
 
     _REMEMBERED = 50_000
@@ -142,6 +147,13 @@ class SessionRules:
         self._rules = tuple(rules)
         self.techniques = techniques
         self.looks_ahead = frozenset(rule.followed_by for rule in rules if rule.followed_by)
+        self.ahead_techniques = frozenset(
+            technique
+            for rule in rules
+            if rule.category in self.looks_ahead
+            for clause in rule.needs
+            for technique in clause.technique
+        ) | {name for name, technique in techniques.items() if technique.category in self.looks_ahead}
         self._known: dict[tuple[Finding, ...], tuple[CategoryFinding, ...]] = {}
 
     def categories(self, findings: Sequence[Finding], context: SessionContext) -> tuple[CategoryFinding, ...]:

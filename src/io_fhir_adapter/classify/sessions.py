@@ -84,7 +84,7 @@ def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFac
     for fact, anchor in anchors:
         key = (anchor.day, "")
         if not is_full(anchor.day):
-            days = encounter_days.get((anchor.source, anchor.encounter), frozenset())
+            days = encounter_days.get((anchor.source, anchor.encounter), set())
             fitting = {day for day in days if day.startswith(anchor.day)}
             key = (fitting.pop(), "") if len(fitting) == 1 else (anchor.day, anchor.encounter)
         groups.setdefault(key, []).append(fact)
@@ -104,29 +104,20 @@ def _encounter_days(
     return found
 
 
-def merge_twice_recorded(
-    sessions: Sequence[Session], marks: Callable[[Session], Mapping[str, frozenset[str]]]
-) -> list[Session]:
+def merge_twice_recorded(sessions: Sequence[Session], twice: Callable[[Session, Session], bool]) -> list[Session]:
     """Joins sessions on neighbouring days that two systems recorded of one treatment.
 
     Args:
         sessions: Of one patient, by day.
-        marks: What was done in a session, in words, with the systems that recorded it. Two sessions are one where
-            they have something in common and no system recorded any of that on both days.
+        twice: Whether two sessions hold the same treatment, recorded by systems of which none recorded it on both days.
     """
     merged: list[Session] = []
     for session in sessions:
         last = merged[-1] if merged else None
-        if last is not None and not last.merged_days and days_apart(last.day, session.day) == 1:
-            first, second = marks(last), marks(session)
-            common = first.keys() & second.keys()
-            if common and not any(first[word] & second[word] for word in common):
-                merged[-1] = Session(
-                    last.day,
-                    last.facts + session.facts,
-                    last.lonely_children | session.lonely_children,
-                    (session.day,),
-                )
-                continue
-        merged.append(session)
+        near = last is not None and not last.merged_days and days_apart(last.day, session.day) == 1
+        if last is not None and near and twice(last, session):
+            lonely = last.lonely_children | session.lonely_children
+            merged[-1] = Session(last.day, last.facts + session.facts, lonely, (session.day,))
+        else:
+            merged.append(session)
     return merged

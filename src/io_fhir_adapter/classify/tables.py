@@ -7,9 +7,11 @@ words, malformed patterns and two rows that are equally specific for one code, n
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -92,7 +94,7 @@ class GlobIndex(Generic[RowT]):
 
     def __init__(self, rows: Iterable[RowT]) -> None:
         self._literal: dict[str, list[RowT]] = defaultdict(list)
-        self._by_prefix: dict[str, list[tuple[RowT, object]]] = defaultdict(list)
+        self._by_prefix: dict[str, list[tuple[RowT, re.Pattern[str]]]] = defaultdict(list)
         patterns: list[RowT] = []
         for row in rows:
             if row.glob.is_literal:
@@ -102,16 +104,14 @@ class GlobIndex(Generic[RowT]):
                 patterns.append(row)
         self._refuse_ambiguity(patterns)
         for row in patterns:
-            self._by_prefix[row.glob.prefix[: self._PREFIX]].append((row, row.glob.regex().match))
+            self._by_prefix[row.glob.prefix[: self._PREFIX]].append((row, row.glob.regex()))
 
     def match(self, code: str) -> tuple[RowT, ...]:
         """All rows that match, most specific first."""
         found = list(self._literal.get(code, ()))
         patterns: list[RowT] = []
         for length in range(min(self._PREFIX, len(code)) + 1):
-            for row, matches in self._by_prefix.get(code[:length], ()):
-                if matches(code):  # type: ignore[operator]
-                    patterns.append(row)
+            patterns += [row for row, regex in self._by_prefix.get(code[:length], ()) if regex.match(code)]
         patterns.sort(key=lambda row: row.glob.specificity, reverse=True)
         return (*found, *patterns)
 
@@ -217,7 +217,17 @@ def _row(record: Mapping[str, str | None], system: str, techniques: Mapping[str,
         code=cells["code"],
         rule=rule,
     )
-    return CodeRow(glob, finding, cells["valid_from"], cells["valid_to"], rule)
+    valid_from, valid_to = _day(cells["valid_from"], rule), _day(cells["valid_to"], rule)
+    if valid_from and valid_to and valid_to < valid_from:
+        raise MappingError("the row ends before it begins", where=rule, do="swap valid_from and valid_to", number=6)
+    return CodeRow(glob, finding, valid_from, valid_to, rule)
+
+
+def _day(text: str, rule: str) -> str:
+    try:
+        return text and date.fromisoformat(text).isoformat()
+    except ValueError as exc:
+        raise MappingError(f"{text!r} is no date", where=rule, do="write it as 2025-12-31", number=6) from exc
 
 
 def _known(word: str, words: Iterable[str], column: str, rule: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -15,16 +17,24 @@ from io_fhir_adapter.pipeline import Night
 from io_fhir_adapter.pipeline import Progress as Told
 from io_fhir_adapter.volume.count import Volume
 
-__all__ = ["err", "out", "say_error", "show_night", "show_volume", "told_progress"]
+__all__ = ["err", "out", "say_error", "show_files", "show_night", "show_volume", "told_progress"]
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 _TOP_REASONS = 6
+_LINE_EVERY_S = 5.0
 
 
 @contextmanager
 def told_progress() -> Iterator[Told]:
     """Progress bars on stderr, one for each thing that is being done; plain lines where it is no terminal."""
+    if not err.is_terminal:
+        lines = _Lines()
+        try:
+            yield lines.tell
+        finally:
+            lines.say()
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<34}"),
@@ -43,6 +53,32 @@ def told_progress() -> Iterator[Told]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield tell
+
+
+class _Lines:
+    """Progress as lines: one for each thing that is being done when the next begins, and some while it takes long."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._done = 0
+        self._said = -1
+        self._last = 0.0
+
+    def tell(self, what: str, done: int, total: int | None) -> None:
+        """Takes note, and says it where it is time to."""
+        if what != self._what:
+            self.say()
+            self._what, self._said, self._last = what, -1, time.monotonic()
+        self._done = done
+        if time.monotonic() - self._last >= _LINE_EVERY_S:
+            of = f" of {total:,}" if total is not None and total > done else ""
+            self.say(of)
+
+    def say(self, of: str = "") -> None:
+        """Says how far it has come, unless that was said."""
+        if self._what and self._done != self._said:
+            err.print(f"{self._what}: {self._done:,}{of}", markup=False)
+            self._said, self._last = self._done, time.monotonic()
 
 
 def show_volume(volume: Volume, title: str) -> None:
@@ -92,12 +128,26 @@ def show_night(night: Night) -> None:
             f"Case review  {len(night.sample.cases)} of {draw.frame_size} patients {done}, "
             f"window {draw.window_start} to {draw.window_end}, frame {draw.digest[:19]}…"
         )
-    if night.submission is not None:
-        state = "queued" if night.submission.queued else "sent before, nothing new to submit"
-        filled = f"forms pre-filled to {night.submission.share:.0%}"
-        out.print(f"Submission   {night.submission.identifier[:19]}… {state}; {filled}")
+    made = night.submission
+    if made is not None:
+        news = "new" if made.fresh else f"the same as before ({made.state}), nothing new to submit"
+        out.print(f"Submission   {made.identifier[:19]}… {news}")
+        out.print(
+            f"             {made.share:.0%} of each form pre-filled, "
+            f"{made.known_share:.0%} of what Procedure, Patient, Encounter and Condition can tell"
+        )
+        if made.fresh and not night.delivered:
+            out.print("             waits for approval: send it with the submit command")
     for delivered in night.delivered:
-        out.print(f"Receipt      {delivered.state}: {delivered.sentence}")
+        name = "Receipt" if delivered.state in {"accepted", "rejected"} else "Not sent"
+        what = "stays queued" if delivered.state == "queued" else delivered.state
+        out.print(f"{name:<12} {what}: {delivered.sentence}", markup=False)
+
+
+def show_files(files: Iterable[Path]) -> None:
+    """Where output was written."""
+    for path in files:
+        out.print(f"written      {path}", markup=False)
 
 
 def say_error(sentence: str) -> None:

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from io_fhir_adapter.cli.console import out, show_night, told_progress
+from io_fhir_adapter.cli.console import out, show_files, show_night, told_progress
 from io_fhir_adapter.demo import demonstrate
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.receiver.app import create_app as receiver_app
 from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.sandbox.hospital import build_hospital
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
 from io_fhir_adapter.sandbox.store import SandboxStore
@@ -38,6 +39,7 @@ def demo(
 ) -> int:
     """The whole nightly job between a synthetic hospital and a receiver, over real HTTP on this machine."""
     began = time.monotonic()
+    check_folder(folder)
     with told_progress() as tell:
         shown = asyncio.run(demonstrate(folder, tell))
     out.print()
@@ -45,8 +47,7 @@ def demo(
     truth = "equal to" if shown.agrees else "DIFFERENT FROM"
     out.print(f"Ground truth {shown.truth.counted} counted, {shown.truth.review} for review: {truth} the numbers above")
     out.print(f"Receiver     {shown.submissions} submission(s) stored")
-    for path in shown.files:
-        out.print(f"written      {path}")
+    show_files(shown.files)
     out.print(f"\n{time.monotonic() - began:.0f} s. All data are synthetic. Run it again: only what changed is read.")
     if not shown.agrees:
         raise AdapterError("the numbers are not the hospital's ground truth", where="demo", do="please report this")

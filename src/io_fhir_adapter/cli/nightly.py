@@ -10,19 +10,20 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from io_fhir_adapter.classify.explain import explain_procedure, in_words
-from io_fhir_adapter.cli.console import out, show_night, told_progress
+from io_fhir_adapter.cli.console import out, show_files, show_night, told_progress
 from io_fhir_adapter.cli.files import decision_json
 from io_fhir_adapter.config import load_config
-from io_fhir_adapter.errors import PullError, UsageError
+from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.ledger.database import open_ledger
-from io_fhir_adapter.ledger.outbox import pending, retry_parked
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import configure_logs
-from io_fhir_adapter.pipeline import Night, Nightly, Progress, rules_for
+from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem, rules_for
 from io_fhir_adapter.preflight import run_checks
+from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.serve.app import serve_forever
 
 __all__ = ["register"]
@@ -91,36 +92,38 @@ def run_night(
     """Do the nightly job once."""
     configure_logs()
     with told_progress() as tell, _job(config, as_of, tell) as job:
+        check_folder(job.config.output.folder)
         night = asyncio.run(job.run(dry_run=dry_run))
         files = job.write_output(night, job.config.output.folder)
     show_night(night)
-    for path in files:
-        out.print(f"written      {path}")
+    show_files(files)
+    if night.problem is not None:
+        raise night.problem
     return 0
 
 
 def pull(config: ConfigOption) -> int:
     """Only read what changed in the sources, and decide on it."""
-    with told_progress() as tell, _job(config, None, tell) as job:
+    with told_progress() as tell, _job(config, None, tell) as job, job.alone():
         with job.ledger.begin() as connection:
             run = start_run(connection, datetime.now(UTC))
         sources = asyncio.run(job.pull(run))
         redecided = job.decide(run, sources)
-        failed = next((source for source in sources if source.error), None)
+        problem = pull_problem(sources)
         with job.ledger.begin() as connection:
             summary = {"sources": [source.to_json() for source in sources]}
-            state, error = ("failed", failed.error) if failed is not None else ("complete", "")
+            state, error = ("failed", problem.sentence) if problem is not None else ("complete", "")
             finish_run(connection, run, datetime.now(UTC), state, summary, error)
         night = Night(run, job.as_of, sources=sources, redecided=redecided)
     show_night(night)
-    if failed is not None:
-        raise PullError("the pull is not complete", where=f"source {failed.name}", do=failed.error)
+    if problem is not None:
+        raise problem
     return 0
 
 
 def draw(config: ConfigOption, as_of: AsOfOption = None, as_json: JsonOption = False) -> int:
     """Draw the case-review sample of the year that is due, once; say what was drawn."""
-    with _job(config, as_of) as job:
+    with _job(config, as_of) as job, job.alone():
         sample = job.draw()
     found = sample.draw
     if as_json:
@@ -140,7 +143,7 @@ def draw(config: ConfigOption, as_of: AsOfOption = None, as_json: JsonOption = F
 
 def review(config: ConfigOption, as_of: AsOfOption = None) -> int:
     """Pull, pre-fill and de-identify the drawn cases; say how full their forms are."""
-    with told_progress() as tell, _job(config, as_of, tell) as job:
+    with told_progress() as tell, _job(config, as_of, tell) as job, job.alone():
         prepared, _ = asyncio.run(job.review(job.draw()))
     for case in prepared:
         refused = f", {len(case.refused)} resources left out" if case.refused else ""
@@ -151,7 +154,9 @@ def review(config: ConfigOption, as_of: AsOfOption = None) -> int:
 def submit(
     config: ConfigOption,
     as_of: AsOfOption = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Queue parked submissions again first.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Send again what was parked, and the due submission if it was rejected.")
+    ] = False,
 ) -> int:
     """Seal the submission of the year that is due and send what is in the outbox."""
     with told_progress() as tell, _job(config, as_of, tell) as job:
@@ -159,20 +164,12 @@ def submit(
             raise UsageError(
                 "no accreditation system is configured", where=str(config), do="add a submission section", number=6
             )
-        night = Night(0, job.as_of, volume=job.count(job.period))
-        night.sample = job.draw()
-        if night.volume is not None:
-            night.submission = asyncio.run(job.prepare(night.sample, night.volume))
-        if retry:
-            with job.ledger.begin() as connection:
-                retry_parked(connection, datetime.now(UTC))
-        night.delivered = asyncio.run(job.deliver())
-        with job.ledger.begin() as connection:
-            left = pending(connection)
+        with job.alone():
+            night = asyncio.run(job.submit(retry=retry))
     show_night(night)
-    for item in left:
-        out.print(f"{item.state:<12} {item.identifier[:19]}…, {item.attempts} attempts, {item.cause}")
-    return 1 if left or any(done.state == "rejected" for done in night.delivered) else 0
+    if night.problem is not None:
+        raise night.problem
+    return 0
 
 
 def explain(
@@ -184,13 +181,17 @@ def explain(
 ) -> int:
     """Say why a procedure counted or did not, rule by rule."""
     with _job(config) as job, job.ledger.begin() as connection:
-        decisions = explain_procedure(connection, procedure, job.ruleset)
-    for decision in decisions:
-        if as_json:
-            trail = [{"step": step.step, "rule": step.rule, "text": step.text} for step in decision.trail]
-            typer.echo(json.dumps({**decision_json(decision), "trail": trail}))
-        else:
-            out.print("\n".join(in_words(decision, job.ruleset)), markup=False)
+        found = explain_procedure(connection, procedure, job.ruleset)
+    if as_json:
+        decisions = [
+            {**decision_json(decision), "trail": [msgspec.to_builtins(step) for step in decision.trail]}
+            for decision in found.decisions
+        ]
+        typer.echo(json.dumps({"record": found.record, "decisions": decisions}, indent=2))
+        return 0
+    out.print("\n".join(found.record), markup=False)
+    for decision in found.decisions:
+        out.print("\n".join(["", *in_words(decision, job.ruleset)]), markup=False)
     return 0
 
 

@@ -27,12 +27,12 @@ _NO_CODES: tuple[Code, ...] = ()
 
 def codes_of(concepts: Iterable[CodeableConcept]) -> tuple[Code, ...]:
     """All codings with a code, in the order written."""
-    return tuple(
-        Code(coding.system or "", coding.code, coding.version or "", coding.display or "")
-        for concept in concepts
-        for coding in concept.coding or ()
-        if coding.code
-    )
+    codes = []
+    for concept in concepts:
+        for coding in concept.coding or ():
+            if coding.code:
+                codes.append(Code(coding.system or "", coding.code, coding.version or "", coding.display or ""))
+    return tuple(codes)
 
 
 def status_of(procedure: Procedure) -> str:
@@ -65,8 +65,10 @@ def procedure_fact(procedure: Procedure, source: str, tz: tzinfo | None, fallbac
         raise ResourceError("the Procedure has no subject that could be told apart", number=2)
     day, end_day = _performed(procedure, tz)
     code = procedure.code
-    reasons = [r.concept for r in procedure.reason or () if r.concept] if procedure.reason else []
-    reason_refs = [r.reference for r in procedure.reason or () if r.reference] if procedure.reason else []
+    reasons, reason_refs = procedure.reasonCode or (), procedure.reasonReference or ()
+    if procedure.reason:  # R5 has both in one element
+        reasons = [*reasons, *(reason.concept for reason in procedure.reason if reason.concept)]
+        reason_refs = [*reason_refs, *(reason.reference for reason in procedure.reason if reason.reference)]
     return ProcedureFact(
         source=source,
         id=resource_id,
@@ -77,10 +79,10 @@ def procedure_fact(procedure: Procedure, source: str, tz: tzinfo | None, fallbac
         encounter=reference_key(procedure.encounter or procedure.context, "Encounter"),
         codes=codes_of((code,)) if code is not None else _NO_CODES,
         text=(code.text or "") if code is not None else "",
-        reasons=codes_of([*(procedure.reasonCode or ()), *reasons]),
-        reason_refs=_keys([*(procedure.reasonReference or ()), *reason_refs], "Condition"),
-        body_sites=codes_of(procedure.bodySite or ()),
-        part_of=_keys(procedure.partOf or (), "Procedure"),
+        reasons=codes_of(reasons) if reasons else _NO_CODES,
+        reason_refs=_keys(reason_refs, "Condition") if reason_refs else (),
+        body_sites=codes_of(procedure.bodySite) if procedure.bodySite else _NO_CODES,
+        part_of=_keys(procedure.partOf, "Procedure") if procedure.partOf else (),
         origin=_origin(procedure),
         operator=_operator(procedure),
         updated=(procedure.meta.lastUpdated or "") if procedure.meta is not None else "",
@@ -169,14 +171,9 @@ def encounter_fact(encounter: Encounter, source: str, tz: tzinfo | None, fallbac
     if not patient:
         raise ResourceError("the Encounter has no subject that could be told apart", number=2)
     start, end = _period(encounter.period or encounter.actualPeriod, tz)
+    concepts, references = _encounter_reasons(encounter)
     diagnoses = [item for diagnosis in encounter.diagnosis or () for item in _diagnosis(diagnosis)]
-    inline = [
-        reference.concept
-        for diagnosis in encounter.diagnosis or ()
-        if isinstance(diagnosis.condition, list)
-        for reference in diagnosis.condition
-        if reference.concept
-    ]
+    diagnoses += [(key, "", 0) for key in _keys(references, "Condition")]
     return EncounterFact(
         source=source,
         id=resource_id,
@@ -185,10 +182,29 @@ def encounter_fact(encounter: Encounter, source: str, tz: tzinfo | None, fallbac
         class_code=_encounter_class(encounter),
         start=start,
         end=end,
-        diagnoses=tuple(diagnoses),
-        reasons=codes_of([*(encounter.reasonCode or ()), *inline]),
+        diagnoses=tuple(dict.fromkeys(diagnoses)),
+        reasons=codes_of(concepts),
         updated=(encounter.meta.lastUpdated or "") if encounter.meta is not None else "",
     )
+
+
+def _encounter_reasons(encounter: Encounter) -> tuple[list[CodeableConcept], list[Reference]]:
+    """What the stay was for beside its diagnoses by reference: concepts and references, in every version's place."""
+    concepts = list(encounter.reasonCode or ())
+    references = list(encounter.reasonReference or ())
+    inline = [
+        item
+        for diagnosis in encounter.diagnosis or ()
+        if isinstance(diagnosis.condition, list)
+        for item in diagnosis.condition
+    ]
+    concepts += [item.concept for item in inline if item.concept]
+    for reason in encounter.reason or ():
+        if reason.coding:
+            concepts.append(CodeableConcept(reason.coding))
+        concepts += [item.concept for item in reason.value or () if item.concept]
+        references += [item.reference for item in reason.value or () if item.reference]
+    return concepts, references
 
 
 def _diagnosis(diagnosis: EncounterDiagnosis) -> list[tuple[str, str, int]]:

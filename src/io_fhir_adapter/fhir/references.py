@@ -28,7 +28,8 @@ def normalise(reference: str | None, resource_type: str) -> str:
         if reference.startswith(prefix):
             return f"{resource_type}/{reference[len(prefix) :]}"
     if "?" in reference:  # a conditional reference names its target as well as an id does
-        return reference.rsplit("/", 1)[-1]
+        base, _, query = reference.partition("?")
+        return f"{base.rpartition('/')[2]}?{query}"
     parts = [part for part in reference.split("/") if part]
     if len(parts) > 3 and parts[-2] == "_history":
         parts = parts[:-2]

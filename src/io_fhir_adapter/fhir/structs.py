@@ -20,8 +20,7 @@ __all__ = [
     "Condition",
     "Encounter",
     "EncounterDiagnosis",
-    "GlanceCoding",
-    "GlanceConcept",
+    "EncounterReason",
     "Header",
     "Identifier",
     "Meta",
@@ -118,34 +117,21 @@ class Procedure(msgspec.Struct, gc=False):
     performer: list[Performer] | None = None
 
 
-class GlanceCoding(msgspec.Struct, gc=False):
-    """Coding at a glance."""
-
-    system: str | None = None
-    code: str | None = None
-
-
-class GlanceConcept(msgspec.Struct, gc=False):
-    """CodeableConcept at a glance."""
-
-    coding: list[GlanceCoding] | None = None
-
-
 class Present(msgspec.Struct, gc=False):
     """An element of which only its presence matters."""
 
 
 class ProcedureGlance(msgspec.Struct, gc=False):
-    """Procedure at a glance: what tells whether it is worth a closer look, decoded three times as fast.
+    """Procedure at a glance: what tells whether it is worth a closer look, decoded four times as fast.
 
-    Every element has the name and meaning that it has in :class:`Procedure`.
+    Every element has the name and meaning that it has in :class:`Procedure`; ``code`` stays as it is written.
     """
 
     resourceType: Literal["Procedure"]
     id: str | None = None
     status: str | None = None
     notDone: bool | None = None
-    code: GlanceConcept | None = None
+    code: msgspec.Raw = msgspec.Raw()
     subject: Present | None = None
     performedDateTime: str | None = None
     performedPeriod: Period | None = None
@@ -203,6 +189,13 @@ class EncounterDiagnosis(msgspec.Struct, gc=False):
     rank: int | None = None
 
 
+class EncounterReason(msgspec.Struct, gc=False):
+    """Encounter.reason: a CodeableConcept in STU3, CodeableReferences under ``value`` in R5."""
+
+    coding: list[Coding] | None = None
+    value: list[CodeableReference] | None = None
+
+
 class Encounter(msgspec.Struct, gc=False):
     """Encounter; ``class`` is a Coding up to R4B and a list of CodeableConcept in R5."""
 
@@ -216,6 +209,8 @@ class Encounter(msgspec.Struct, gc=False):
     actualPeriod: Period | None = None
     diagnosis: list[EncounterDiagnosis] | None = None
     reasonCode: list[CodeableConcept] | None = None
+    reasonReference: list[Reference] | None = None
+    reason: list[EncounterReason] | None = None
 
 
 class Header(msgspec.Struct, gc=False):

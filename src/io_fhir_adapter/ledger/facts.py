@@ -1,40 +1,37 @@
-"""Facts and decisions in the ledger: upsert by source and resource id, so that corrections replace."""
+"""Facts and decisions in the ledger: what is read of them, and decisions replaced (facts are written by intake)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, tuple_
+from sqlalchemy import Connection, delete, func, select, tuple_, union
 
 from io_fhir_adapter.errors import LedgerError
-from io_fhir_adapter.ledger.database import upsert
-from io_fhir_adapter.ledger.schema import decisions, facts, quarantine
+from io_fhir_adapter.ledger.schema import decisions, facts, quarantine, stale
 from io_fhir_adapter.model import ConditionFact, Decision, EncounterFact, PatientFact, ProcedureFact, Quarantined
 
 __all__ = [
+    "FACT_TYPES",
+    "REPLACED",
     "Fact",
     "PatientRecord",
-    "Stored",
-    "StoredFact",
     "all_patients",
     "decisions_between",
     "decisions_with",
-    "drop_quarantined",
+    "decode_fact",
     "every_procedure",
     "facts_of",
     "find_procedure",
+    "mapped_encounters",
     "mapped_patients",
     "merged_into",
     "patient_links",
     "person_of",
     "put_decisions",
-    "put_facts",
-    "put_quarantined",
     "quarantine_reasons",
     "quarantined",
     "referenced",
@@ -44,118 +41,17 @@ __all__ = [
 
 Fact = ProcedureFact | ConditionFact | EncounterFact | PatientFact
 
-_TYPES: Final[dict[str, type[Fact]]] = {
+FACT_TYPES: Final[dict[str, type[Fact]]] = {
     "Procedure": ProcedureFact,
     "Condition": ConditionFact,
     "Encounter": EncounterFact,
     "Patient": PatientFact,
 }
-_NAMES: Final = {kind: name for name, kind in _TYPES.items()}
-_ENCODE: Final = msgspec.msgpack.Encoder().encode
-_DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind in _TYPES.items()}
+REPLACED: Final = "replaced"
+"""The status of a Patient that was merged into another."""
+_DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind in FACT_TYPES.items()}
 _DECISION: Final = msgspec.json.Decoder(Decision)
 _STEP = 2_000
-_REPLACED = "replaced"
-_MANY = 400  # values in one IN list; SQLite takes 999
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFact:
-    """A fact on its way into the ledger, with what the tables said of a Procedure's codes."""
-
-    fact: Fact
-    mapped: bool = False
-    known_system: bool = False
-
-
-@dataclass(slots=True)
-class Stored:
-    """What became of facts handed to the ledger."""
-
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    patients: set[str] = field(default_factory=set)
-
-    def add(self, other: Stored) -> None:
-        """Adds up."""
-        self.new += other.new
-        self.changed += other.changed
-        self.unchanged += other.unchanged
-        self.patients |= other.patients
-
-
-def _patient_of(fact: Fact) -> str:
-    return f"Patient/{fact.id}" if isinstance(fact, PatientFact) else fact.patient
-
-
-def _status_of(fact: Fact) -> str:
-    if isinstance(fact, PatientFact):
-        return _REPLACED if fact.replaced_by else ""
-    return getattr(fact, "status", "")
-
-
-def put_facts(connection: Connection, items: Sequence[StoredFact], run: int) -> Stored:
-    """Writes facts of ONE type; those that did not change are left alone.
-
-    ``Stored.patients`` are the patients whose decisions may change, the former patient of a moved record included.
-    """
-    if not items:
-        return Stored()
-    name = _NAMES[type(items[0].fact)]
-    rows: dict[tuple[str, str], dict[str, object]] = {}
-    for item in items:
-        fact = item.fact
-        # meta.lastUpdated alone is no change
-        data = _ENCODE(fact)
-        digest = hashlib.sha256(_ENCODE(msgspec.structs.replace(fact, updated=""))).hexdigest()
-        rows[fact.source, fact.id] = {
-            "source": fact.source,
-            "resource_type": name,
-            "id": fact.id,
-            "patient": _patient_of(fact),
-            "status": _status_of(fact),
-            "day": getattr(fact, "day", ""),
-            "mapped": item.mapped,
-            "known_system": item.known_system,
-            "digest": digest,
-            "data": data,
-            "run": run,
-        }
-    before = _known(connection, name, rows)
-    outcome = Stored()
-    write = []
-    for key, row in rows.items():
-        known = before.get(key)
-        if known is None:
-            outcome.new += 1
-        elif known[0] == row["digest"] and known[2] == row["mapped"] and known[3] == row["known_system"]:
-            outcome.unchanged += 1
-            continue
-        else:
-            outcome.changed += 1
-            outcome.patients.add(known[1])
-        outcome.patients.add(str(row["patient"]))
-        write.append(row)
-    upsert(connection, facts, write, ("source", "resource_type", "id"))
-    return outcome
-
-
-def _known(
-    connection: Connection, name: str, rows: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], tuple[str, str, bool, bool]]:
-    by_source: dict[str, list[str]] = {}
-    for source, resource_id in rows:
-        by_source.setdefault(source, []).append(resource_id)
-    found: dict[tuple[str, str], tuple[str, str, bool, bool]] = {}
-    for source, ids in by_source.items():
-        for start in range(0, len(ids), _MANY):
-            query = select(facts.c.id, facts.c.digest, facts.c.patient, facts.c.mapped, facts.c.known_system).where(
-                facts.c.source == source, facts.c.resource_type == name, facts.c.id.in_(ids[start : start + _MANY])
-            )
-            for row in connection.execute(query):
-                found[source, row.id] = (row.digest, row.patient, row.mapped, row.known_system)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +75,7 @@ def facts_of(connection: Connection, patient: str, *, mapped_only: bool = False)
     if mapped_only:
         query = query.where(columns.mapped | (columns.resource_type != "Procedure"))
     for row in connection.execute(query):
-        fact = _decode(row.resource_type, row.data)
+        fact = decode_fact(row.resource_type, row.data)
         if isinstance(fact, ProcedureFact):
             record.procedures.append(fact)
         elif isinstance(fact, ConditionFact):
@@ -216,7 +112,12 @@ def person_of(
     return record
 
 
-def _decode(name: str, data: bytes) -> Fact:
+def decode_fact(name: str, data: bytes) -> Fact:
+    """A stored fact of that resource type.
+
+    Raises:
+        LedgerError: It is damaged.
+    """
     try:
         return _DECODERS[name].decode(data)
     except msgspec.DecodeError as exc:
@@ -226,14 +127,32 @@ def _decode(name: str, data: bytes) -> Fact:
 def find_procedure(connection: Connection, procedure_id: str) -> list[ProcedureFact]:
     """The Procedure with that id, one per source that has it."""
     query = select(facts.c.data).where(facts.c.resource_type == "Procedure", facts.c.id == procedure_id)
-    found = (_decode("Procedure", row.data) for row in connection.execute(query.order_by(facts.c.source)))
+    found = (decode_fact("Procedure", row.data) for row in connection.execute(query.order_by(facts.c.source)))
     return [fact for fact in found if isinstance(fact, ProcedureFact)]
 
 
 def all_patients(connection: Connection) -> list[str]:
-    """Every patient with a Procedure."""
-    query = select(facts.c.patient).where(facts.c.resource_type == "Procedure").distinct().order_by(facts.c.patient)
-    return list(connection.execute(query).scalars())
+    """Everyone to decide on: with a Procedure that a row matches, with decisions, or stale; merged records as one."""
+    columns = facts.c
+    found = union(
+        select(columns.patient).where(columns.resource_type == "Procedure", columns.mapped),
+        select(decisions.c.patient),
+        select(stale.c.patient),
+    )
+    links = patient_links(connection)
+    return sorted({survivor(patient, links) for patient in connection.execute(found).scalars()})
+
+
+def mapped_encounters(connection: Connection, source: str) -> set[str]:
+    """Encounters that Procedures of a source name which a row of the code tables matches."""
+    columns = facts.c
+    query = select(columns.data).where(columns.resource_type == "Procedure", columns.source == source, columns.mapped)
+    named = set()
+    for data in connection.execution_options(yield_per=2_000).execute(query).scalars():
+        fact = decode_fact("Procedure", data)
+        if isinstance(fact, ProcedureFact) and fact.encounter:
+            named.add(fact.encounter)
+    return named
 
 
 def mapped_patients(connection: Connection, source: str) -> list[str]:
@@ -254,7 +173,8 @@ def referenced(connection: Connection, source: str, resource_type: str) -> set[s
 
 
 def put_decisions(connection: Connection, patient: str, made: Sequence[Decision]) -> bool:
-    """Replaces the decisions of one patient; says whether anything changed."""
+    """Replaces the decisions of one patient, who is no longer stale; says whether anything changed."""
+    connection.execute(delete(stale).where(stale.c.patient == patient))
     columns = decisions.c
     before = list(
         connection.execute(select(columns.data).where(columns.patient == patient).order_by(columns.number)).scalars()
@@ -328,7 +248,7 @@ def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> I
         if not rows:
             return
         for row in rows:
-            fact = _decode("Procedure", row.data)
+            fact = decode_fact("Procedure", row.data)
             if isinstance(fact, ProcedureFact):
                 yield fact
         last = (rows[-1].source, rows[-1].id)
@@ -336,38 +256,9 @@ def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> I
 
 def patient_links(connection: Connection) -> dict[str, str]:
     """Patient references that were merged into another, with that other."""
-    query = select(facts.c.data).where(facts.c.resource_type == "Patient", facts.c.status == _REPLACED)
-    found = (_decode("Patient", data) for data in connection.execute(query).scalars())
+    query = select(facts.c.data).where(facts.c.resource_type == "Patient", facts.c.status == REPLACED)
+    found = (decode_fact("Patient", data) for data in connection.execute(query).scalars())
     return {f"Patient/{fact.id}": fact.replaced_by for fact in found if isinstance(fact, PatientFact)}
-
-
-def put_quarantined(connection: Connection, items: Sequence[Quarantined], run: int) -> None:
-    """Keeps what could not be used, each position once."""
-    rows = {
-        (item.source, item.resource_type, item.position): {
-            "source": item.source,
-            "resource_type": item.resource_type,
-            "position": item.position,
-            "reason": item.reason,
-            "code": item.code,
-            "run": run,
-        }
-        for item in items
-    }
-    upsert(connection, quarantine, list(rows.values()), ("source", "resource_type", "position"))
-
-
-def drop_quarantined(connection: Connection, source: str, resource_type: str, positions: Sequence[str]) -> None:
-    """Forgets positions that turned out good."""
-    columns = quarantine.c
-    for start in range(0, len(positions), _MANY):
-        connection.execute(
-            delete(quarantine).where(
-                columns.source == source,
-                columns.resource_type == resource_type,
-                columns.position.in_(positions[start : start + _MANY]),
-            )
-        )
 
 
 def quarantined(connection: Connection) -> list[Quarantined]:

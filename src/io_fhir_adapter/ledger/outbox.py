@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, or_, select, update
 
-from io_fhir_adapter.ledger.database import timestamp
+from io_fhir_adapter.ledger.database import timestamp, upsert
 from io_fhir_adapter.ledger.schema import outbox, receipts
 
 __all__ = [
@@ -68,12 +68,11 @@ def enqueue(connection: Connection, identifier: str, period: str, body: bytes, n
     if item(connection, identifier) is not None:
         return False
     moment = timestamp(now)
-    connection.execute(
-        insert(outbox).values(
-            identifier=identifier, period=period, created=moment, state="queued", attempts=0,
-            next_attempt=moment, lease_until="", body=body, cause="",
-        )
-    )  # fmt: skip
+    row = {
+        "identifier": identifier, "period": period, "created": moment, "state": "queued", "attempts": 0,
+        "next_attempt": moment, "lease_until": "", "body": body, "cause": "",
+    }  # fmt: skip
+    upsert(connection, outbox, [row], ("identifier",), replace=False)
     return True
 
 
@@ -113,11 +112,15 @@ def lease_due(connection: Connection, now: datetime, lease: timedelta) -> Outbox
 def settle(
     connection: Connection, identifier: str, state: str, cause: str = "", next_attempt: datetime | None = None
 ) -> None:
-    """Ends an attempt: ``accepted``, ``rejected``, ``parked``, or ``queued`` again for ``next_attempt``."""
+    """Ends an attempt: ``accepted``, ``rejected``, ``parked``, or ``queued`` again for ``next_attempt``.
+
+    What is accepted stays accepted: a sender that was taken for dead and answers late changes nothing any more.
+    """
     values: dict[str, object] = {"state": state, "cause": cause, "lease_until": ""}
     if next_attempt is not None:
         values["next_attempt"] = timestamp(next_attempt)
-    connection.execute(update(outbox).where(outbox.c.identifier == identifier).values(**values))
+    open_still = outbox.c.state != "accepted"
+    connection.execute(update(outbox).where(outbox.c.identifier == identifier, open_still).values(**values))
 
 
 def retry_parked(connection: Connection, now: datetime) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "quarantine",
     "receipts",
     "runs",
+    "stale",
     "state",
 ]
 
@@ -53,11 +54,21 @@ facts: Final = Table(
     Column("day", String(10), nullable=False),
     Column("mapped", Boolean, nullable=False),  # a row of the code tables matches
     Column("known_system", Boolean, nullable=False),  # a coding is of a system that has a table
-    Column("digest", String(64), nullable=False),  # of data: what did not change is not written again
+    Column("digest", String(64), nullable=False),  # of data without updated: what did not change is not written
     Column("data", LargeBinary, nullable=False),  # the fact, MessagePack
     Column("run", Integer, ForeignKey("runs.id"), nullable=False),
     Index("ix_facts_resource_type_patient", "resource_type", "patient"),
-    Index("ix_facts_resource_type_day", "resource_type", "day"),
+    # the tally of all Procedures reads nothing but this index
+    Index("ix_facts_tally", "resource_type", "day", "status", "mapped", "known_system"),
+)
+
+# few Procedures are mapped, and every night asks for those
+Index("ix_facts_mapped", facts.c.source, facts.c.patient, sqlite_where=facts.c.mapped, postgresql_where=facts.c.mapped)
+
+stale: Final = Table(
+    "stale",
+    METADATA,
+    Column("patient", String(255), primary_key=True),  # facts changed since the decisions on this patient were made
 )
 
 decisions: Final = Table(

@@ -29,6 +29,7 @@ _STDIN = "-"
 _NDJSON = (".ndjson", ".jsonl")
 _READABLE = (".json", *_NDJSON)
 _GZIP_MAGIC = b"\x1f\x8b"
+_BRACE = ord("{")
 _GLANCE: Final = msgspec.json.Decoder(ProcedureGlance)
 _BOM = b"\xef\xbb\xbf"
 
@@ -41,13 +42,47 @@ class InputFile:
     name: str
 
 
+class LineIndex:
+    """Line numbers by byte: counted when one is asked for in a plain file, as the lines go by in any other input."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._byte = 0
+        self._line = 1
+        self._fed = b""
+
+    def feed(self, block: bytes) -> None:
+        """Takes the next block of an input that cannot be read twice."""
+        if self._path is None:
+            self._byte += len(self._fed)
+            self._line += self._fed.count(b"\n")
+            self._fed = block
+
+    def at(self, byte: int) -> int:
+        """The number of the line that starts at a byte, counted from 1; bytes are asked for in ascending order."""
+        if self._path is None:
+            return self._line + self._fed.count(b"\n", 0, byte - self._byte)
+        if byte < self._byte:
+            self._byte, self._line = 0, 1
+        with self._path.open("rb") as handle:
+            handle.seek(self._byte)
+            while self._byte < byte:
+                piece = handle.read(min(_BLOCK, byte - self._byte))
+                if not piece:
+                    break
+                self._byte += len(piece)
+                self._line += piece.count(b"\n")
+        return self._line
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Resources of one type that stood on consecutive lines, decoded together.
 
     Attributes:
         name: Name of the input.
-        first_line: Line number of the first one, counted from 1.
+        lines: Tells line numbers, where one is asked for.
+        start: Place of the first byte in the (decompressed) input.
         resource_type: Their type.
         resources: The decoded structs, one a line.
         glances: Procedures decoded at a glance only, instead of ``resources``; :meth:`whole` decodes one fully.
@@ -55,26 +90,40 @@ class Block:
     """
 
     name: str
-    first_line: int
+    lines: LineIndex
+    start: int
     resource_type: str
     resources: Sequence[Resource]
     glances: Sequence[ProcedureGlance] = ()
     raw: bytes = b""
 
-    def whole(self, offsets: Sequence[int]) -> Iterator[tuple[int, Item]]:
-        """The lines at these offsets (ascending, from 0), decoded fully."""
-        line, start = 0, 0
-        for offset in offsets:
-            while line < offset:
-                start = self.raw.index(b"\n", start) + 1
-                line += 1
-            end = self.raw.find(b"\n", start)
-            text = self.raw[start : end if end >= 0 else len(self.raw)]
-            position = f"{self.name}:{self.first_line + offset}"
+    @property
+    def first_line(self) -> int:
+        """Line number of the first one, counted from 1."""
+        return self.lines.at(self.start)
+
+    def position(self, start: int) -> str:
+        """File and line of what starts at a byte of ``raw``."""
+        return f"{self.name}:{self.lines.at(self.start + start)}"
+
+    def whole(self, offsets: Sequence[int]) -> Iterator[tuple[int, Resource | None, str]]:
+        """The Procedures at these offsets of ``glances`` (ascending), decoded fully.
+
+        Yields:
+            The byte of ``raw`` where it starts, the struct, or None and what is wrong with it.
+        """
+        decode, find, raw = DECODERS[self.resource_type].decode, self.raw.find, self.raw
+        offset, start, following = -1, 0, 0
+        for wanted in offsets:
+            while offset < wanted:
+                start = following
+                following = find(b"\n", start) + 1 or len(raw)
+                if raw[start] == _BRACE or raw[start:following].strip():  # a blank line holds no resource
+                    offset += 1
             try:
-                yield offset, Item(position, self.resource_type, DECODERS[self.resource_type].decode(text))
+                yield start, decode(raw[start:following]), ""
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-                yield offset, Item(position, self.resource_type, None, "", reason_of(exc))
+                yield start, None, reason_of(exc)
 
 
 def find_inputs(arguments: Sequence[str]) -> list[InputFile]:
@@ -153,7 +202,13 @@ class _Unzipped(gzip.GzipFile):
 
     def __init__(self, handle: BinaryIO) -> None:
         super().__init__(fileobj=handle, mode="rb")
+        self._handle = handle
         self._damage: EOFError | OSError | zlib.error | None = None
+
+    def close(self) -> None:
+        """Closes the compressed input too, which GzipFile leaves open."""
+        super().close()
+        self._handle.close()
 
     def read(self, size: int | None = -1) -> bytes:
         """Up to ``size`` bytes, everything where it is negative.
@@ -202,7 +257,9 @@ def _read(handle: BinaryIO, source: InputFile, *, glance: bool) -> Iterator[Bloc
     whole = head.removeprefix(_BOM) + handle.read()
     item = decode_resource(whole, source.name)
     if item.problem == "not valid JSON" and b"\n{" in whole.strip():
-        yield from _lines(whole, io.BytesIO(), source, glance=glance)  # lines after all, the first of them broken
+        yield from _lines(
+            whole, cast(BinaryIO, io.BytesIO()), source, glance=glance
+        )  # lines after all, the first of them broken
     else:
         yield from _opened(item, whole)
 
@@ -227,53 +284,40 @@ def _opened(item: Item, data: bytes) -> Iterable[Item]:
 
 
 def _lines(head: bytes, handle: BinaryIO, source: InputFile, *, glance: bool) -> Iterator[Block | Item]:
-    """NDJSON in blocks of whole lines."""
-    line_number, kind, block = 1, "", head
+    """NDJSON in blocks of whole lines; ``head`` is what was read already, without a byte order mark."""
+    plain = isinstance(handle, io.BufferedReader) and source.path is not None
+    index = LineIndex(source.path if plain else None)
+    start = handle.tell() - len(head) if plain else 0
+    kind, block = "", head
     while block:
         if not block.endswith(b"\n"):
             block += handle.readline()
+        index.feed(block)
         kind = kind or decode_resource(block.partition(b"\n")[0], "").resource_type
         decoder = _GLANCE if glance and kind == "Procedure" else DECODERS.get(kind)
         decoded = _whole_block(block, decoder) if decoder is not None else None
         if decoded is None:
             kind = ""
-            yield from _line_by_line(block, line_number, source)
-            line_number += block.count(b"\n")
-        else:
-            if decoder is _GLANCE:
-                yield Block(source.name, line_number, kind, (), decoded, block)
-            else:
-                yield Block(source.name, line_number, kind, decoded)
-            line_number += len(decoded)
+            yield from _line_by_line(block, Block(source.name, index, start, "", ()))
+        elif decoder is _GLANCE:
+            yield Block(source.name, index, start, kind, (), decoded, block)
+        elif len(decoded) == block.count(b"\n") + (not block.endswith(b"\n")):
+            yield Block(source.name, index, start, kind, decoded)
+        else:  # blank lines: line numbers have to be told one by one
+            yield from _line_by_line(block, Block(source.name, index, start, "", ()))
+        start += len(block)
         block = handle.read(_BLOCK)
 
 
 def _whole_block(block: bytes, decoder: msgspec.json.Decoder[Any]) -> list[Any] | None:
-    """The block decoded at once, one resource a line; None where it holds other types, blank or broken lines."""
+    """The block decoded at once, one resource a line; None where it holds other types or broken lines."""
     try:
-        decoded = decoder.decode_lines(block)
+        return decoder.decode_lines(block)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    return decoded if len(decoded) == lines else None
 
 
-def _line_by_line(block: bytes, first_line: int, source: InputFile) -> Iterator[Block | Item]:
-    run: list[Resource] = []
-    run_start, run_type = first_line, ""
-    for number, line in enumerate(block.splitlines(), start=first_line):
-        item = decode_resource(line, f"{source.name}:{number}") if line.strip() else None
-        resource = item.resource if item is not None else None
-        if run and (resource is None or item is None or item.resource_type != run_type):
-            yield Block(source.name, run_start, run_type, run)
-            run = []
-        if item is None:
-            continue
-        if resource is None:
-            yield from _opened(item, line)
-            continue
-        if not run:
-            run_start, run_type = number, item.resource_type
-        run.append(resource)
-    if run:
-        yield Block(source.name, run_start, run_type, run)
+def _line_by_line(block: bytes, place: Block) -> Iterator[Item]:
+    for number, line in enumerate(block.splitlines(), start=place.first_line):
+        if line.strip():
+            yield from _opened(decode_resource(line, f"{place.name}:{number}"), line)

@@ -10,6 +10,7 @@ from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import FilesSourceConfig
 from io_fhir_adapter.errors import AdapterError, PullError
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.pull.decode import DECODERS, Item
 from io_fhir_adapter.pull.files import Block, find_inputs, read_input
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
@@ -23,9 +24,13 @@ _BATCH = 2_000
 def pull_files(
     config: FilesSourceConfig, ledger: Ledger, ruleset: Ruleset, tz: tzinfo, run: int, progress: Progress
 ) -> SourceOutcome:
-    """Reads all files of the source into the ledger; what did not change costs no write."""
+    """Reads all files of the source into the ledger; what did not change costs no write.
+
+    Of several versions of one resource the newest by ``meta.lastUpdated`` stands, in whatever order they lie.
+    """
     began = time.monotonic()
     outcome = SourceOutcome(config.name)
+    store = FactStore(config.name, ruleset, tz, run, newest_wins=True)
     try:
         inputs = find_inputs(config.paths)
         for number, source in enumerate(inputs, start=1):
@@ -37,16 +42,18 @@ def pull_files(
                 batch = pending.setdefault(item.resource_type, [])
                 batch.append((item, resource_id))
                 if len(batch) >= _BATCH:
-                    _store(ledger, outcome, pending.pop(item.resource_type), (config.name, ruleset, tz, run))
-            for batch in pending.values():
-                _store(ledger, outcome, batch, (config.name, ruleset, tz, run))
+                    _put(ledger, store, outcome, item.resource_type, pending.pop(item.resource_type))
+            for resource_type, batch in pending.items():
+                _put(ledger, store, outcome, resource_type, batch)
             progress(f"{config.name} files", number, len(inputs))
+        if "Procedure" not in outcome.types:
+            raise PullError(
+                "the files hold no Procedure", where=f"source {config.name}", do="check sources.paths", number=5
+            )
+        with ledger.begin() as connection:
+            forget_quarantined(connection, config.name, run)
     except AdapterError as exc:
         outcome.error = exc.sentence
-    if not outcome.error and "Procedure" not in outcome.types:
-        outcome.error = PullError(
-            "the files hold no Procedure", where=f"source {config.name}", do="check sources.paths", number=5
-        ).sentence
     for found in outcome.types.values():
         found.complete = not outcome.error
     outcome.seconds = time.monotonic() - began
@@ -62,15 +69,10 @@ def _items(parts: Iterator[Block | Item]) -> Iterator[Item]:
             yield Item(f"{part.name}:{line}", part.resource_type, resource)
 
 
-def _store(
-    ledger: Ledger, outcome: SourceOutcome, batch: list[tuple[Item, str]], how: tuple[str, Ruleset, tzinfo, int]
+def _put(
+    ledger: Ledger, store: FactStore, outcome: SourceOutcome, resource_type: str, batch: list[tuple[Item, str]]
 ) -> None:
     with ledger.begin() as connection:
-        stored, bad, _ = FactStore(connection, *how).put(batch)
-    found = outcome.of(batch[0][0].resource_type or "unknown")
-    found.read += len(batch)
-    found.new += stored.new
-    found.changed += stored.changed
-    found.unchanged += stored.unchanged
-    found.quarantined += bad
-    outcome.touched |= stored.patients
+        found = outcome.of(resource_type or "unknown")
+        found.read += len(batch)
+        store.put(connection, resource_type, batch, found)

@@ -18,11 +18,10 @@ class TypeOutcome:
 
     Attributes:
         pages: Pages or files read.
-        read: Resources read.
-        total: What the server said there would be, None where it did not say.
+        read: Different resources read.
+        total: What the server said there would be, None where it did not say or more than needed was asked for.
         new: Written for the first time.
         changed: Replaced an earlier version.
-        unchanged: Read again, the same.
         quarantined: Set aside.
         complete: Whether everything reconciles: the last page was reached and the numbers agree.
     """
@@ -32,14 +31,42 @@ class TypeOutcome:
     total: int | None = None
     new: int = 0
     changed: int = 0
-    unchanged: int = 0
     quarantined: int = 0
     complete: bool = False
+
+    @property
+    def unchanged(self) -> int:
+        """Resources that are on record just as they were read."""
+        return max(0, self.read - self.new - self.changed - self.quarantined)
+
+    def add(self, part: TypeOutcome) -> None:
+        """Adds what one page or batch did."""
+        self.pages += part.pages
+        self.read += part.read
+        self.new += part.new
+        self.changed += part.changed
+        self.quarantined += part.quarantined
+
+    def subtract_read(self, attempt: TypeOutcome) -> None:
+        """Takes back what an attempt read that is made again; what it wrote stays written."""
+        self.read -= attempt.read
+        self.quarantined -= attempt.quarantined
 
 
 @dataclass(slots=True)
 class SourceOutcome:
-    """One source in one run; ``since`` is the cursor that it started from, empty for a full pull."""
+    """One source in one run.
+
+    Attributes:
+        name: The source's name.
+        since: The cursor that it started from, empty for a full pull.
+        seconds: How long it took.
+        requests: HTTP requests made.
+        retried: How many of them were made again.
+        types: What became of each resource type.
+        touched: Patients to decide on again, whichever source and run changed their facts.
+        error: What ended it early, empty where nothing did.
+    """
 
     name: str
     since: str = ""
@@ -69,5 +96,8 @@ class SourceOutcome:
             "retried": self.retried,
             "complete": self.complete,
             "error": self.error,
-            "types": {name: asdict(outcome) for name, outcome in sorted(self.types.items())},
+            "types": {
+                name: {**asdict(outcome), "unchanged": outcome.unchanged}
+                for name, outcome in sorted(self.types.items())
+            },
         }

@@ -6,108 +6,39 @@ come; writing one twice changes nothing, so a pull that was cut off simply start
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 
 import msgspec
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.errors import AdapterError, PullError
+from io_fhir_adapter.errors import AdapterError, PullError, TransportError
 from io_fhir_adapter.fhir.references import id_of, reference_key
-from io_fhir_adapter.fhir.structs import Bundle, BundleEntry, Header
+from io_fhir_adapter.fhir.structs import Patient
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.facts import mapped_patients, referenced
+from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
+from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
-from io_fhir_adapter.pull.decode import Item, decode_resource, has_resource
+from io_fhir_adapter.pull.decode import Item
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
+from io_fhir_adapter.pull.searchset import parse_searchset, search_pages
 from io_fhir_adapter.pull.store import FactStore
-from io_fhir_adapter.transport.client import Answer, FhirClient
+from io_fhir_adapter.transport.client import FhirClient
 
-__all__ = ["SearchPull", "parse_searchset", "search_pages"]
+__all__ = ["SearchPull", "parse_searchset"]
 
-_BUNDLE = msgspec.json.Decoder(Bundle)
-_HEADER = msgspec.json.Decoder(Header)
-_MAX_PAGES = 1_000_000
+_RESTARTS = 2
+_TOO_LONG = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_URI_TOO_LONG, 431})  # what a long URL is answered with
+_TICK = timedelta(seconds=1)  # the resolution of HTTP dates
 
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a search: what matched, and how many the server says there are in all."""
-
-    items: Sequence[tuple[Item, str]]
-    total: int | None
-    next_link: str
-
-
-def parse_searchset(answer: Answer, where: str) -> Page:
-    """One page out of an answer.
-
-    Raises:
-        PullError: The body is no searchset Bundle: a login page, an OperationOutcome, cut off.
-    """
-    try:
-        bundle = _BUNDLE.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        what = "a page that is no FHIR" if not answer.is_json else "a page that ends early or is damaged"
-        raise PullError(
-            f"the server sent {what}", where=where, do="check proxies and the server's log", number=2
-        ) from exc
-    if bundle.resourceType != "Bundle":
-        raise PullError(
-            "the server answered a search with something else than a Bundle",
-            where=where,
-            do="check the base URL",
-            number=2,
-        )
-    link = next((link.url for link in bundle.link or () if link.relation == "next" and link.url), "")
-    items = [found for number, entry in enumerate(bundle.entry or ()) if (found := _item(entry, number, where))]
-    return Page(items, bundle.total, link)
-
-
-def _item(entry: BundleEntry, number: int, where: str) -> tuple[Item, str] | None:
-    if not has_resource(entry) or (entry.search is not None and entry.search.mode == "outcome"):
-        return None
-    item = decode_resource(entry.resource, f"{where} entry {number + 1}")
-    if item.resource_type == "OperationOutcome":
-        return None
-    resource_id = item.resource.id if item.resource is not None else None
-    if resource_id is None and item.problem:
-        try:
-            resource_id = _HEADER.decode(entry.resource).id
-        except msgspec.DecodeError:
-            resource_id = None
-    return item, resource_id or id_of(entry.fullUrl or "")
-
-
-async def search_pages(client: FhirClient, resource_type: str, params: Mapping[str, str]) -> AsyncIterator[Page]:
-    """All pages of a search, next links taken as they are.
-
-    Raises:
-        PullError: A page is no searchset, or the links run in a circle.
-        TransportError: The server does not answer or refuses.
-    """
-    answer = await client.get(resource_type, params)
-    seen: set[str] = set()
-    for number in range(1, _MAX_PAGES):
-        page = parse_searchset(answer, f"{client.base_url}/{resource_type} page {number}")
-        yield page
-        if not page.next_link:
-            return
-        url = client.resolve(page.next_link, base=answer.url)
-        if url in seen:
-            raise PullError(
-                "the server's next links run in a circle",
-                where=f"{client.base_url}/{resource_type} page {number}",
-                do="report this to the server's vendor",
-                number=3,
-            )
-        seen.add(url)
-        answer = await client.get(url)
-    raise PullError("the search does not end", where=f"{client.base_url}/{resource_type}", number=3)
+Found = tuple[Item, str]
+Keep = Callable[[Found], bool]
 
 
 class SearchPull:
@@ -136,11 +67,11 @@ class SearchPull:
         self._config = config
         self._client = client
         self._ledger = ledger
-        self._ruleset = ruleset
-        self._tz = tz
+        self._store = FactStore(config.name, ruleset, tz, run)
         self._run = run
         self._progress = progress
-        self._newest = ""
+        self._newest: datetime | None = None
+        self._asks_total = True
         self.outcome = SourceOutcome(config.name)
 
     async def pull(self) -> SourceOutcome:
@@ -160,136 +91,235 @@ class SearchPull:
 
     async def _pull(self) -> None:
         name = self._config.name
-        with self._ledger.begin() as connection:
+        with self._ledger.read() as connection:
             since = cursor(connection, name, "Procedure")
-            known = {f"Patient/{i}" for i in referenced(connection, name, "Patient")} if since else set()
+            on_record = {
+                kind: referenced(connection, name, kind) if since else set()
+                for kind in ("Patient", "Condition", "Encounter")
+            }
         self.outcome.since = since
-        encounters = await self._procedures(since)
-        with self._ledger.begin() as connection:
-            wanted = set(mapped_patients(connection, name))
-            missing = encounters - {f"Encounter/{i}" for i in referenced(connection, name, "Encounter")}
-        fresh = sorted(wanted - known)
-        await self._batches("Encounter", "_id", sorted(id_of(reference) for reference in missing))
-        await self._batches("Condition", "patient", fresh)
-        # Patients last: a patient on record is one whose Conditions were read
-        await self._batches("Patient", "_id", [id_of(patient) for patient in fresh])
+        await self._procedures(since)
+        with self._ledger.read() as connection:
+            encounters = {id_of(key) for key in mapped_encounters(connection, name) if _is_literal(key, "Encounter")}
+        await self._batches("Encounter", "_id", sorted(encounters - on_record["Encounter"]))
         if since:
-            for resource_type in ("Patient", "Condition", "Encounter"):
-                await self._changes(resource_type, since, known)
+            await self._changes("Patient", since, on_record["Patient"])  # first: a merged record brings another one
+            await self._changes("Encounter", since, on_record["Encounter"])
+        people = await self._people(on_record["Patient"])
+        if since:
+            await self._changes("Condition", since, on_record["Condition"], people)
         for outcome in self.outcome.types.values():
             outcome.complete = True
         with self._ledger.begin() as connection:
-            # never beyond the server's own clock: one record from the future would hide all that follow
-            newest = min(self._newest, _utc_from_date(self._client.server_date))
-            if newest > since:
-                move_cursor(connection, name, "Procedure", newest, self._run)
+            if not since:
+                forget_quarantined(connection, name, self._run)
+            reached = self._reached()
+            if reached > since:
+                move_cursor(connection, name, "Procedure", reached, self._run)
 
-    def _store(self, resource_type: str, items: Sequence[tuple[Item, str]], outcome: TypeOutcome) -> set[str]:
-        """Writes a page; gives the Encounters that its mapped Procedures name."""
-        of_type = [pair for pair in items if pair[0].resource_type in {resource_type, ""}]
-        with self._ledger.begin() as connection:
-            store = FactStore(connection, self._config.name, self._ruleset, self._tz, self._run)
-            stored, bad, mapped = store.put(of_type)
-        outcome.read += len(of_type)
-        outcome.new += stored.new
-        outcome.changed += stored.changed
-        outcome.unchanged += stored.unchanged
-        outcome.quarantined += bad
-        self.outcome.touched |= stored.patients
-        for item, _ in of_type:
-            meta = item.resource.meta if item.resource is not None else None
-            if resource_type == "Procedure" and meta is not None and meta.lastUpdated:
-                self._newest = max(self._newest, _utc(meta.lastUpdated))
-        return {fact.encounter for fact in mapped if fact.encounter.startswith("Encounter/")}
+    def _reached(self) -> str:
+        """Up to when the server was read: the newest version seen, but never beyond the server's own clock.
 
-    async def _search(self, resource_type: str, params: Mapping[str, str]) -> set[str]:
-        """One whole search, reconciled against the server's own total; gives the Encounters named."""
-        outcome = self.outcome.of(resource_type)
-        encounters: set[str] = set()
-        ids: set[str] = set()
-        anonymous = 0
-        total: int | None = None
-        asked = {"_count": str(self._config.page_size), "_total": "accurate", **params}
-        async for page in search_pages(self._client, resource_type, asked):
-            outcome.pages += 1
-            total = page.total if page.total is not None else total
-            encounters |= self._store(resource_type, page.items, outcome)
-            for item, resource_id in page.items:
-                if resource_id:
-                    ids.add(f"{item.resource_type}/{resource_id}")
+        One resource that claims to come from the future would hide all that follow.
+        """
+        if self._newest is None:
+            return ""
+        newest = min(self._newest, _moment(self._client.server_date) + _TICK)
+        return newest.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    async def _procedures(self, since: str) -> None:
+        """Procedures: all that the configuration asks for, or later all that changed, from whatever date it is now."""
+        if since:
+            params = {"_lastUpdated": f"ge{self._earlier(since)}"}
+        else:
+            params = {"date": f"ge{self._config.since}"} if self._config.since is not None else {}
+        await self._search("Procedure", params)
+
+    async def _people(self, on_record: set[str]) -> set[str]:
+        """Conditions and records of everyone with a mapped Procedure, and of the records that they were merged into.
+
+        Args:
+            on_record: Ids of the patients that an earlier pull read.
+
+        Returns:
+            Ids of everyone whose Conditions matter.
+        """
+        asked: set[str] = set()
+        while fresh := sorted(self._wanted() - on_record - asked):
+            await self._batches("Condition", "patient", [f"Patient/{patient}" for patient in fresh])
+            # after their Conditions: a patient on record is one whose Conditions were read
+            await self._batches("Patient", "_id", fresh)
+            asked |= set(fresh)
+        return self._wanted()
+
+    def _wanted(self) -> set[str]:
+        with self._ledger.read() as connection:
+            links = patient_links(connection)
+            patients = mapped_patients(connection, self._config.name)
+        keys = {key for patient in patients for key in (patient, survivor(patient, links))}
+        return {id_of(key) for key in keys if _is_literal(key, "Patient")}
+
+    async def _batches(self, resource_type: str, parameter: str, values: Sequence[str]) -> None:
+        """Searches by so many values at a time, some of them side by side; each answer is written by itself."""
+        self.outcome.of(resource_type)
+        size = self._config.batch_size
+        batches = iter([values[start : start + size] for start in range(0, len(values), size)])
+
+        async def work() -> None:
+            for batch in batches:
+                await self._batch(resource_type, parameter, batch)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.concurrency):
+                    group.create_task(work())
+        except BaseExceptionGroup as failed:
+            first = failed.exceptions[0]
+            raise first from first.__cause__
+
+    async def _batch(self, resource_type: str, parameter: str, batch: Sequence[str]) -> None:
+        asked = set(batch)
+
+        def is_asked(found: Found) -> bool:
+            """Whether it was asked for: a server may ignore the parameter and send everything."""
+            item, resource_id = found
+            if parameter == "_id":
+                return resource_id in asked
+            return item.resource is None or _subject(item) in asked
+
+        try:
+            await self._search(resource_type, {parameter: ",".join(_escaped(batch))}, is_asked)
+        except TransportError as exc:
+            if exc.status not in _TOO_LONG or len(batch) == 1:
+                raise
+            middle = len(batch) // 2
+            await self._batch(resource_type, parameter, batch[:middle])
+            await self._batch(resource_type, parameter, batch[middle:])
+
+    async def _changes(self, resource_type: str, since: str, on_record: set[str], people: Collection[str] = ()) -> None:
+        """Later versions of what is on record, and what is new of ``people``."""
+        subjects = {f"Patient/{patient}" for patient in people}
+
+        def matters(found: Found) -> bool:
+            item, resource_id = found
+            return resource_id in on_record or _subject(item) in subjects
+
+        params = {"_lastUpdated": f"ge{self._earlier(since)}"}
+        await self._search(resource_type, params, matters)
+
+    def _earlier(self, instant: str) -> str:
+        moment = datetime.fromisoformat(instant) - timedelta(minutes=self._config.overlap_minutes)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def _search(self, resource_type: str, params: Mapping[str, str], keep: Keep | None = None) -> None:
+        """One whole search; started again where the server forgot it half-way (410).
+
+        It is also started again, once in a pull, where the server may not know ``_total`` (400).
+        """
+        left = _RESTARTS
+        while True:
+            tally = TypeOutcome()
+            try:
+                await self._read(resource_type, params, keep, tally)
+            except TransportError as exc:
+                if exc.status == HTTPStatus.BAD_REQUEST and self._asks_total:
+                    self._asks_total = False
+                elif exc.status == HTTPStatus.GONE and left:
+                    left -= 1
                 else:
-                    anonymous += 1
-            self._progress(f"{self._config.name} {resource_type}", outcome.read, total)
+                    raise
+                # what was written is written; the rest of this attempt is read again
+                self.outcome.of(resource_type).subtract_read(tally)
+            else:
+                return
+
+    async def _read(self, resource_type: str, params: Mapping[str, str], keep: Keep | None, tally: TypeOutcome) -> None:
+        """One attempt at a search, reconciled against the server's own total."""
+        outcome = self.outcome.of(resource_type)
+        seen: set[str] = set()
+        nameless: Counter[str] = Counter()
+        total: int | None = None
+        asked = {"_count": str(self._config.page_size), **params}
+        if self._asks_total:
+            asked["_total"] = "accurate"
+        pages = search_pages(
+            self._client, resource_type, asked, lambda answer, where: parse_searchset(answer, where, resource_type)
+        )
+        async for page in pages:
+            total = page.total if page.total is not None else total
+            items = [found if found[1] else _numbered(found[0], nameless) for found in page.items]
+            kept = [found for found in items if keep(found)] if keep is not None else items
+            fresh = {resource_id for _, resource_id in kept if resource_id} - seen
+            without_id = sum(not resource_id for _, resource_id in kept)
+            seen.update(resource_id for _, resource_id in items if resource_id)
+            part = TypeOutcome(pages=1, read=len(fresh) + without_id)
+            if kept:
+                with self._ledger.begin() as connection:
+                    self._store.put(connection, resource_type, kept, part)
+            tally.add(part)
+            outcome.add(part)
+            if resource_type == "Procedure":
+                self._note_versions(kept)
+            self._progress(f"{self._config.name} {resource_type}", outcome.read, total if keep is None else None)
         if total is not None:
-            outcome.total = (outcome.total or 0) + total
-            if len(ids) + anonymous < total:
+            if keep is None:
+                outcome.total = (outcome.total or 0) + total
+            handed_over = len(seen) + nameless.total()
+            if handed_over < total:
                 raise PullError(
-                    f"the server says {total} {resource_type} resources and handed over {len(ids) + anonymous}",
+                    f"the server says {total} {resource_type} resources and handed over {handed_over}",
                     where=self._client.base_url,
                     do="run again; if it persists, lower page_size or ask the server's vendor",
                     number=4,
                 )
-        return encounters
 
-    async def _procedures(self, since: str) -> set[str]:
-        params: dict[str, str] = {}
-        if since:
-            params["_lastUpdated"] = f"ge{_earlier(since, self._config.overlap_minutes)}"
-        if self._config.since is not None:
-            params["date"] = f"ge{self._config.since}"
-        return await self._search("Procedure", params)
+    def _note_versions(self, items: Iterable[Found]) -> None:
+        for item, _ in items:
+            meta = item.resource.meta if item.resource is not None else None
+            moment = _instant(meta.lastUpdated) if meta is not None and meta.lastUpdated else None
+            if moment is not None and (self._newest is None or moment > self._newest):
+                self._newest = moment
 
-    async def _batches(self, resource_type: str, parameter: str, values: Sequence[str]) -> None:
-        self.outcome.of(resource_type)
-        for start in range(0, len(values), self._config.batch_size):
-            batch = values[start : start + self._config.batch_size]
-            await self._search(resource_type, {parameter: ",".join(_escaped(batch))})
 
-    async def _changes(self, resource_type: str, since: str, known: set[str]) -> None:
-        """Later versions of what the decisions of known patients rest on."""
-        outcome = self.outcome.of(resource_type)
-        params = {
-            "_lastUpdated": f"ge{_earlier(since, self._config.overlap_minutes)}",
-            "_count": str(self._config.page_size),
-        }
-        async for page in search_pages(self._client, resource_type, params):
-            outcome.pages += 1
-            self._store(resource_type, [pair for pair in page.items if _subject(pair[0]) in known], outcome)
+def _numbered(item: Item, nameless: Counter[str]) -> Found:
+    """A resource without an id under a position of its own; those with the same content are numbered."""
+    nameless[item.position] += 1
+    number = nameless[item.position]
+    position = item.position if number == 1 else f"{item.position} ({number})"
+    return msgspec.structs.replace(item, position=position), ""
+
+
+def _is_literal(key: str, resource_type: str) -> bool:
+    """Whether a reference names a resource by its id; a logical one names it by an identifier."""
+    return key.startswith(f"{resource_type}/") and "?" not in key
 
 
 def _subject(item: Item) -> str:
     resource = item.resource
     if resource is None:
         return ""
-    if item.resource_type == "Patient":
+    if isinstance(resource, Patient):
         return f"Patient/{resource.id}"
-    return reference_key(getattr(resource, "subject", None), "Patient")
+    return reference_key(resource.subject, "Patient")
 
 
 def _escaped(values: Iterable[str]) -> list[str]:
     return [value.replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$") for value in values]
 
 
-def _utc(instant: str) -> str:
-    """An instant in UTC, so that instants with different offsets compare; empty where it is none."""
+def _instant(text: str) -> datetime | None:
+    """An instant in UTC; None where it is none."""
     try:
-        moment = datetime.fromisoformat(instant)
-    except ValueError:
-        return ""
-    if moment.tzinfo is None:
-        return ""
-    return (moment - (moment.utcoffset() or timedelta())).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
-def _utc_from_date(header: str) -> str:
-    """An HTTP date as :func:`_utc` writes instants; our own clock where the server sends none."""
+def _moment(header: str) -> datetime:
+    """An HTTP date; our own clock where the server sends none."""
     try:
         moment = parsedate_to_datetime(header)
     except ValueError:
-        moment = datetime.now(UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.999999Z")
-
-
-def _earlier(instant: str, minutes: int) -> str:
-    moment = datetime.fromisoformat(instant) - timedelta(minutes=minutes)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.now(UTC)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)

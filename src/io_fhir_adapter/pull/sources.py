@@ -9,6 +9,7 @@ from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config, FhirSourceConfig
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.intake import stale_patients
 from io_fhir_adapter.pull.from_files import pull_files
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.search import SearchPull
@@ -30,6 +31,10 @@ async def pull_sources(
                 outcomes.append(await SearchPull(source, client, ledger, ruleset, tz, run, progress).pull())
         else:
             outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
+    with ledger.read() as connection:
+        touched = stale_patients(connection)  # also those of a run that was cut off before it decided
+    for outcome in outcomes:
+        outcome.touched = touched
     return outcomes
 
 

@@ -4,93 +4,125 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import re
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
 
 from io_fhir_adapter.config import FilesSourceConfig
-from io_fhir_adapter.errors import InputError, PullError
+from io_fhir_adapter.errors import InputError
 from io_fhir_adapter.fhir.references import id_of
+from io_fhir_adapter.fhir.structs import Bundle, Header
+from io_fhir_adapter.pull.decode import has_resource
 from io_fhir_adapter.pull.files import find_inputs
-from io_fhir_adapter.transport.client import FhirClient
+from io_fhir_adapter.pull.searchset import Page, search_pages, searchset_of
+from io_fhir_adapter.transport.client import Answer, FhirClient
 
 __all__ = ["fetch_by_reference", "fetch_from_files"]
 
 Json = dict[str, Any]
 _BATCH = 50
+_LITERAL: Final = re.compile(r"[A-Za-z]+/[^/?,]+")
+_HEADER: Final = msgspec.json.Decoder(Header)
+_BUNDLE: Final = msgspec.json.Decoder(Bundle)
 
 
 async def fetch_by_reference(client: FhirClient, references: Iterable[str]) -> dict[str, Json]:
-    """Whole resources by ``Type/id``, read in batches by ``_id``; those the server does not have are absent."""
+    """Whole resources by ``Type/id``, read in batches by ``_id``; those the server does not have are absent.
+
+    A reference that names its target by an identifier cannot be read so and is absent too.
+    """
     by_type: dict[str, list[str]] = {}
     for reference in sorted(set(references)):
-        by_type.setdefault(reference.partition("/")[0], []).append(id_of(reference))
+        if _LITERAL.fullmatch(reference):
+            by_type.setdefault(reference.partition("/")[0], []).append(id_of(reference))
     found: dict[str, Json] = {}
     for resource_type, ids in by_type.items():
         for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            params = {"_id": ",".join(batch), "_count": str(_BATCH)}
-            url: str | None = None
-            while True:
-                answer = await (client.get(url) if url else client.get(resource_type, params))
-                bundle = _searchset(answer.body, f"{client.base_url}/{resource_type}")
-                for entry in bundle.get("entry", ()):
-                    resource = entry.get("resource", {})
-                    if resource.get("resourceType") == resource_type and resource.get("id") in batch:
-                        found[f"{resource_type}/{resource['id']}"] = resource
-                link = next((item["url"] for item in bundle.get("link", ()) if item.get("relation") == "next"), None)
-                if not link or all(f"{resource_type}/{i}" in found for i in batch):
+            wanted = {f"{resource_type}/{resource_id}" for resource_id in ids[start : start + _BATCH]}
+            params = {"_id": ",".join(ids[start : start + _BATCH]), "_count": str(_BATCH)}
+            async for page in search_pages(client, resource_type, params, _page):
+                for resource in page.items:
+                    reference = f"{resource.get('resourceType')}/{resource.get('id')}"
+                    if reference in wanted:
+                        found[reference] = resource
+                if wanted <= found.keys():
                     break
-                url = client.resolve(link, base=answer.url)
     return found
 
 
-def _searchset(body: bytes, where: str) -> Json:
-    try:
-        bundle = json.loads(body)
-    except ValueError as exc:
-        raise PullError("the server sent a page that is no JSON", where=where, number=2) from exc
-    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
-        raise PullError("the server answered a search with something else than a Bundle", where=where, number=2)
-    return bundle
+def _page(answer: Answer, where: str) -> Page[Json]:
+    bundle = searchset_of(answer, where)
+    resources = [json.loads(bytes(entry.resource)) for entry in bundle.entry or () if has_resource(entry)]
+    link = next((link.url for link in bundle.link or () if link.relation == "next" and link.url), "")
+    return Page([resource for resource in resources if isinstance(resource, dict)], bundle.total, link, answer.url)
 
 
 def fetch_from_files(config: FilesSourceConfig, references: Iterable[str]) -> dict[str, Json]:
-    """Whole resources by ``Type/id`` out of a files source."""
+    """Whole resources by ``Type/id`` out of a files source; of several versions the newest, else the last.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
     wanted = frozenset(references)
     found: dict[str, Json] = {}
     for source in find_inputs(config.paths):
         if source.path is None:
             continue
-        for resource in _all_in(source.path.read_bytes(), source.name):
-            reference = f"{resource.get('resourceType')}/{resource.get('id')}"
-            if reference in wanted:
-                found[reference] = resource
+        for raw in _documents(source.path, source.name):
+            for reference, resource in _wanted_in(raw, wanted):
+                if reference not in found or not _is_newer(found[reference], resource):
+                    found[reference] = resource
     return found
 
 
-def _all_in(data: bytes, name: str) -> Sequence[Json]:
+def _documents(path: Path, name: str) -> Iterator[bytes]:
+    """The file as one document, or line by line where it is NDJSON."""
     try:
-        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError) as exc:
-        raise InputError("the gzip data is damaged", where=name, do="fetch the file again", number=2) from exc
-    try:
-        documents = [json.loads(text)]
-    except ValueError:
-        documents = []
-        for line in text.splitlines():
-            try:
-                documents.append(json.loads(line))
-            except ValueError:
-                continue  # the pull has quarantined it
-    resources: list[Json] = []
-    for document in documents:
-        resources += _open(document)
-    return resources
+        with path.open("rb") as plain:
+            zipped = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            first = file.readline()
+            second = file.readline()
+            if second and _header(first) is None:  # a document over several lines, or lines of which one is broken
+                whole = first + second + file.read()
+                yield from [whole] if _header(whole) is not None else whole.splitlines()
+                return
+            yield first
+            yield second
+            yield from file
+    except (OSError, EOFError, zlib.error) as exc:
+        raise InputError("the file cannot be read", where=name, do="fetch it again", number=2) from exc
 
 
-def _open(document: Any) -> list[Json]:
-    if not isinstance(document, Mapping):
-        return []
-    if document.get("resourceType") == "Bundle":
-        return [item for entry in document.get("entry", ()) for item in _open(entry.get("resource"))]
-    return [dict(document)]
+def _header(data: bytes | msgspec.Raw) -> Header | None:
+    try:
+        return _HEADER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # the pull has quarantined it
+
+
+def _wanted_in(data: bytes | msgspec.Raw, wanted: Collection[str]) -> Iterator[tuple[str, Json]]:
+    header = _header(data)
+    if header is None:
+        return
+    if header.resourceType == "Bundle":
+        for entry in _BUNDLE.decode(data).entry or ():
+            if has_resource(entry):
+                yield from _wanted_in(entry.resource, wanted)
+        return
+    reference = f"{header.resourceType}/{header.id}"
+    if reference in wanted:
+        yield reference, json.loads(bytes(data))
+
+
+def _is_newer(first: Json, second: Json) -> bool:
+    versions = [resource.get("meta", {}).get("lastUpdated") for resource in (first, second)]
+    try:
+        return datetime.fromisoformat(versions[0]) > datetime.fromisoformat(versions[1])
+    except (TypeError, ValueError):
+        return False

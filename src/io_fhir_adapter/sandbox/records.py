@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any
 
+from io_fhir_adapter.sandbox.documentation import document_condition
 from io_fhir_adapter.sandbox.people import ORGANIZATION_ID, Canaries, safety
 from io_fhir_adapter.sandbox.plans import CODES, SYSTEMS
 from io_fhir_adapter.sandbox.times import local, performed
@@ -169,6 +170,8 @@ class Register:
             resource["code"]["text"] = f"Seen by Dr. {self.canaries.token()}"
         if self.rng.random() < 0.05:
             resource["note"] = [{"text": f"Told the family {self.canaries.token()}"}]
+        if code.startswith("C"):
+            document_condition(resource)
         reference = self.keep(resource)
         person.conditions[code] = reference
         return reference

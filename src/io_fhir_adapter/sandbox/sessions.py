@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from io_fhir_adapter.sandbox.documentation import document_procedure
 from io_fhir_adapter.sandbox.plans import codings
 from io_fhir_adapter.sandbox.recipes import PROFILES
 from io_fhir_adapter.sandbox.records import CODING_SYSTEM, RIS_SYSTEM, Person, ProcedurePlan, Register
@@ -59,6 +60,8 @@ def write_session(register: Register, session: PlannedSession) -> SessionTruth:
         )
         first = first or plan
         written.append(register.add_procedure(_subject(session, index), plan))
+        if not index and session.recipe.status == "completed":
+            document_procedure(register.by_reference[written[0]])
     if first is not None and "two-systems" in traits:
         written.append(_write_twin(register, session, first))
     if first is not None and "replaced-error" in traits:

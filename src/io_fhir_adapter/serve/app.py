@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -15,24 +15,28 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config
-from io_fhir_adapter.errors import AdapterError
+from io_fhir_adapter.errors import AdapterError, UsageError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.outbox import pending
 from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
-from io_fhir_adapter.pipeline import Nightly
-from io_fhir_adapter.serve.schedule import NIGHTLY, make_scheduler
+from io_fhir_adapter.pipeline import Night
+from io_fhir_adapter.serve.nights import Nights
+from io_fhir_adapter.serve.schedule import NIGHTLY, make_scheduler, missed
 
 __all__ = ["Metrics", "create_app", "serve_forever"]
 
-_STOP_S = 20
+_STOP_S = 5
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_NO_REPORT = "<!doctype html><title>io-fhir-adapter</title><p>No night has run yet; the report comes after the first."
+_NO_REPORT = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>io-fhir-adapter</title>'
+    "<p>No night has run yet; the report comes after the first.</p></html>"
+)
 
 
 class Metrics:
@@ -42,35 +46,58 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.runs = Counter("io_fhir_adapter_runs", "Nightly runs by outcome", ["outcome"], registry=self.registry)
         self.counted = Gauge("io_fhir_adapter_counted", "Counted sessions of the reported year", registry=self.registry)
-        self.quarantined = Gauge("io_fhir_adapter_quarantined", "Resources set aside", registry=self.registry)
+        self.quarantined = Gauge("io_fhir_adapter_quarantined", "Procedures set aside", registry=self.registry)
         self.pending = Gauge("io_fhir_adapter_outbox_pending", "Submissions not ended", registry=self.registry)
         self.last_success = Gauge(
             "io_fhir_adapter_last_success_timestamp_seconds", "End of the last complete run", registry=self.registry
         )
 
+    def see(self, night: Night | None) -> None:
+        """Takes the numbers of a night."""
+        done = night is not None and night.problem is None
+        self.runs.labels("complete" if done else "failed").inc()
+        if done:
+            self.last_success.set(datetime.now(UTC).timestamp())
+        if night is not None and night.volume is not None and night.complete:
+            self.counted.set(night.volume.counted)
+            self.quarantined.set(night.volume.seen.quarantined)
+
+    def remember(self, ledger: Ledger) -> None:
+        """Takes what the ledger still knows of the last run, so that a restart is no gap."""
+        with ledger.begin() as connection:
+            run = last_run(connection)
+        if run is not None and run.state == "complete" and run.finished:
+            self.last_success.set(datetime.fromisoformat(run.finished).timestamp())
+            self.counted.set(run.summary.get("counted", 0))
+
 
 def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
     """The service as an ASGI application; the schedule runs while it does."""
     metrics = Metrics()
+    nights = Nights(config, ledger, ruleset)
 
     async def night() -> None:
-        try:
-            await run_night(config, ledger, ruleset, metrics)
-        except AdapterError as exc:
-            log.error("run failed", code=exc.code)
+        metrics.see(await nights.run())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        metrics.remember(ledger)
         scheduler = make_scheduler(config.schedule, config.facility.time_zone, night)
+        with ledger.begin() as connection:
+            last = last_run(connection)
+        late = missed(config.schedule, config.facility.time_zone, last, datetime.now(UTC))
         scheduler.start()
-        log.info("scheduled", next=str(scheduler.get_job(NIGHTLY).next_run_time))
+        if late:
+            scheduler.modify_job(NIGHTLY, next_run_time=datetime.now(UTC))
+        log.info("scheduled", next=str(scheduler.get_job(NIGHTLY).next_run_time), missed=late)
         yield
+        nights.stop()
         scheduler.shutdown(wait=False)
 
     app = FastAPI(title="io-fhir-adapter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
     @app.get("/health/live")
-    def live() -> dict[str, str]:
+    async def live() -> dict[str, str]:
         return {"status": "live"}
 
     @app.get("/health/ready")
@@ -90,36 +117,34 @@ def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", response_class=HTMLResponse)
-    def page() -> HTMLResponse:
+    async def page() -> HTMLResponse:
         report = config.output.folder / "report.html"
-        text = report.read_text(encoding="utf-8") if report.is_file() else _NO_REPORT
+        try:
+            text = await asyncio.to_thread(report.read_text, encoding="utf-8")
+        except FileNotFoundError:
+            text = _NO_REPORT
         return HTMLResponse(text, headers=_HEADERS)
 
     return app
 
 
-async def run_night(config: Config, ledger: Ledger, ruleset: Ruleset, metrics: Metrics) -> None:
-    """One night of the service: the job, its output, and what the metrics say of it.
+def serve_forever(config: Config, ledger: Ledger, ruleset: Ruleset, host: str, port: int) -> None:
+    """Serves until the process is told to stop.
 
     Raises:
-        AdapterError: The job failed.
+        UsageError: The address cannot be listened on.
     """
-    job = Nightly(config, ledger, ruleset)
-    try:
-        night = await job.run()
-        files: list[Path] = await asyncio.to_thread(job.write_output, night, config.output.folder)
-    except AdapterError:
-        metrics.runs.labels("failed").inc()
-        raise
-    metrics.runs.labels("complete").inc()
-    metrics.last_success.set(datetime.now(UTC).timestamp())
-    if night.volume is not None:
-        metrics.counted.set(night.volume.counted)
-        metrics.quarantined.set(night.volume.seen.quarantined)
-    log.info("run complete", run=night.run, files=len(files))
-
-
-def serve_forever(config: Config, ledger: Ledger, ruleset: Ruleset, host: str, port: int) -> None:
-    """Serves until the process is told to stop."""
     app = create_app(config, ledger, ruleset)
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=_STOP_S)
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as exc:
+        raise UsageError(
+            f"the address cannot be listened on ({exc.strerror or type(exc).__name__})",
+            where=f"{host}:{port}",
+            do="choose another --host or --port, or stop what listens there",
+            number=8,
+        ) from exc
+    with listener:
+        log.info("listening", host=host, port=listener.getsockname()[1])
+        settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_STOP_S)
+        uvicorn.Server(settings).run(sockets=[listener])

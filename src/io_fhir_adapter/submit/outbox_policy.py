@@ -59,18 +59,20 @@ def next_attempt(now: datetime, attempts: int, retry_after: float | None, rng: R
     return now + delay
 
 
-def give_up(attempts: int, first: datetime, now: datetime) -> bool:
+def give_up(attempts: int, first: datetime, now: datetime, max_age: timedelta = MAX_AGE) -> bool:
     """Whether to park an item instead of trying it again.
 
     Age alone does not do it: a machine that slept for a month still tries a few times.
     """
-    return attempts >= MAX_ATTEMPTS or (attempts >= _MIN_ATTEMPTS and now - first >= MAX_AGE)
+    return attempts >= MAX_ATTEMPTS or (attempts >= _MIN_ATTEMPTS and now - first >= max_age)
 
 
-def state_after(kind: VerdictKind, attempts: int, first: datetime, now: datetime) -> OutboxState:
+def state_after(
+    kind: VerdictKind, attempts: int, first: datetime, now: datetime, max_age: timedelta = MAX_AGE
+) -> OutboxState:
     """The state that an attempt with this verdict leaves an item in."""
     if kind == "transient":
-        return "parked" if give_up(attempts, first, now) else "queued"
+        return "parked" if give_up(attempts, first, now, max_age) else "queued"
     return kind
 
 

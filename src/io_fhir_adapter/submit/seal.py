@@ -32,7 +32,7 @@ from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.trust.canonical import digest
 from io_fhir_adapter.trust.submission import submission_digest
 
-__all__ = ["CaseContent", "Method", "SubmissionContent", "seal"]
+__all__ = ["CaseContent", "Method", "SubmissionContent", "frame_group", "seal"]
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
 _CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
@@ -377,3 +377,14 @@ def _provenance(content: SubmissionContent, targets: list[str], written: str) ->
 def _escaped(text: str) -> str:
     """FHIR search escapes its own separators with a backslash."""
     return re.sub(r"([\\,$|])", r"\\\1", text)
+
+
+def frame_group(digest: str, size: int) -> dict[str, Any]:
+    """The commitment to the sampling frame as a FHIR Group: how many people, and the digest that identifies it."""
+    return {
+        "resourceType": "Group",
+        "identifier": [{"system": FRAME_SYSTEM, "value": digest}],
+        "type": "person",
+        "actual": True,
+        "quantity": size,
+    }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import calendar
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Literal
 
 from io_fhir_adapter.errors import UsageError
 
-__all__ = ["Period", "Place"]
+__all__ = ["Period", "Place", "due_period"]
 
 Place = Literal["inside", "outside", "unplaced"]
 """``unplaced``: no date, no valid date, or one so vague that it may lie on either side."""
@@ -110,3 +110,9 @@ def _bounds(partial_day: str) -> tuple[str, str] | None:
     if match[3] is None:
         return f"{partial_day}-01", f"{partial_day}-{last:02d}"
     return (partial_day, partial_day) if 1 <= day <= last else None
+
+
+def due_period(as_of: date, days_after: int) -> Period:
+    """The calendar year to report: the last one that ended at least so many days ago."""
+    # the day after the settled one lies in the year that is not over yet
+    return Period.year(str((as_of - timedelta(days=days_after - 1)).year - 1))

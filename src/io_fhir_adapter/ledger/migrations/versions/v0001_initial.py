@@ -1,4 +1,4 @@
-"""The first schema: runs, facts, decisions, cursors, quarantine, draws, cases, outbox, receipts, state."""
+"""The first schema: runs, facts, stale, decisions, cursors, quarantine, draws, cases, outbox, receipts, state."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
     op.create_table(
+        "stale",
+        sa.Column("patient", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("patient", name=op.f("pk_stale")),
+    )
+    op.create_table(
         "state",
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
@@ -113,7 +118,17 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run"], ["runs.id"], name=op.f("fk_facts_run")),
         sa.PrimaryKeyConstraint("source", "resource_type", "id", name=op.f("pk_facts")),
     )
-    op.create_index("ix_facts_resource_type_day", "facts", ["resource_type", "day"], unique=False)
+    op.create_index(
+        "ix_facts_mapped",
+        "facts",
+        ["source", "patient"],
+        unique=False,
+        sqlite_where=sa.column("mapped"),
+        postgresql_where=sa.column("mapped"),
+    )
+    op.create_index(
+        "ix_facts_tally", "facts", ["resource_type", "day", "status", "mapped", "known_system"], unique=False
+    )
     op.create_index("ix_facts_resource_type_patient", "facts", ["resource_type", "patient"], unique=False)
     op.create_table(
         "quarantine",
@@ -147,11 +162,13 @@ def downgrade() -> None:
     op.drop_table("receipts")
     op.drop_table("quarantine")
     op.drop_index("ix_facts_resource_type_patient", table_name="facts")
-    op.drop_index("ix_facts_resource_type_day", table_name="facts")
+    op.drop_index("ix_facts_tally", table_name="facts")
+    op.drop_index("ix_facts_mapped", table_name="facts")
     op.drop_table("facts")
     op.drop_table("cursors")
     op.drop_table("cases")
     op.drop_table("state")
+    op.drop_table("stale")
     op.drop_table("runs")
     op.drop_index("ix_outbox_state_next_attempt", table_name="outbox")
     op.drop_table("outbox")

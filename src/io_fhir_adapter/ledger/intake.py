@@ -1,0 +1,233 @@
+"""Facts on their way into the ledger: upsert by source and resource id, so that corrections replace.
+
+What changes here makes the decisions on its patient stale, in the same transaction, so that a run cut off between
+reading and deciding loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, delete, select
+
+from io_fhir_adapter.ledger.database import among, upsert
+from io_fhir_adapter.ledger.facts import FACT_TYPES, REPLACED, Fact, decode_fact
+from io_fhir_adapter.ledger.schema import facts, quarantine, stale
+from io_fhir_adapter.model import PatientFact, Quarantined
+
+__all__ = [
+    "Stored",
+    "StoredFact",
+    "drop_facts",
+    "drop_quarantined",
+    "forget_quarantined",
+    "put_facts",
+    "put_quarantined",
+    "stale_patients",
+]
+
+_NAMES: Final = {kind: name for name, kind in FACT_TYPES.items()}
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_KEY: Final = ("source", "resource_type", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFact:
+    """A fact on its way into the ledger, with what the tables said of a Procedure's codes."""
+
+    fact: Fact
+    mapped: bool = False
+    known_system: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of facts handed to the ledger."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+
+class _Known(NamedTuple):
+    """What the ledger has of a fact."""
+
+    source: str
+    id: str
+    patient: str
+    status: str
+    digest: str
+    mapped: bool
+    known_system: bool
+
+
+def _patient_of(fact: Fact) -> str:
+    return f"Patient/{fact.id}" if isinstance(fact, PatientFact) else fact.patient
+
+
+def _status_of(fact: Fact) -> str:
+    if isinstance(fact, PatientFact):
+        return REPLACED if fact.replaced_by else ""
+    return getattr(fact, "status", "")
+
+
+def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, newest_wins: bool = False) -> Stored:
+    """Writes facts of ONE type; those that did not change are left alone.
+
+    Patients whose decisions rest on what changed become stale, the former patient of a moved record included.
+
+    Args:
+        connection: An open transaction.
+        items: The facts; of several with one id the last is taken.
+        run: Number of the run.
+        newest_wins: Whether a fact gives way to one whose ``updated`` is later. A server says what is true now; files
+            may hold older versions beside newer ones.
+    """
+    if not items:
+        return Stored()
+    name = _NAMES[type(items[0].fact)]
+    given: dict[tuple[str, str], StoredFact] = {}
+    for item in items:
+        key = item.fact.source, item.fact.id
+        former = given.get(key) if newest_wins else None
+        if former is None or not _is_later(former.fact, item.fact):
+            given[key] = item
+    known = {row[:2]: row for row in _known(connection, name, given)}
+    rows: list[dict[str, object]] = []
+    concerned: set[str] = set()
+    changed = 0
+    for key, item in given.items():
+        row = _row(item, name, run)
+        before = known.get(key)
+        if before is not None:
+            if before[-3:] == (row["digest"], item.mapped, item.known_system):
+                continue
+            if newest_wins and _is_later(_stored(connection, name, before), item.fact):
+                continue
+            changed += 1
+            concerned |= _concerned(connection, name, before)
+        rows.append(row)
+        if name != "Procedure" or item.mapped:
+            concerned.add(_patient_of(item.fact))
+        if isinstance(item.fact, PatientFact) and item.fact.replaced_by:
+            concerned.add(item.fact.replaced_by)
+    upsert(connection, facts, rows, _KEY)
+    _mark_stale(connection, concerned)
+    return Stored(len(rows) - changed, changed, len(given) - len(rows))
+
+
+def _row(item: StoredFact, name: str, run: int) -> dict[str, object]:
+    fact = item.fact
+    data = _ENCODE(fact)
+    return {
+        "source": fact.source,
+        "resource_type": name,
+        "id": fact.id,
+        "patient": _patient_of(fact),
+        "status": _status_of(fact),
+        "day": getattr(fact, "day", ""),
+        "mapped": item.mapped,
+        "known_system": item.known_system,
+        # ``updated`` comes last in every fact, and a later one alone is no change
+        "digest": hashlib.sha256(data[: len(data) - len(_ENCODE(fact.updated))]).hexdigest(),
+        "data": data,
+        "run": run,
+    }
+
+
+def _known(connection: Connection, name: str, keys: Iterable[tuple[str, str]]) -> Iterator[_Known]:
+    by_source: dict[str, list[str]] = {}
+    for source, resource_id in keys:
+        by_source.setdefault(source, []).append(resource_id)
+    columns = facts.c
+    shown = [columns[field] for field in _Known._fields]
+    for source, ids in by_source.items():
+        query = select(*shown).where(
+            columns.source == source, columns.resource_type == name, among(connection, columns.id, ids)
+        )
+        for row in connection.execute(query).all():
+            yield _Known(*row)
+
+
+def _stored(connection: Connection, name: str, row: _Known) -> Fact:
+    columns = facts.c
+    query = select(columns.data).where(
+        columns.source == row.source, columns.resource_type == name, columns.id == row.id
+    )
+    return decode_fact(name, connection.execute(query).scalar_one())
+
+
+def _is_later(first: Fact, second: Fact) -> bool:
+    """Whether ``first`` is the later version; where one does not say when it was written, it is not."""
+    try:
+        return datetime.fromisoformat(first.updated) > datetime.fromisoformat(second.updated)
+    except (ValueError, TypeError):
+        return False
+
+
+def _concerned(connection: Connection, name: str, row: _Known) -> set[str]:
+    """The patients whose decisions rest on a fact that the ledger has."""
+    if name == "Procedure" and not row.mapped:
+        return set()
+    if name == "Patient" and row.status == REPLACED:
+        merged = _stored(connection, name, row)
+        return {row.patient, merged.replaced_by} if isinstance(merged, PatientFact) else {row.patient}
+    return {row.patient}
+
+
+def drop_facts(connection: Connection, source: str, resource_type: str, ids: Iterable[str]) -> None:
+    """Forgets facts, so that nothing rests on them any longer."""
+    columns = facts.c
+    gone = list(_known(connection, resource_type, ((source, resource_id) for resource_id in ids)))
+    _mark_stale(connection, {patient for row in gone for patient in _concerned(connection, resource_type, row)})
+    columns = facts.c
+    named = among(connection, columns.id, [row.id for row in gone])
+    if gone:
+        connection.execute(delete(facts).where(columns.source == source, columns.resource_type == resource_type, named))
+
+
+def _mark_stale(connection: Connection, patients: Iterable[str]) -> None:
+    upsert(connection, stale, [{"patient": patient} for patient in patients], ("patient",))
+
+
+def stale_patients(connection: Connection) -> set[str]:
+    """Patients whose facts changed since the decisions on them were made, in this run or in one that was cut off."""
+    return set(connection.execute(select(stale.c.patient)).scalars())
+
+
+def put_quarantined(connection: Connection, items: Sequence[Quarantined], run: int) -> None:
+    """Keeps what could not be used, each position once."""
+    rows = {
+        (item.source, item.resource_type, item.position): {
+            "source": item.source,
+            "resource_type": item.resource_type,
+            "position": item.position,
+            "reason": item.reason,
+            "code": item.code,
+            "run": run,
+        }
+        for item in items
+    }
+    upsert(connection, quarantine, list(rows.values()), ("source", "resource_type", "position"))
+
+
+def drop_quarantined(connection: Connection, source: str, resource_type: str, positions: Sequence[str]) -> None:
+    """Forgets positions that turned out good."""
+    columns = quarantine.c
+    connection.execute(
+        delete(quarantine).where(
+            columns.source == source,
+            columns.resource_type == resource_type,
+            among(connection, columns.position, positions),
+        )
+    )
+
+
+def forget_quarantined(connection: Connection, source: str, run: int) -> None:
+    """Forgets what a complete reading of a whole source, in that run, no longer found."""
+    connection.execute(delete(quarantine).where(quarantine.c.source == source, quarantine.c.run < run))

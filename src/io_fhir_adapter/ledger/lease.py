@@ -1,0 +1,95 @@
+"""One job at a time on a ledger, whatever process or machine it runs in.
+
+The holder is a row in the ledger, written in one statement, so that two who come at the same moment cannot both have
+it. A living holder renews it; one that died leaves it to run out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, delete, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from io_fhir_adapter.errors import LedgerError
+from io_fhir_adapter.ledger.database import Ledger, timestamp
+from io_fhir_adapter.ledger.runs import read_state
+from io_fhir_adapter.ledger.schema import state
+
+__all__ = ["LEASE", "give_back", "only_job", "renew", "take"]
+
+LEASE: Final = timedelta(minutes=3)
+"""How long a holder that says nothing is taken to be alive."""
+_RENEW_S = 30.0
+_NAME = "job"
+
+
+def take(connection: Connection, holder: str, now: datetime) -> str:
+    """Takes the lease where it is free or run out.
+
+    Returns:
+        Empty where it is taken now, else who has it.
+    """
+    value = f"{timestamp(now + LEASE)} {holder}"
+    insert = postgresql.insert(state) if connection.dialect.name == "postgresql" else sqlite.insert(state)
+    claim = insert.values(name=_NAME, value=value).on_conflict_do_update(
+        index_elements=["name"], set_={"value": value}, where=state.c.value < timestamp(now)
+    )
+    if connection.execute(claim).rowcount == 1:
+        return ""
+    return read_state(connection, _NAME).partition(" ")[2] or "another process"
+
+
+def renew(connection: Connection, holder: str, now: datetime) -> bool:
+    """Holds on to the lease; says whether it was still the holder's."""
+    value = f"{timestamp(now + LEASE)} {holder}"
+    ours = (state.c.name == _NAME) & state.c.value.endswith(f" {holder}", autoescape=True)
+    return connection.execute(update(state).where(ours).values(value=value)).rowcount == 1
+
+
+def give_back(connection: Connection, holder: str) -> None:
+    """Ends the holder's lease; another's stays."""
+    ours = (state.c.name == _NAME) & state.c.value.endswith(f" {holder}", autoescape=True)
+    connection.execute(delete(state).where(ours))
+
+
+@contextmanager
+def only_job(ledger: Ledger) -> Iterator[None]:
+    """For as long as the block runs, no other process starts a job on this ledger.
+
+    Raises:
+        LedgerError: Another one is at it.
+    """
+    holder = f"process {os.getpid()}.{threading.get_ident()} on {socket.gethostname()}"
+    with ledger.begin() as connection:
+        other = take(connection, holder, datetime.now(UTC))
+    if other:
+        raise LedgerError(
+            f"another job is under way ({other})",
+            where=ledger.name,
+            do=f"wait until it has ended; one that died is over after {LEASE.total_seconds() / 60:.0f} minutes",
+            number=6,
+            transient=True,
+        )
+    ended = threading.Event()
+
+    def hold() -> None:
+        while not ended.wait(_RENEW_S):
+            with suppress(LedgerError), ledger.begin() as connection:  # a busy database: once more in half a minute
+                renew(connection, holder, datetime.now(UTC))
+
+    thread = threading.Thread(target=hold, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with ledger.begin() as connection:
+            give_back(connection, holder)

@@ -1,0 +1,206 @@
+"""The pages of a search: fetched one after the other, links taken as they are, and opened into resources."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from io_fhir_adapter.errors import PullError
+from io_fhir_adapter.fhir.references import id_of, normalise
+from io_fhir_adapter.fhir.structs import (
+    Bundle,
+    BundleEntry,
+    BundleLink,
+    BundleSearch,
+    Condition,
+    Encounter,
+    Header,
+    Patient,
+    Procedure,
+)
+from io_fhir_adapter.pull.decode import Item, decode_resource, has_resource
+from io_fhir_adapter.transport.client import Answer, FhirClient
+
+__all__ = ["Page", "parse_searchset", "search_pages", "searchset_of"]
+
+T = TypeVar("T")
+
+_BUNDLE: Final = msgspec.json.Decoder(Bundle)
+_HEADER: Final = msgspec.json.Decoder(Header)
+_MAX_PAGES = 1_000_000
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DIGEST_SHOWN = 12
+
+
+class _SoundEntry(msgspec.Struct, Generic[T], gc=False):
+    resource: T
+    search: BundleSearch | None = None
+
+
+class _SoundBundle(msgspec.Struct, Generic[T], gc=False):
+    """A searchset in which everything is of one type and in order: decoded in one go."""
+
+    resourceType: Literal["Bundle"]
+    total: int | None = None
+    link: list[BundleLink] | None = None
+    entry: list[_SoundEntry[T]] | None = None
+
+
+_SOUND: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "Procedure": msgspec.json.Decoder(_SoundBundle[Procedure]),
+    "Patient": msgspec.json.Decoder(_SoundBundle[Patient]),
+    "Condition": msgspec.json.Decoder(_SoundBundle[Condition]),
+    "Encounter": msgspec.json.Decoder(_SoundBundle[Encounter]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a search: what matched, how many the server says match in all, and where it goes on.
+
+    ``next_link`` is empty on the last page; ``url`` is the page's own address, which relative links start from.
+    """
+
+    items: Sequence[T]
+    total: int | None
+    next_link: str
+    url: str
+
+
+def searchset_of(answer: Answer, where: str) -> Bundle:
+    """The Bundle in an answer, its resources still raw.
+
+    Raises:
+        PullError: The body is no Bundle. Where it is no FHIR at all, a proxy's page or cut off, that may pass.
+    """
+    try:
+        bundle = _BUNDLE.decode(answer.body)
+    except _UNREADABLE as exc:
+        what = "a page that ends early or is damaged" if answer.is_json else "a page that is no FHIR, maybe a sign-in"
+        raise PullError(
+            f"the server sent {what}",
+            where=where,
+            do="check auth, the proxies in between and the server's log",
+            number=2,
+            transient=True,
+        ) from exc
+    if bundle.resourceType != "Bundle":
+        raise PullError(
+            "the server answered a search with something else than a Bundle",
+            where=where,
+            do="check the base URL",
+            number=2,
+        )
+    return bundle
+
+
+def _next_link(bundle: Any) -> str:
+    return next((link.url for link in bundle.link or () if link.relation == "next" and link.url), "")
+
+
+def parse_searchset(answer: Answer, where: str, resource_type: str = "") -> Page[tuple[Item, str]]:
+    """One page out of an answer.
+
+    Args:
+        answer: As it came.
+        where: For messages.
+        resource_type: What was asked for: an entry whose own type cannot be read is taken for a broken one of it.
+
+    Returns:
+        Every resource with its id as far as one can be read; those with none get a ``position`` made of their
+        content, which stays the same on whatever page they come.
+
+    Raises:
+        PullError: The body is no searchset Bundle: a login page, an OperationOutcome, cut off.
+    """
+    sound = _all_sound(answer, where, resource_type)
+    if sound is not None:
+        return sound
+    bundle = searchset_of(answer, where)
+    items = [_item(entry, number, where, resource_type) for number, entry in enumerate(bundle.entry or (), start=1)]
+    return Page([item for item in items if item is not None], bundle.total, _next_link(bundle), answer.url)
+
+
+def _all_sound(answer: Answer, where: str, resource_type: str) -> Page[tuple[Item, str]] | None:
+    decoder = _SOUND.get(resource_type)
+    try:
+        bundle = decoder.decode(answer.body) if decoder is not None else None
+    except _UNREADABLE:
+        return None  # looked at entry by entry
+    if bundle is None:
+        return None
+    items = []
+    for number, entry in enumerate(bundle.entry or (), start=1):
+        resource_id = entry.resource.id
+        if not resource_id or (entry.search is not None and entry.search.mode not in {None, "match"}):
+            return None
+        items.append((Item(f"{where} entry {number}", resource_type, entry.resource), resource_id))
+    return Page(items, bundle.total, _next_link(bundle), answer.url)
+
+
+def _item(entry: BundleEntry, number: int, where: str, resource_type: str) -> tuple[Item, str] | None:
+    mode = entry.search.mode if entry.search is not None else None
+    if mode == "outcome":
+        return None
+    place = f"{where} entry {number}"
+    url_id = id_of(normalise(entry.fullUrl, resource_type))
+    if not has_resource(entry):
+        return Item(place, resource_type, None, url_id, "the entry holds no resource"), url_id
+    item = decode_resource(entry.resource, place, url_id)
+    if item.resource_type == "OperationOutcome" or (mode == "include" and item.resource_type != resource_type):
+        return None
+    own_id = item.resource.id if item.resource is not None else _readable_id(entry.resource)
+    resource_id = own_id or url_id
+    if not resource_id:
+        digest = hashlib.sha256(bytes(entry.resource)).hexdigest()[:_DIGEST_SHOWN]
+        place = f"without an id, content {digest}"
+    if resource_type and item.resource_type != resource_type:
+        problem = item.problem or "of a type that was not asked for"
+        return Item(place, resource_type, None, resource_id, problem), resource_id
+    return Item(place, item.resource_type, item.resource, resource_id, item.problem), resource_id
+
+
+def _readable_id(data: msgspec.Raw) -> str:
+    try:
+        return _HEADER.decode(data).id or ""
+    except msgspec.DecodeError:
+        return ""
+
+
+async def search_pages(
+    client: FhirClient, resource_type: str, params: Mapping[str, str], parse: Callable[[Answer, str], Page[T]]
+) -> AsyncIterator[Page[T]]:
+    """All pages of a search.
+
+    Args:
+        client: The server's client.
+        resource_type: What is searched for.
+        params: The search's parameters.
+        parse: Makes a page of an answer and of a place for messages.
+
+    Raises:
+        PullError: A page is no searchset, or the links run in a circle.
+        TransportError: The server does not answer or refuses.
+    """
+    target, asked = resource_type, params
+    seen: set[str] = set()
+    for number in range(1, _MAX_PAGES):
+        where = f"{client.base_url}/{resource_type} page {number}"
+        page = await client.read(target, lambda answer, where=where: parse(answer, where), asked)  # type: ignore[misc]
+        yield page
+        if not page.next_link:
+            return
+        target, asked = client.resolve(page.next_link, base=page.url), {}
+        if target in seen:
+            raise PullError(
+                "the server's next links run in a circle",
+                where=where,
+                do="report this to the server's vendor",
+                number=3,
+            )
+        seen.add(target)
+    raise PullError("the search does not end", where=f"{client.base_url}/{resource_type}", number=3)

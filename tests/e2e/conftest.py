@@ -1,0 +1,156 @@
+"""One synthetic hospital and one receiver, and four nights between them, shared by all tests of this folder.
+
+The nights are runs of the real command in processes of their own; what each left behind is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from io_fhir_adapter.demo import AS_OF, LOCAL_SYSTEM
+from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.receiver.app import create_app as receiver_app
+from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
+from io_fhir_adapter.sandbox.server import create_app as sandbox_app
+from io_fhir_adapter.sandbox.store import SandboxStore
+from io_fhir_adapter.shipped import shipped_path
+
+NIGHT_LIMIT_S = 240
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One finished command and what its output folder held afterwards."""
+
+    code: int
+    out: str
+    err: str
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    requests: int = 0
+    sent: int = 0
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.files[name])
+
+
+class Recorder:
+    """An ASGI application that keeps the body of every request on its way to another."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        body = bytearray()
+
+        async def listening() -> MutableMapping[str, Any]:
+            message: MutableMapping[str, Any] = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        await self.app(scope, listening, send)
+        if body:
+            self.bodies.append(bytes(body))
+
+
+@dataclass
+class World:
+    """The hospital, the receiver, the facility between them, and its nights."""
+
+    hospital: Hospital
+    folder: Path
+    config: Path
+    sandbox_url: str
+    received: Recorder
+    first: Ran = field(default_factory=lambda: Ran(-1, "", ""))
+    second: Ran = field(default_factory=lambda: Ran(-1, "", ""))
+    later: Ran = field(default_factory=lambda: Ran(-1, "", ""))
+    after: Ran = field(default_factory=lambda: Ran(-1, "", ""))
+
+    def run(self, *arguments: str) -> Ran:
+        """Runs a command of the adapter in a process of its own."""
+        before, bodies = self.asked(), len(self.received.bodies)
+        code, out, err = command(*arguments)
+        out_folder = self.folder / "out"
+        files = {path.name: path.read_bytes() for path in out_folder.iterdir()} if out_folder.is_dir() else {}
+        return Ran(code, out, err, files, self.asked() - before, len(self.received.bodies) - bodies)
+
+    def night(self) -> Ran:
+        """One night."""
+        return self.run("run", "--config", str(self.config), "--as-of", AS_OF.isoformat())
+
+    def asked(self) -> int:
+        """How many FHIR requests the hospital's server had so far."""
+        stats = httpx.get(f"{self.sandbox_url}/_sandbox/stats", timeout=30).json()
+        return int(stats["requests"]["total"])
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """Runs the command line as a user does; gives exit code, stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from io_fhir_adapter.cli.main import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=NIGHT_LIMIT_S,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="session")
+def hospital() -> Hospital:
+    return build_hospital()
+
+
+def write_config(folder: Path, source_url: str, receiver_url: str) -> Path:
+    """A facility's configuration for the sandbox and the receiver."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "facility.yaml"
+    tables = [{"system": LOCAL_SYSTEM, "file": str(shipped_path("config", "sandbox-local-codes.csv"))}]
+    document = {
+        "facility": {"code": "E2E-001", "name": "Sandbox Hospital (synthetic)", "time_zone": "Europe/Berlin"},
+        "sources": [{"name": "sandbox", "kind": "fhir", "url": source_url, "retries": 1, "max_retry_wait_s": 0}],
+        "mappings": {"site_tables": tables},
+        "submission": {"url": receiver_url, "automatic": True},
+        "output": {"folder": "out"},
+    }
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def world(hospital: Hospital, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Four nights: the first, one on which nothing happened, one after corrections, and one more."""
+    folder = tmp_path_factory.mktemp("facility")
+    store = SandboxStore.from_resources(
+        [resource for resources in hospital.resources.values() for resource in resources],
+        hospital.broken,
+        hospital.later,
+    )
+    received = ReceiverStore("sqlite://")
+    recorder = Recorder(receiver_app(received))
+    try:
+        with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(recorder) as receiver:
+            config = write_config(folder, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+            made = World(hospital, folder, config, sandbox.base_url, recorder)
+            made.first = made.night()
+            made.second = made.night()
+            httpx.post(f"{sandbox.base_url}/_sandbox/advance", timeout=60).raise_for_status()
+            made.later = made.night()
+            made.after = made.night()
+            yield made
+    finally:
+        received.close()

@@ -1,0 +1,230 @@
+"""Facts out of STU3, R4, R4B and R5 resources; all data is synthetic."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
+from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
+from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFact, ProcedureFact
+
+BERLIN = ZoneInfo("Europe/Berlin")
+OPS = "http://fhir.de/CodeSystem/bfarm/ops"
+ICD = "http://fhir.de/CodeSystem/bfarm/icd-10-gm"
+MINIMAL: dict[str, Any] = {"resourceType": "Procedure", "id": "1", "subject": {"reference": "Patient/p"}}
+
+
+def concept(system: str, code: str) -> dict[str, Any]:
+    return {"coding": [{"system": system, "code": code}]}
+
+
+def procedure(fallback_id: str = "", **elements: Any) -> ProcedureFact:
+    data = json.dumps({**MINIMAL, **elements})
+    return procedure_fact(msgspec.json.decode(data, type=Procedure), "his", BERLIN, fallback_id)
+
+
+def condition(**elements: Any) -> ConditionFact:
+    base = {"resourceType": "Condition", "id": "c", "subject": {"reference": "Patient/p"}}
+    return condition_fact(msgspec.json.decode(json.dumps({**base, **elements}), type=Condition), "his", BERLIN)
+
+
+def encounter(**elements: Any) -> EncounterFact:
+    base = {"resourceType": "Encounter", "id": "e", "subject": {"reference": "Patient/p"}}
+    return encounter_fact(msgspec.json.decode(json.dumps({**base, **elements}), type=Encounter), "his", BERLIN)
+
+
+def patient(**elements: Any) -> PatientFact:
+    base = {"resourceType": "Patient", "id": "p"}
+    return patient_fact(msgspec.json.decode(json.dumps({**base, **elements}), type=Patient), "his", BERLIN)
+
+
+def test_r4() -> None:
+    fact = procedure(
+        meta={"lastUpdated": "2025-03-02T01:00:00Z", "source": "urn:ris#42"},
+        status="completed",
+        code={
+            "coding": [{"system": OPS, "version": "2025", "code": "5-501.a3", "display": "own words"}],
+            "text": "MWA",
+        },
+        encounter={"reference": "Encounter/e"},
+        performedDateTime="2025-03-01T23:30:00Z",
+        reasonCode=[concept(ICD, "C22.0")],
+        reasonReference=[{"reference": "Condition/c"}],
+        bodySite=[concept("http://snomed.info/sct", "10200004")],
+        partOf=[{"reference": "Procedure/0"}],
+        performer=[{"actor": {"reference": "Practitioner/d"}}],
+    )
+    assert fact == ProcedureFact(
+        source="his",
+        id="1",
+        patient="Patient/p",
+        status="completed",
+        day="2025-03-02",
+        encounter="Encounter/e",
+        codes=(Code(OPS, "5-501.a3", "2025", "own words"),),
+        text="MWA",
+        reasons=(Code(ICD, "C22.0"),),
+        reason_refs=("Condition/c",),
+        body_sites=(Code("http://snomed.info/sct", "10200004"),),
+        part_of=("Procedure/0",),
+        origin="urn:ris",
+        operator="Practitioner/d",
+        updated="2025-03-02T01:00:00Z",
+    )
+
+
+def test_r5_says_occurrence_and_reason() -> None:
+    fact = procedure(
+        status="completed",
+        occurrencePeriod={"start": "2025-03-01T22:00:00+01:00", "end": "2025-03-02T01:00:00+01:00"},
+        reason=[{"concept": concept(ICD, "C22.0")}, {"reference": {"reference": "Condition/c"}}],
+    )
+    assert (fact.day, fact.end_day) == ("2025-03-01", "2025-03-02")
+    assert fact.reasons == (Code(ICD, "C22.0"),)
+    assert fact.reason_refs == ("Condition/c",)
+    assert procedure(occurrenceDateTime="2025-03").day == "2025-03"
+
+
+def test_stu3_says_context_and_not_done() -> None:
+    fact = procedure(status="completed", notDone=True, context={"reference": "Encounter/e"}, performedDateTime="2017")
+    assert (fact.status, fact.encounter, fact.day) == ("not-done", "Encounter/e", "2017")
+
+
+@pytest.mark.parametrize(
+    ("written", "status"),
+    [("aborted", "stopped"), ("suspended", "on-hold"), ("completed", "completed"), (None, "unknown")],
+)
+def test_statuses_in_r4_terms(written: str | None, status: str) -> None:
+    assert procedure(**({"status": written} if written else {})).status == status
+
+
+def test_a_date_that_is_absent_with_a_reason_is_no_date() -> None:
+    absent = {
+        "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]
+    }
+    assert procedure(_performedDateTime=absent).day == ""
+
+
+def test_a_period_without_start_is_dated_by_its_end() -> None:
+    fact = procedure(performedPeriod={"end": "2025-03-02"})
+    assert (fact.day, fact.end_day) == ("2025-03-02", "2025-03-02")
+
+
+def test_the_departmental_system_is_the_source_or_else_the_identifier() -> None:
+    assert procedure(identifier=[{"value": "1"}, {"system": "urn:ris:acc", "value": "7"}]).origin == "urn:ris:acc"
+    assert procedure().origin == ""
+
+
+def test_the_bundle_entry_names_a_procedure_without_an_id() -> None:
+    assert procedure("urn-7", id=None).id == "urn-7"
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"id": None}, "no id"),
+        ({"subject": None}, "no subject"),
+        ({"subject": {"display": "Erika Mustermann"}}, "no subject"),
+        ({"performedDateTime": "gestern"}, "date"),
+        ({"performedPeriod": {"start": "2025-02-30"}}, "date"),
+    ],
+)
+def test_what_cannot_be_used_says_why_and_nothing_else(elements: dict[str, Any], words: str) -> None:
+    with pytest.raises(ResourceError) as caught:
+        procedure(**elements)
+    assert words in caught.value.sentence
+    assert "Mustermann" not in caught.value.sentence
+    assert "gestern" not in caught.value.sentence
+
+
+def test_a_condition_of_r4_and_of_stu3() -> None:
+    r4 = condition(
+        clinicalStatus=concept("x", "active"),
+        verificationStatus=concept("x", "confirmed"),
+        code=concept(ICD, "C22.0"),
+        onsetPeriod={"start": "2024-01", "end": "2024-02"},
+        recordedDate="2024-03-01",
+        encounter={"reference": "Encounter/e"},
+    )
+    assert (r4.clinical_status, r4.verification_status, r4.onset, r4.recorded) == (
+        "active",
+        "confirmed",
+        "2024-01",
+        "2024-03-01",
+    )
+    stu3 = condition(
+        clinicalStatus="resolved",
+        verificationStatus="refuted",
+        assertedDate="2017-01-01",
+        context={"reference": "Encounter/e"},
+        abatementDateTime="2018",
+    )
+    assert (stu3.clinical_status, stu3.verification_status, stu3.recorded, stu3.encounter, stu3.abated) == (
+        "resolved", "refuted", "2017-01-01", "Encounter/e", "2018",
+    )  # fmt: skip
+
+
+def test_an_encounter_of_r4_and_of_r5() -> None:
+    r4 = encounter(
+        **{"class": {"code": "IMP"}},
+        status="finished",
+        period={"start": "2025-03-01", "end": "2025-03-03"},
+        diagnosis=[{"condition": {"reference": "Condition/c"}, "use": concept("x", "CC"), "rank": 1}],
+        reasonCode=[concept(ICD, "C22.0")],
+    )
+    assert (r4.class_code, r4.start, r4.end) == ("IMP", "2025-03-01", "2025-03-03")
+    assert r4.diagnoses == (("Condition/c", "CC", 1),)
+    assert r4.reasons == (Code(ICD, "C22.0"),)
+    r5 = encounter(
+        **{"class": [concept("x", "IMP")]},
+        actualPeriod={"start": "2025-03-01"},
+        diagnosis=[
+            {
+                "condition": [{"reference": {"reference": "Condition/c"}}, {"concept": concept(ICD, "C22.0")}],
+                "use": [concept("x", "CC")],
+            }
+        ],
+    )
+    assert (r5.class_code, r5.start) == ("IMP", "2025-03-01")
+    assert r5.diagnoses == (("Condition/c", "CC", 0),)
+    assert r5.reasons == (Code(ICD, "C22.0"),)
+
+
+def test_a_patient_without_a_name() -> None:
+    fact = patient(
+        name=[{"family": "Mustermann"}],
+        gender="female",
+        birthDate="1950-02",
+        deceasedBoolean=True,
+        link=[{"other": {"reference": "Patient/q"}, "type": "replaced-by"}],
+        active=False,
+    )
+    assert fact == PatientFact("his", "p", "female", "1950-02", "unknown", active=False, replaced_by="Patient/q")
+    assert patient(deceasedDateTime="2025-03-01T23:30:00Z").deceased == "2025-03-02"
+
+
+@pytest.mark.parametrize("make", [condition, encounter])
+def test_background_without_id_or_subject_is_refused(make: Any) -> None:
+    for elements in ({"id": None}, {"subject": None}):
+        with pytest.raises(ResourceError):
+            make(**elements)
+    with pytest.raises(ResourceError):
+        patient(id=None)
+
+
+def test_the_reason_of_a_stay_in_every_version() -> None:
+    r4 = encounter(reasonReference=[{"reference": "Condition/c"}])
+    assert r4.diagnoses == (("Condition/c", "", 0),)
+    stu3 = encounter(reason=[concept(ICD, "C22.0")])
+    assert stu3.reasons == (Code(ICD, "C22.0"),)
+    r5 = encounter(
+        reason=[{"value": [{"concept": concept(ICD, "C22.0")}, {"reference": {"reference": "Condition/c"}}]}]
+    )
+    assert r5.reasons == (Code(ICD, "C22.0"),)
+    assert r5.diagnoses == (("Condition/c", "", 0),)
