@@ -6,6 +6,7 @@ The nights are runs of the real command in processes of their own; what each lef
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import yaml
 
 from io_fhir_adapter.demo import AS_OF, LOCAL_SYSTEM
@@ -108,6 +110,17 @@ def command(*arguments: str) -> tuple[int, str, str]:
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
     )
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def own_logs() -> Iterator[None]:
+    """Puts the logging of the process back as it was after a test that runs a command in it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

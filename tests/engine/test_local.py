@@ -208,8 +208,10 @@ def test_the_spool_gives_each_patient_once_however_little_it_may_hold() -> None:
     conditions = [ConditionFact("s", f"c{n}", f"Patient/{n % 11}") for n in range(50)]
     random.Random(7).shuffle(facts)
     with Spool(limit=9) as spool:
-        for fact in (*facts, *conditions):
+        for fact in facts:
             spool.add(fact)
+        for condition in conditions:
+            spool.add(condition)
         found = list(spool.patients())
     assert [item.patient for item in found] == [f"Patient/{n}" for n in range(7)]
     assert sum(len(item.procedures) for item in found) == 100

@@ -24,6 +24,7 @@ KINDS = frozenset(
 )  # fmt: skip
 _PLAUSIBLE_COLUMNS = ("site", "explained_by", "on_record", "note")
 _ANY = "any"
+_NOTHING = "none"
 _CACHE_LIMIT = 200_000
 
 
@@ -40,7 +41,10 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class _Plausible:
-    """Organs whose tumours explain a procedure at a site; ``on_record`` where nobody stated them as its reason."""
+    """Organs whose tumours explain a procedure at a site; ``on_record`` where nobody stated them as its reason.
+
+    ``none`` under ``on_record`` is an organ that no disease has.
+    """
 
     explained_by: frozenset[str]
     on_record: frozenset[str]
@@ -192,7 +196,7 @@ def _plausible(path: Path) -> dict[str, _Plausible]:
                     frozenset((record["explained_by"] or "").split()),
                     frozenset((record["on_record"] or "").split()),
                 )
-                strange = sorted(({site} | organs | on_record) - SITES - {_ANY})
+                strange = sorted(({site} | organs | on_record) - SITES - {_ANY, _NOTHING})
                 if strange or not organs or site in found:
                     raise MappingError(
                         f"{strange[0]!r} is no organ" if strange else "the site stands twice or names no organ",

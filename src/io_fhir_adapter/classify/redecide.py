@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.decide import decide_patient
-from io_fhir_adapter.classify.findings import read_codes
+from io_fhir_adapter.classify.recode import recode
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.facts import (
     all_patients,
-    every_procedure,
     merged_into,
     patient_links,
     person_of,
     put_decisions,
     survivor,
 )
-from io_fhir_adapter.ledger.intake import StoredFact, put_facts
 from io_fhir_adapter.ledger.runs import read_state, write_state
 
 __all__ = ["Redecided", "redecide"]
@@ -52,8 +49,7 @@ def redecide(
     """
     with ledger.begin() as connection:
         same_rules = read_state(connection, _RULESET) == ruleset.digest
-    if not same_rules:
-        _read_codes_again(ledger, ruleset, run)
+    recode(ledger, ruleset, run)
     with ledger.begin() as connection:
         links = patient_links(connection)
         asked = touched if same_rules else all_patients(connection)
@@ -76,15 +72,3 @@ def _decide(connection: Connection, patient: str, links: dict[str, str], ruleset
         put_decisions(connection, other, [])
     made = decide_patient(record.procedures, record.conditions, record.encounters, ruleset)
     return put_decisions(connection, patient, made)
-
-
-def _read_codes_again(ledger: Ledger, ruleset: Ruleset, run: int) -> None:
-    """After a change of the tables: whether a row matches is asked again of every Procedure."""
-    with ledger.begin() as reading:
-        facts = every_procedure(reading)
-        while batch := list(islice(facts, 5_000)):
-            items = []
-            for fact in batch:
-                found = read_codes(fact, ruleset)
-                items.append(StoredFact(fact, bool(found.findings), found.known_system))
-            put_facts(reading, items, run)

@@ -29,7 +29,9 @@ class Run:
 
 
 def start_run(connection: Connection, now: datetime) -> int:
-    """Writes down that a run began; gives its number."""
+    """Writes down that a run began, and that one before it that never ended was cut off; gives its number."""
+    cut_off = {"state": "failed", "error": "the run was cut off before it ended"}
+    connection.execute(update(runs).where(runs.c.state == "running").values(**cut_off))
     result = connection.execute(insert(runs).values(started=timestamp(now), state="running", summary="{}", error=""))
     key = result.inserted_primary_key
     return int(key[0]) if key is not None else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from io_fhir_adapter.classify.recode import recode
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config, FhirSourceConfig
 from io_fhir_adapter.fhir.dates import zone
@@ -23,6 +24,7 @@ async def pull_sources(
     config: Config, ledger: Ledger, ruleset: Ruleset, run: int, progress: Progress
 ) -> list[SourceOutcome]:
     """Pulls every source; one that fails does not keep the others from being read."""
+    recode(ledger, ruleset, run)
     tz = zone(config.facility.time_zone)
     outcomes = []
     for source in config.sources:

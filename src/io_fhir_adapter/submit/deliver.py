@@ -63,10 +63,10 @@ class Delivered:
 
 
 def as_it_stands(ledger: Ledger, made: Prepared) -> Prepared:
-    """The submission with its state in the outbox as it is now."""
+    """The submission as the outbox has it: its state now, and the very bytes that were sealed first."""
     with ledger.begin() as connection:
         found = item(connection, made.identifier)
-    return replace(made, state=found.state, cause=found.cause) if found is not None else made
+    return replace(made, body=found.body, state=found.state, cause=found.cause) if found is not None else made
 
 
 async def deliver_due(
