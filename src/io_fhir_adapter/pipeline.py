@@ -196,7 +196,7 @@ class Nightly:
 
     def count(self, period: Period) -> Volume:
         """Counts a period."""
-        with self.ledger.begin() as connection:
+        with self.ledger.read() as connection:
             return count_ledger(connection, period, self.ruleset.programme)
 
     def draw(self) -> Sample:
@@ -250,7 +250,7 @@ class Nightly:
 
     def _cases(self, sample: Sample) -> tuple[StoredCase, ...]:
         """The cases as they are now: a reserve may have taken the place of one that does not count any more."""
-        with self.ledger.begin() as connection:
+        with self.ledger.read() as connection:
             return tuple(cases_of(connection, sample.draw.id))
 
     async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
@@ -299,7 +299,7 @@ class Nightly:
             volume,
             programme_id=self.ruleset.programme.id,
             facility_code=facility.code,
-            facility_name=facility.name,
+            facility_name=facility.name or facility.code,
             time_zone=facility.time_zone,
             produced=datetime.combine(self.as_of, time(), self.zone),
             ruleset_digest=self.ruleset.digest,
@@ -338,7 +338,7 @@ class Nightly:
     def gather(self, night: Night) -> ReportData:
         """What the report of a night says."""
         volume = night.volume or self.count(self.period)
-        with self.ledger.begin() as connection:
+        with self.ledger.read() as connection:
             return gather_report(
                 connection,
                 facility=self.config.facility,
@@ -365,7 +365,7 @@ class Nightly:
             files["measure-report.json"] = _pretty(self.measure_report(night.volume))
         if night.submission is not None:
             files["submission.json"] = _pretty(json.loads(night.submission.body))
-            with self.ledger.begin() as connection:
+            with self.ledger.read() as connection:
                 receipt = latest_receipt(connection, night.submission.identifier)
             if receipt is not None and receipt.body:
                 files["receipt.json"] = receipt.body

@@ -6,13 +6,22 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.measurereport import MeasureReport
+from tests.e2e.conftest import command, write_config
 
 from io_fhir_adapter.canonical_urls import PATIENT_TOKEN
+from io_fhir_adapter.cli.main import run
+from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.receiver.app import create_app as receiver_app
+from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.sandbox.hospital import build_hospital
+from io_fhir_adapter.sandbox.server import create_app as sandbox_app
+from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.trust.submission import submission_digest
 
 if TYPE_CHECKING:
@@ -194,3 +203,36 @@ def test_the_story_in_the_terminal_says_it_all(world: World) -> None:
         assert words in world.first.out
     assert "\x1b[" not in world.first.out + world.first.err
     assert max(map(len, world.first.err.splitlines()), default=0) < 120
+
+
+def test_the_demo_command_can_be_run_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = build_hospital(7, patients=150, procedures=900)
+    monkeypatch.setattr("io_fhir_adapter.demo.build_hospital", lambda: small)
+    for news in ("Submission   sha256:", "nothing new to submit"):
+        assert run(["demo", "--out", str(tmp_path / "new" / "folder")]) == 0
+        shown = capfd.readouterr()
+        assert news in shown.out
+        assert "equal to the numbers above" in shown.out
+        assert "1 submission(s) stored" in shown.out
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} >= FILES
+
+
+def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path) -> None:
+    small = build_hospital(7, patients=60, procedures=300)
+    store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
+    with LoopbackServer(sandbox_app(store)) as sandbox:
+        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir")
+        code, out, err = command("run", "--config", str(config), "--as-of", "2026-01-30")
+        assert (code, "Not sent     stays queued" in out) == (0, True), out + err
+        code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")
+        assert code == 1
+        assert "stays queued" in err.splitlines()[-1]
+        received = ReceiverStore("sqlite://")
+        with LoopbackServer(receiver_app(received)) as receiver:
+            write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+            code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")
+            assert (code, "accepted" in out) == (0, True), out + err
+            assert len(received.submissions()) == 1
+        received.close()

@@ -228,3 +228,15 @@ def test_the_reason_of_a_stay_in_every_version() -> None:
     )
     assert r5.reasons == (Code(ICD, "C22.0"),)
     assert r5.diagnoses == (("Condition/c", "", 0),)
+
+
+@pytest.mark.parametrize(
+    ("day", "fits"), [("2025-06-30", True), ("2025-07-01", False), ("2025", True), ("2026", False)]
+)
+def test_a_date_in_the_future_is_a_mistake_of_the_record(day: str, fits: bool) -> None:
+    record = msgspec.json.decode(json.dumps({**MINIMAL, "performedDateTime": day}), type=Procedure)
+    if fits:
+        assert procedure_fact(record, "his", BERLIN, not_after="2025-06-30").day == day
+    else:
+        with pytest.raises(ResourceError, match="future"):
+            procedure_fact(record, "his", BERLIN, not_after="2025-06-30")

@@ -37,6 +37,10 @@ def _ruleset() -> Ruleset:
     return load_ruleset()
 
 
+def _tell_nobody(what: str, done: int, total: int | None) -> None:
+    """Progress that nobody sees."""
+
+
 def procedure(name: str, patient: str = "a", code: str = "5-501.a3", **more: Any) -> Json:
     """A Procedure; the default code has a row in the tables, ``other`` has none."""
     system = OPS if code[0].isdigit() else "http://hospital.example/keys"
@@ -95,10 +99,13 @@ def small_hospital() -> list[Json]:
 class Site:
     """A server that misbehaves on a switch, and a ledger; both live as long as the test."""
 
-    def __init__(self, folder: Path, stack: ExitStack, resources: list[Json], broken: list[tuple[str, str]]) -> None:
-        self.store = SandboxStore.from_resources(resources, broken)
-        self.app: SandboxApp = create_app(self.store)
-        self.url = stack.enter_context(LoopbackServer(self.app)).base_url
+    def __init__(
+        self, folder: Path, stack: ExitStack, app: SandboxApp, url: str, store: SandboxStore, before: int
+    ) -> None:
+        self.store = app.store = store
+        self.app = app
+        self.url = url
+        self._before = before
         self.ledger_path = folder / f"ledger{len(list(folder.iterdir()))}.sqlite"
         self.config_of: Json = {"page_size": 5, "batch_size": 2, "retries": 3, "max_retry_wait_s": 0}
         self.ledger: Ledger = open_ledger(self._config({}).ledger)
@@ -120,9 +127,7 @@ class Site:
         with self.ledger.begin() as connection:
             self.run = start_run(connection, datetime.now(UTC))
         rules = ruleset or _ruleset()
-        (outcome,) = asyncio.run(
-            pull_sources(self._config(more), self.ledger, rules, self.run, lambda what, done, total: None)
-        )
+        (outcome,) = asyncio.run(pull_sources(self._config(more), self.ledger, rules, self.run, _tell_nobody))
         return outcome
 
     def facts(self) -> list[tuple[Any, ...]]:
@@ -163,9 +168,10 @@ class Site:
         connection.close()
 
     def requests(self) -> list[Json]:
-        """The server's last requests, oldest first."""
-        found: list[Json] = httpx.get(f"{self.url}/_sandbox/stats").json()["requests"]["last"]
-        return found
+        """The requests to this site, oldest first."""
+        stats = httpx.get(f"{self.url}/_sandbox/stats").json()["requests"]
+        made = stats["total"] - self._before
+        return list(stats["last"][-made:]) if made else []
 
 
 Make = Callable[..., Site]
@@ -192,13 +198,30 @@ def kit() -> Kit:
     return Kit()
 
 
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[tuple[SandboxApp, str]]:
+    """One server for all tests, one after the other: starting one takes longer than a test."""
+    app = create_app(SandboxStore())
+    with LoopbackServer(app) as server:
+        yield app, server.base_url
+
+
 @pytest.fixture
-def make_site(tmp_path: Path) -> Iterator[Make]:
-    """Starts a hospital with the resources given, the small one by default."""
+def make_site(tmp_path: Path, shared_server: tuple[SandboxApp, str]) -> Iterator[Make]:
+    """Makes a hospital of the resources given, the small one by default; with ``own``, on a server of its own."""
     with ExitStack() as stack:
 
-        def make(resources: list[Json] | None = None, broken: list[tuple[str, str]] | None = None) -> Site:
-            return Site(tmp_path, stack, small_hospital() if resources is None else resources, broken or [])
+        def make(
+            resources: list[Json] | None = None, broken: list[tuple[str, str]] | None = None, *, own: bool = False
+        ) -> Site:
+            store = SandboxStore.from_resources(small_hospital() if resources is None else resources, broken or [])
+            if own:
+                app = create_app(store)
+                return Site(tmp_path, stack, app, stack.enter_context(LoopbackServer(app)).base_url, store, 0)
+            app, url = shared_server
+            app.planner.switch(Faults())
+            before = httpx.get(f"{url}/_sandbox/stats").json()["requests"]["total"]
+            return Site(tmp_path, stack, app, url, store, before)
 
         yield make
 

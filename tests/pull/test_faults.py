@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
@@ -112,7 +113,8 @@ def test_a_fault_that_stays_moves_no_cursor_and_loses_nothing(make_site: Callabl
     assert site.stale() == {"Patient/a", "Patient/b", "Patient/c"}
 
 
-def test_a_server_that_does_not_answer_in_time(site: Any) -> None:
+def test_a_server_that_does_not_answer_in_time(make_site: Callable[..., Any]) -> None:
+    site = make_site(own=True)
     site.switch(Faults(latency_s=0.5))
     outcome = site.pull(retries=1, read_timeout_s=0.05)
     assert "did not answer in time" in outcome.error
@@ -129,7 +131,7 @@ def test_credentials_go_to_the_server_and_not_to_a_stranger(
     check_whole(site)
     assert all(request["authorization"] for request in site.requests())
 
-    stranger = make_site()
+    stranger = make_site(own=True)
     site.switch(Faults(next_links="foreign", foreign_origin=stranger.url))
     assert "another origin" in site.pull(auth=auth).error
     assert stranger.requests() == []
@@ -143,10 +145,9 @@ def test_a_trusted_origin_may_go_on(site: Any) -> None:
     check_whole(site)
 
 
-def test_batches_run_side_by_side_up_to_the_limit(site: Any) -> None:
+def test_batches_run_side_by_side_up_to_the_limit(make_site: Callable[..., Any]) -> None:
+    site = make_site(own=True)
     site.switch(Faults(latency_s=0.03))
     assert site.pull(batch_size=1, concurrency=3).error == ""
     check_whole(site)
-    import httpx
-
     assert httpx.get(f"{site.url}/_sandbox/stats").json()["most_in_flight"] == 3

@@ -134,7 +134,7 @@ def test_the_page_says_the_numbers(page: Page) -> None:
         "30 of 30 patients were drawn at random from the 214",
         "The receiver took all entries.",
         "http://local.example/codes",
-        "The first 1 of 5 codes.",
+        "1 of 5 codes are shown.",
         "Look-alike of an IO code 1",
         "this project's proposals",
         "io-fhir-adapter 9.8.7",

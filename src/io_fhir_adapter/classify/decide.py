@@ -14,6 +14,7 @@ from io_fhir_adapter.classify.findings import Reading, read_codes
 from io_fhir_adapter.classify.rules import CategoryFinding, SessionContext
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.classify.sessions import Session, group_sessions, latest, merge_twice_recorded
+from io_fhir_adapter.classify.trail import code_step, indication_step, recorded_step
 from io_fhir_adapter.fhir.dates import days_apart
 from io_fhir_adapter.model import (
     ConditionFact,
@@ -47,6 +48,7 @@ class _Verdict:
     reason: str
     indication: Indication
     steps: tuple[TrailStep, ...]
+    family: str = ""
 
 
 def decide_patient(
@@ -157,7 +159,7 @@ class _Patient:
     def _decide(self, session: Session, later: Mapping[str, int]) -> Decision:
         pairs = [(fact, self._reading(fact)) for fact in session.facts]
         deciding, done = self._deciding(pairs)
-        steps = [_recorded_step(session)]
+        steps = [recorded_step(session)]
         steps += [
             TrailStep("status", "", f"Procedure/{fact.id} is {fact.status} and adds nothing")
             for fact, _ in pairs
@@ -222,17 +224,24 @@ class _Patient:
         )
 
     def _verdicts(self, pairs: _Pairs, session: Session, later: Mapping[str, int]) -> list[_Verdict]:
+        """What becomes of each treatment; a text adds what no code of the session names, and changes nothing."""
+        coded = self._treatments([pair for pair in pairs if not pair[1].from_text], session, later)
+        named = {verdict.family for verdict in coded}
+        read = self._treatments([pair for pair in pairs if pair[1].from_text], session, later)
+        verdicts = coded + [verdict for verdict in read if verdict.family not in named]
+        return verdicts or [_nothing_found(pairs, self.ruleset)]
+
+    def _treatments(self, pairs: _Pairs, session: Session, later: Mapping[str, int]) -> list[_Verdict]:
         usable = _usable(reading for _, reading in pairs)
-        if usable:
+        if not usable:
+            return []
 
-            def kinds(findings: Sequence[Finding]) -> frozenset[str]:
-                own = [fact for fact, _ in _behind(findings, pairs)]
-                return stated_kinds(own, self.background, self.ruleset.diagnoses)
+        def kinds(findings: Sequence[Finding]) -> frozenset[str]:
+            own = [fact for fact, _ in _behind(findings, pairs)]
+            return stated_kinds(own, self.background, self.ruleset.diagnoses)
 
-            found = self.ruleset.rules.categories(usable, SessionContext(kinds, later))
-            if found:
-                return [self._judge(item, pairs, session) for item in found]
-        return [_nothing_found(pairs, self.ruleset)]
+        found = self.ruleset.rules.categories(usable, SessionContext(kinds, later))
+        return [self._judge(item, pairs, session) for item in found]
 
     def _judge(self, item: CategoryFinding, pairs: _Pairs, session: Session) -> _Verdict:
         own = _behind(item.findings, pairs)
@@ -248,7 +257,7 @@ class _Patient:
         need = _need(main)
         other = _other_disease(item.category, need, evidence)
         indication = other or evidence.indication
-        steps = [TrailStep("code", f.rule, f"{f.system} {f.code}: {_words(f)}") for f in item.findings]
+        steps = [code_step(f) for f in item.findings]
         steps.append(
             TrailStep(
                 "category", item.rule, f"{item.category}: {item.meaning or self.ruleset.categories[item.category]}"
@@ -260,13 +269,17 @@ class _Patient:
             if indication.level == "none" or indication.kind not in self.ruleset.programme.indication.tumour:
                 indication = Indication("code", implied.system, implied.code, "malignant", "", implied.rule)
         if need != "implied" or indication.level != "code":
-            steps.append(_indication_step(indication, doubtful=evidence.doubtful))
+            steps.append(indication_step(indication, doubtful=evidence.doubtful))
         decision, reason = self._rule(item, need, evidence, other, indication)
+        from_text = any(reading.from_text for _, reading in own)
         if decision == "counted" and any(reading.conflict for _, reading in own):
             decision, reason = "review", "conflicting-codes"
         if decision == "counted" and self._route_open(main, pairs):
             decision, reason = "review", "route-not-coded"
-        return _Verdict(item.category, decision, reason, indication, tuple(steps))
+        if from_text and decision != "not-counted":
+            decision, reason = "review", "text-only"
+        family = self.ruleset.rules.techniques[main[0].technique].family
+        return _Verdict(item.category, decision, reason, indication, tuple(steps), family)
 
     def _rule(
         self, item: CategoryFinding, need: str, evidence: Evidence, other: Indication | None, indication: Indication
@@ -322,20 +335,13 @@ def _behind(findings: Sequence[Finding], pairs: _Pairs) -> _Pairs:
     return [(fact, reading) for fact, reading in pairs if not used.isdisjoint(reading.findings)]
 
 
-def _recorded_step(session: Session) -> TrailStep:
-    text = f"{len(session.facts)} Procedure(s) on {session.day or 'an unknown date'}"
-    if session.merged_days:
-        text += f", one treatment recorded by two systems, also on {', '.join(session.merged_days)}"
-    return TrailStep("session", "", text)
-
-
 def _nothing_found(pairs: _Pairs, ruleset: Ruleset) -> _Verdict:
     findings = [finding for _, reading in pairs for finding in reading.findings]
     none = Indication("none")
     if not findings:
         known = any(reading.known_system for _, reading in pairs)
         return _Verdict("none", "not-counted", "no-io-code" if known else "unmapped", none, ())
-    steps = tuple(TrailStep("code", f.rule, f"{f.system} {f.code}: {_words(f)}") for f in findings)
+    steps = tuple(code_step(f) for f in findings)
     techniques = ruleset.rules.techniques
     real = [finding for finding in findings if finding.technique != "none"]
     revised = [f for f in real if f.role == "revision" and f.approach not in _NOT_IO_APPROACH]
@@ -360,15 +366,6 @@ def _stands_alone(finding: Finding, ruleset: Ruleset) -> bool:
     )
 
 
-def _words(finding: Finding) -> str:
-    parts = [finding.technique, finding.site, finding.approach if finding.approach != "unspecified" else ""]
-    if finding.agent not in {"none", "unspecified"}:
-        parts.append(f"with {finding.agent}")
-    if finding.role != "main":
-        parts.append(f"({finding.role})")
-    return " ".join(part for part in parts if part)
-
-
 def _other_disease(category: str, need: str, evidence: Evidence) -> Indication | None:
     """The disease that was treated in place of a tumour.
 
@@ -379,16 +376,6 @@ def _other_disease(category: str, need: str, evidence: Evidence) -> Indication |
         return evidence.other_disease
     tumour_known = category == _BLEEDING and evidence.indication.level != "none"
     return None if tumour_known else evidence.bleeding
-
-
-def _indication_step(indication: Indication, *, doubtful: bool) -> TrailStep:
-    if indication.level == "none":
-        return TrailStep("indication", "", "no diagnosis that explains it was found")
-    where = f" in {indication.resource}" if indication.resource else ""
-    text = f"{indication.kind}, {indication.system} {indication.code}, from {indication.level}{where}"
-    if doubtful:
-        text += "; not stated as the reason and not the likely one"
-    return TrailStep("indication", indication.rule, text)
 
 
 def _need(main: Sequence[Finding]) -> str:

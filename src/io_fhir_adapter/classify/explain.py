@@ -26,7 +26,10 @@ _REASONS = {
     "counted": "it meets every rule of the programme",
     "category-for-review": "the programme leaves this category to a responsible person",
     "indication-not-found": "the code nearly always means a tumour, but no diagnosis that says so was found",
-    "indication-uncertain": "the diagnosis found leaves open whether it is malignant",
+    "indication-uncertain": "the diagnosis found leaves open whether it is malignant, or whether it is the reason",
+    "text-only": "no table knows its codes, and only its text says what was done",
+    "protection-possible": "vessels were closed in a way that may treat, or only protect before radioembolisation",
+    "site-for-review": "the place is one that is rarely treated for a tumour",
     "route-not-coded": "nothing says that the treatment went through the skin",
     "conflicting-codes": "one of its codes names a treatment, another a look-alike",
     "part-of-missing-procedure": "it is part of a Procedure that is not there",
@@ -106,6 +109,11 @@ def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[s
             yield f"  {entry.system} {entry.code}: no row in the tables"
         else:
             yield f"  {code.system or '(no system)'} {code.code}: not a code system that has a table"
+    reading = read_codes(fact, ruleset)
+    if reading.from_text:
+        for finding in reading.findings:
+            what = ", ".join(part for part in (finding.technique, finding.site, finding.role) if part)
+            yield f"  its text: {what} ({finding.rule})"
 
 
 def _why_apart(fact: ProcedureFact, ruleset: Ruleset) -> str:

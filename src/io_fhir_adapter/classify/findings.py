@@ -1,4 +1,4 @@
-"""Findings: what the codes of one Procedure say."""
+"""Findings: what the codes of one Procedure say, and its text where no code does."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ class Reading(msgspec.Struct, frozen=True):
     """What the codes of one Procedure say together.
 
     Attributes:
-        findings: One per coding that has a row, in a stable order, each once.
+        findings: One per coding that has a row, in a stable order, each once; else what the text says.
         known_system: Whether any coding is of a system that has a table.
         conflict: Whether one coding says look-alike and another a treatment.
+        from_text: Whether the findings are those of the text: never enough to count.
     """
 
     findings: tuple[Finding, ...]
     known_system: bool
     conflict: bool
+    from_text: bool = False
 
 
 def read_codes(fact: ProcedureFact, ruleset: Ruleset) -> Reading:
-    """Looks up every coding of the Procedure, on the day it was performed."""
+    """Looks up every coding of the Procedure, on the day it was performed; reads its text where none says anything.
+
+    Where a row names no site, the Procedure's body sites do.
+    """
     findings: set[Finding] = set()
     known = False
     for code in fact.codes:
@@ -34,8 +39,23 @@ def read_codes(fact: ProcedureFact, ruleset: Ruleset) -> Reading:
         row = entry.row_on(fact.day)
         if row is not None:
             findings.add(msgspec.structs.replace(row.finding, code=entry.code))
+    if not findings:
+        said = ruleset.text_findings([(code.system, code.code) for code in fact.codes], _texts(fact))
+        return Reading(_placed(said, fact, ruleset), known, conflict=False, from_text=bool(said))
     techniques = {finding.technique == "none" for finding in findings if finding.role == "main"}
-    return Reading(tuple(sorted(findings, key=_order)), known, len(techniques) > 1)
+    ordered = tuple(sorted(findings, key=_order)) if len(findings) > 1 else tuple(findings)
+    return Reading(_placed(ordered, fact, ruleset), known, len(techniques) > 1)
+
+
+def _texts(fact: ProcedureFact) -> list[str]:
+    return [fact.text, *(code.display for code in fact.codes)]
+
+
+def _placed(findings: tuple[Finding, ...], fact: ProcedureFact, ruleset: Ruleset) -> tuple[Finding, ...]:
+    """The findings with the site that bodySite names, where their row names none."""
+    if not fact.body_sites or all(finding.site for finding in findings):
+        return findings
+    return tuple(ruleset.body_sites.refine(finding, fact.body_sites) for finding in findings)
 
 
 def _order(finding: Finding) -> tuple[str, str, str, str, str]:

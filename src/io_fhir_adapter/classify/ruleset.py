@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from io_fhir_adapter.classify.indications import DiagnosisTables, load_diagnoses
+from io_fhir_adapter.classify.places import BodySites, load_body_sites
 from io_fhir_adapter.classify.programme import Programme, load_programme
 from io_fhir_adapter.classify.rules import SessionRules, load_categories, load_session_rules, load_techniques
 from io_fhir_adapter.classify.systems import SystemNames, normalise_code
 from io_fhir_adapter.classify.tables import CodeRow, GlobIndex, load_code_table
+from io_fhir_adapter.classify.text import TechniqueWords, load_technique_words
 from io_fhir_adapter.errors import MappingError
+from io_fhir_adapter.model import Finding
 from io_fhir_adapter.shipped import shipped_path
 from io_fhir_adapter.trust.canonical import digest
 
@@ -64,6 +67,8 @@ class Ruleset:
         diagnoses: The indication tables.
         categories: Category code to title, in the order of the contract; ``category_order`` gives the place of each.
         programme: What counts.
+        words: Technique words for Procedures that no table knows.
+        body_sites: What the codings of a bodySite say.
         digest: Of all files and the programme.
         table_systems: Short names of the systems that have a table.
     """
@@ -77,6 +82,8 @@ class Ruleset:
         diagnoses: DiagnosisTables,
         categories: dict[str, str],
         programme: Programme,
+        words: TechniqueWords,
+        body_sites: BodySites,
         digest: str,
     ) -> None:
         self.systems = systems
@@ -86,10 +93,28 @@ class Ruleset:
         self.category_order = {name: place for place, name in enumerate(categories)}
         self.table_systems = frozenset(tables) | frozenset(site_tables)
         self.programme = programme
+        self.words = words
+        self.body_sites = body_sites
         self.digest = digest
         self._tables = tables
         self._site_tables = site_tables
         self._cache: dict[tuple[str, str], Entry] = {}
+
+    def text_findings(self, codes: Iterable[tuple[str, str]], texts: Iterable[str]) -> tuple[Finding, ...]:
+        """What the text of a Procedure says that its codes do not; empty where its codes are the better witness.
+
+        A row of a table is, and so is a code of a national or international system that has a table; a site's own
+        key without a row is as good as unknown.
+
+        Args:
+            codes: (system, code) of each coding.
+            texts: The text of the code and the displays of its codings.
+        """
+        for system, code in codes:
+            entry = self.entry(system, code)
+            if entry.rows or (entry.system in self.table_systems and not entry.system.startswith(_SITE_PREFIX)):
+                return ()
+        return self.words.findings(texts)
 
     def entry(self, system: str, code: str) -> Entry:
         """What the tables know of a code; remembered, so that the size of the tables costs nothing."""
@@ -146,6 +171,7 @@ def load_ruleset(
         own.setdefault(name, []).extend(load_code_table(site.file, name, techniques, label=site.file.name))
     systems = SystemNames.load(folder / "systems.csv", local)
     diagnoses = load_diagnoses(folder / "indications", systems)
+    words = load_technique_words(folder / "technique-words.csv", techniques)
     files = {str(path.relative_to(folder)): path for path in [*folder.rglob("*.csv"), folder / "session-rules.yaml"]}
     files.update({f"site/{site.file.name}": site.file for site in site_tables})
     return Ruleset(
@@ -156,6 +182,8 @@ def load_ruleset(
         diagnoses=diagnoses,
         categories=categories,
         programme=programme,
+        words=words,
+        body_sites=load_body_sites(folder / "body-sites.csv", systems, words, techniques),
         digest=_digest(files, programme),
     )
 

@@ -100,6 +100,12 @@ def _icdo3(code: str) -> str:
     return plain if "/" in plain else _dot_after_third(plain)
 
 
+def _chop(code: str) -> str:
+    # grouper files append side and date (``55.3A.14:L:20230301``), and many leave out the Z of the published list
+    plain = _alnum_upper(_LATERALITY.sub("", code.partition(":")[0])).removeprefix("Z")
+    return ".".join(part for part in ("Z" + plain[:2], plain[2:4], plain[4:]) if part) if plain else ""
+
+
 def _trimmed(code: str) -> str:
     return code.strip()
 
@@ -111,7 +117,7 @@ _SHAPES: Mapping[str, Callable[[str], str]] = {
     "cpt": _cpt,
     "opcs4": _dot_after_third,
     "ccam": _ccam,
-    "chop": lambda code: code.strip().upper(),
+    "chop": _chop,
     "icd10": _dot_after_third,
     "icdo3": _icdo3,
 }

@@ -19,8 +19,9 @@ from io_fhir_adapter.volume.count import Volume
 
 __all__ = ["err", "out", "say_error", "show_files", "show_night", "show_volume", "told_progress"]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# no markup: names of files and codes may hold square brackets
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _TOP_REASONS = 6
 _LINE_EVERY_S = 5.0
 
@@ -77,7 +78,7 @@ class _Lines:
     def say(self, of: str = "") -> None:
         """Says how far it has come, unless that was said."""
         if self._what and self._done != self._said:
-            err.print(f"{self._what}: {self._done:,}{of}", markup=False)
+            err.print(f"{self._what}: {self._done:,}{of}")
             self._said, self._last = self._done, time.monotonic()
 
 
@@ -141,13 +142,13 @@ def show_night(night: Night) -> None:
     for delivered in night.delivered:
         name = "Receipt" if delivered.state in {"accepted", "rejected"} else "Not sent"
         what = "stays queued" if delivered.state == "queued" else delivered.state
-        out.print(f"{name:<12} {what}: {delivered.sentence}", markup=False)
+        out.print(f"{name:<12} {what}: {delivered.sentence}")
 
 
 def show_files(files: Iterable[Path]) -> None:
     """Where output was written."""
     for path in files:
-        out.print(f"written      {path}", markup=False)
+        out.print(f"written      {path}")
 
 
 def say_error(sentence: str) -> None:

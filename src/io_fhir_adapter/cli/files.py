@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import typer
@@ -15,7 +15,7 @@ from io_fhir_adapter.cli.console import err, out, show_volume
 from io_fhir_adapter.config import Config, load_config
 from io_fhir_adapter.engine.local import classify_files, count_files
 from io_fhir_adapter.engine.scan import Scan
-from io_fhir_adapter.errors import UsageError
+from io_fhir_adapter.errors import InputError, LedgerError, UsageError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.model import Decision
@@ -135,6 +135,8 @@ def count(
         try:
             job = Nightly(settings, ledger, rules)
             volume = job.count(Period.year(period) if period is not None else job.period)
+            if not volume.seen.procedures + volume.seen.outside + volume.seen.undated:
+                raise LedgerError("the ledger holds no Procedure yet", where=ledger.name, do="run pull first", number=7)
         finally:
             ledger.close()
     else:
@@ -199,9 +201,14 @@ def _say_scan(scan: Scan) -> None:
 
 def _say_damage(scan: Scan) -> int:
     """One sentence for every input that could not be read whole; the exit code says so too."""
-    refused: list[Literal[1]] = []
+    code = 0
     for report in scan.files:
-        if report.refused:
-            typer.echo(report.refused, err=True)
-            refused.append(1)
-    return 1 if refused else 0
+        sentence = report.refused
+        if not sentence and report.quarantined and not report.procedures and not report.other:
+            sentence = InputError(
+                "nothing in it could be read", where=report.name, do="check that it holds FHIR JSON", number=9
+            ).sentence
+        if sentence:
+            typer.echo(sentence, err=True)
+            code = 1
+    return code

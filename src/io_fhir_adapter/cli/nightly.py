@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich.text import Text
 
 from io_fhir_adapter.classify.explain import explain_procedure, in_words
 from io_fhir_adapter.cli.console import out, show_files, show_night, told_progress
@@ -74,9 +75,9 @@ def check(config: ConfigOption, as_json: JsonOption = False) -> int:
     if as_json:
         typer.echo(json.dumps([result.to_json() for result in results], indent=2))
     else:
-        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+        marks = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
         for result in results:
-            out.print(f"{marks[result.state]}  {result.name:<28} {result.text}")
+            out.print(Text.assemble(marks[result.state], f"  {result.name:<28} {result.text}"))
             if result.do:
                 out.print(f"      {'':<28} → {result.do}", style="dim")
     return 1 if any(result.state == "fail" for result in results) else 0
@@ -180,7 +181,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> int:
     """Say why a procedure counted or did not, rule by rule."""
-    with _job(config) as job, job.ledger.begin() as connection:
+    with _job(config) as job, job.ledger.read() as connection:
         found = explain_procedure(connection, procedure, job.ruleset)
     if as_json:
         decisions = [
@@ -189,9 +190,9 @@ def explain(
         ]
         typer.echo(json.dumps({"record": found.record, "decisions": decisions}, indent=2))
         return 0
-    out.print("\n".join(found.record), markup=False)
+    out.print("\n".join(found.record))
     for decision in found.decisions:
-        out.print("\n".join(["", *in_words(decision, job.ruleset)]), markup=False)
+        out.print("\n".join(["", *in_words(decision, job.ruleset)]))
     return 0
 
 

@@ -12,6 +12,7 @@ from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.spool import Spool
 from io_fhir_adapter.engine.tally import ProcedureTally, UnmappedCode
 from io_fhir_adapter.errors import InputError, ResourceError
+from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
 from io_fhir_adapter.model import Quarantined
@@ -68,6 +69,7 @@ class _Scanner:
         self.tz = tz
         self.spool = spool
         self.keep_all = keep_all
+        self.not_after = tomorrow()
         self.quarantined: list[Quarantined] = []
         self.quarantined_procedures = 0
 
@@ -99,7 +101,7 @@ class _Scanner:
         if not isinstance(procedure, Procedure):
             return problem
         try:
-            fact = procedure_fact(procedure, SOURCE, self.tz, fallback_id)
+            fact = procedure_fact(procedure, SOURCE, self.tz, fallback_id, not_after=self.not_after)
         except ResourceError as exc:
             return exc.what
         if self.tally.closer(fact) or self.keep_all:

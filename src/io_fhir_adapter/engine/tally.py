@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.distinct import DistinctTally
 from io_fhir_adapter.fhir.dates import days_apart
@@ -107,9 +108,13 @@ class ProcedureTally:
             concept = self._concepts[text] = [_MAPPED, 0]  # the closer look will say what is wrong
             return concept
         flags = _NO_CODE
-        for coding in (found.coding or ()) if found is not None else ():
-            if coding.code:
-                flags = flags & ~_NO_CODE | self._code(coding.system or "", coding.code)[0]
+        codings = [coding for coding in (found.coding or ()) if coding.code] if found is not None else []
+        for coding in codings:
+            flags = flags & ~_NO_CODE | self._code(coding.system or "", coding.code or "")[0]
+        if found is not None and not flags & _MAPPED:
+            codes = [(coding.system or "", coding.code or "") for coding in codings]
+            if self._ruleset.text_findings(codes, [found.text or "", *(coding.display or "" for coding in codings)]):
+                flags |= _MAPPED
         concept = self._concepts[text] = [flags, 0]
         return concept
 
@@ -142,6 +147,8 @@ class ProcedureTally:
             known = self._code(code.system, code.code)
             known[1] += 1
             flags |= known[0]
+        if not flags & _MAPPED and read_codes(fact, self._ruleset).from_text:
+            flags |= _MAPPED | _KNOWN
         self.without_code += not fact.codes
         where = _PLACES[self._period.place(fact.day)]
         word = hash(fact.id) & DistinctTally.MASK

@@ -7,12 +7,12 @@ empty. Strings compare and group correctly and cost nothing to store.
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from io_fhir_adapter.errors import ConfigError, ResourceError
 
-__all__ = ["days_apart", "is_full", "local_day", "may_precede", "zone"]
+__all__ = ["days_apart", "is_full", "local_day", "may_precede", "tomorrow", "zone"]
 
 _PARTIAL = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?\Z")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]")
@@ -92,3 +92,8 @@ def may_precede(first: str, second: str) -> bool:
     """Whether ``first`` may lie on or before ``second``, as far as both are known."""
     known = min(len(first), len(second))
     return first[:known] <= second[:known]
+
+
+def tomorrow() -> str:
+    """The last local date that a record of today may carry, wherever on Earth it was written."""
+    return (datetime.now(UTC) + timedelta(days=1)).date().isoformat()

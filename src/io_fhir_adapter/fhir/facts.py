@@ -45,7 +45,9 @@ def status_of(procedure: Procedure) -> str:
     return "on-hold" if status == "suspended" else status
 
 
-def procedure_fact(procedure: Procedure, source: str, tz: tzinfo | None, fallback_id: str = "") -> ProcedureFact:
+def procedure_fact(
+    procedure: Procedure, source: str, tz: tzinfo | None, fallback_id: str = "", *, not_after: str = ""
+) -> ProcedureFact:
     """The fact kept of a Procedure.
 
     Args:
@@ -53,9 +55,10 @@ def procedure_fact(procedure: Procedure, source: str, tz: tzinfo | None, fallbac
         source: Name of the source.
         tz: The facility's time zone, None for dates as written.
         fallback_id: The id to take where the resource has none (a Bundle entry's fullUrl).
+        not_after: Last local date that can be true; a later one is a mistake of the record. Empty for any.
 
     Raises:
-        ResourceError: No id, no subject, or a date that is none.
+        ResourceError: No id, no subject, or a date that is none or lies in the future.
     """
     resource_id = procedure.id or fallback_id
     if not resource_id:
@@ -64,6 +67,8 @@ def procedure_fact(procedure: Procedure, source: str, tz: tzinfo | None, fallbac
     if not patient:
         raise ResourceError("the Procedure has no subject that could be told apart", number=2)
     day, end_day = _performed(procedure, tz)
+    if not_after and day > not_after:
+        raise ResourceError("the date lies in the future", number=13)
     code = procedure.code
     reasons, reason_refs = procedure.reasonCode or (), procedure.reasonReference or ()
     if procedure.reason:  # R5 has both in one element

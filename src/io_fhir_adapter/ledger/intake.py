@@ -61,6 +61,7 @@ class _Known(NamedTuple):
     id: str
     patient: str
     status: str
+    data: bytes
     digest: str
     mapped: bool
     known_system: bool
@@ -100,25 +101,31 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, 
     known = {row[:2]: row for row in _known(connection, name, given)}
     rows: list[dict[str, object]] = []
     concerned: set[str] = set()
-    changed = 0
+    new = changed = 0
     for key, item in given.items():
         row = _row(item, name, run)
         before = known.get(key)
         if before is not None:
-            if before[-3:] == (row["digest"], item.mapped, item.known_system):
+            same = before[-3:] == (row["digest"], item.mapped, item.known_system)
+            if same and (not newest_wins or before.data == row["data"]):
                 continue
-            if newest_wins and _is_later(_stored(connection, name, before), item.fact):
+            if newest_wins and not _is_later(item.fact, decode_fact(name, before.data), or_unknown=not same):
                 continue
+            rows.append(row)
+            if same:
+                continue  # only its time is new
             changed += 1
-            concerned |= _concerned(connection, name, before)
-        rows.append(row)
+            concerned |= _concerned(name, before)
+        else:
+            new += 1
+            rows.append(row)
         if name != "Procedure" or item.mapped:
             concerned.add(_patient_of(item.fact))
         if isinstance(item.fact, PatientFact) and item.fact.replaced_by:
             concerned.add(item.fact.replaced_by)
     upsert(connection, facts, rows, _KEY)
     _mark_stale(connection, concerned)
-    return Stored(len(rows) - changed, changed, len(given) - len(rows))
+    return Stored(new, changed, len(given) - new - changed)
 
 
 def _row(item: StoredFact, name: str, run: int) -> dict[str, object]:
@@ -154,28 +161,21 @@ def _known(connection: Connection, name: str, keys: Iterable[tuple[str, str]]) -
             yield _Known(*row)
 
 
-def _stored(connection: Connection, name: str, row: _Known) -> Fact:
-    columns = facts.c
-    query = select(columns.data).where(
-        columns.source == row.source, columns.resource_type == name, columns.id == row.id
-    )
-    return decode_fact(name, connection.execute(query).scalar_one())
-
-
-def _is_later(first: Fact, second: Fact) -> bool:
-    """Whether ``first`` is the later version; where one does not say when it was written, it is not."""
+def _is_later(first: Fact, second: Fact, *, or_unknown: bool = False) -> bool:
+    """Whether ``first`` is the later version; ``or_unknown`` where one does not say when, or both say the same."""
     try:
-        return datetime.fromisoformat(first.updated) > datetime.fromisoformat(second.updated)
+        moments = datetime.fromisoformat(first.updated), datetime.fromisoformat(second.updated)
+        return moments[0] >= moments[1] if or_unknown else moments[0] > moments[1]
     except (ValueError, TypeError):
-        return False
+        return or_unknown
 
 
-def _concerned(connection: Connection, name: str, row: _Known) -> set[str]:
+def _concerned(name: str, row: _Known) -> set[str]:
     """The patients whose decisions rest on a fact that the ledger has."""
     if name == "Procedure" and not row.mapped:
         return set()
     if name == "Patient" and row.status == REPLACED:
-        merged = _stored(connection, name, row)
+        merged = decode_fact(name, row.data)
         return {row.patient, merged.replaced_by} if isinstance(merged, PatientFact) else {row.patient}
     return {row.patient}
 
@@ -184,7 +184,7 @@ def drop_facts(connection: Connection, source: str, resource_type: str, ids: Ite
     """Forgets facts, so that nothing rests on them any longer."""
     columns = facts.c
     gone = list(_known(connection, resource_type, ((source, resource_id) for resource_id in ids)))
-    _mark_stale(connection, {patient for row in gone for patient in _concerned(connection, resource_type, row)})
+    _mark_stale(connection, {patient for row in gone for patient in _concerned(resource_type, row)})
     columns = facts.c
     named = among(connection, columns.id, [row.id for row in gone])
     if gone:

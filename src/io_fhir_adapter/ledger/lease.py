@@ -7,6 +7,7 @@ it. A living holder renews it; one that died leaves it to run out.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ LEASE: Final = timedelta(minutes=3)
 """How long a holder that says nothing is taken to be alive."""
 _RENEW_S = 30.0
 _NAME = "job"
+_HOLDER: Final = re.compile(r"process (?P<pid>\d+)\.\d+ on (?P<host>.+)")
 
 
 def take(connection: Connection, holder: str, now: datetime) -> str:
@@ -37,13 +39,31 @@ def take(connection: Connection, holder: str, now: datetime) -> str:
         Empty where it is taken now, else who has it.
     """
     value = f"{timestamp(now + LEASE)} {holder}"
+    free = state.c.value < timestamp(now)
+    present = read_state(connection, _NAME)
+    if _has_died(present.partition(" ")[2]):
+        free |= state.c.value == present
     insert = postgresql.insert(state) if connection.dialect.name == "postgresql" else sqlite.insert(state)
     claim = insert.values(name=_NAME, value=value).on_conflict_do_update(
-        index_elements=["name"], set_={"value": value}, where=state.c.value < timestamp(now)
+        index_elements=["name"], set_={"value": value}, where=free
     )
     if connection.execute(claim).rowcount == 1:
         return ""
     return read_state(connection, _NAME).partition(" ")[2] or "another process"
+
+
+def _has_died(holder: str) -> bool:
+    """Whether a holder was a process of this machine that is no more; of other machines nothing is known."""
+    found = _HOLDER.fullmatch(holder)
+    if found is None or found["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(found["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def renew(connection: Connection, holder: str, now: datetime) -> bool:

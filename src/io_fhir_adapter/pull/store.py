@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from sqlalchemy import Connection
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
 from io_fhir_adapter.ledger.intake import (
@@ -42,6 +43,7 @@ class FactStore:
         tz: The facility's time zone.
         run: Number of the run.
         newest_wins: Whether an older version gives way to a newer one that was read before it.
+        not_after: Last local date that a Procedure may carry.
     """
 
     source: str
@@ -49,6 +51,7 @@ class FactStore:
     tz: tzinfo
     run: int
     newest_wins: bool = False
+    not_after: str = field(default_factory=tomorrow)
 
     def put(
         self, connection: Connection, resource_type: str, items: Iterable[tuple[Item, str]], outcome: TypeOutcome
@@ -87,7 +90,7 @@ class FactStore:
     def _fact(self, item: Item) -> StoredFact:
         resource = item.resource
         if isinstance(resource, Procedure):
-            fact = procedure_fact(resource, self.source, self.tz, item.fallback_id)
+            fact = procedure_fact(resource, self.source, self.tz, item.fallback_id, not_after=self.not_after)
             reading = read_codes(fact, self.ruleset)
             return StoredFact(fact, bool(reading.findings), reading.known_system)
         if isinstance(resource, Condition):

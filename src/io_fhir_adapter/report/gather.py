@@ -30,6 +30,7 @@ __all__ = ["TEXT_ONLY", "gather_report", "unmapped_codes"]
 TEXT_ONLY = "(no code)"
 _DISPLAY_FROM = 5  # patients who share a display before it is taken for a catalogue's word
 _SHOWN = 50
+_SHOWN_KNOWN = 12  # codes of systems that have a table: ordinary work, as a rule
 _POSITIONS = 5
 
 
@@ -83,6 +84,8 @@ def gather_report(
 ) -> ReportData:
     """Everything that the report shows. ``outcomes`` are sources' outcomes in their JSON form."""
     unmapped = unmapped_codes(connection, ruleset)
+    foreign = [row for row in unmapped if ruleset.systems.name(row.system) not in ruleset.table_systems]
+    shown = [*foreign[:_SHOWN], *unmapped[len(foreign) : len(foreign) + _SHOWN_KNOWN]]
     return ReportData(
         facility_name=facility.name or facility.code,
         facility_code=facility.code,
@@ -96,7 +99,7 @@ def gather_report(
         quarantine=tuple(_quarantine(connection)),
         cases=CasesDrawn(len(cases), ruleset.programme.sample.size, draw.frame_size, draw.digest) if draw else None,
         submission=_submission(connection, submission),
-        unmapped=tuple(unmapped[:_SHOWN]),
+        unmapped=tuple(shown),
         unmapped_total=len(unmapped),
         category_titles=ruleset.categories,
         synthetic=synthetic,

@@ -51,13 +51,13 @@ LOCAL = (
     PlannedCode("ris", "RIS-4741", "urinary", "percutaneous nephrostomy"),
     PlannedCode("ris", "RIS-4750", "biopsy", "CT-guided biopsy of the liver"),
     PlannedCode("ris", "RIS-5001", "add-on", "CT guidance"),
-    PlannedCode("ris", "RIS-9001", "unmapped", "new key for a tumour ablation that nobody has mapped yet"),
+    PlannedCode("ris", "RIS-9001", "unmapped", "new key that nobody has mapped yet; here an ablation was done"),
 )
 """Keys of the radiology department; config/sandbox-local-codes.csv maps all but the unmapped ones."""
 
 CODES = (
     *LOCAL,
-    PlannedCode("cat", "KH-4711", "unmapped", "key of an old catalogue for a tumour ablation"),
+    PlannedCode("cat", "KH-4711", "unmapped", "key of an old catalogue; here an ablation was done"),
     # ablation of the liver
     PlannedCode("ops", "5-501.a3", "ablation-mwa", "liver, percutaneous"),
     PlannedCode("ops", "5-501.93", "ablation-rfa", "liver, percutaneous"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -64,7 +65,7 @@ class Metrics:
 
     def remember(self, ledger: Ledger) -> None:
         """Takes what the ledger still knows of the last run, so that a restart is no gap."""
-        with ledger.begin() as connection:
+        with ledger.read() as connection:
             run = last_run(connection)
         if run is not None and run.state == "complete" and run.finished:
             self.last_success.set(datetime.fromisoformat(run.finished).timestamp())
@@ -83,7 +84,7 @@ def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         metrics.remember(ledger)
         scheduler = make_scheduler(config.schedule, config.facility.time_zone, night)
-        with ledger.begin() as connection:
+        with ledger.read() as connection:
             last = last_run(connection)
         late = missed(config.schedule, config.facility.time_zone, last, datetime.now(UTC))
         scheduler.start()
@@ -103,7 +104,7 @@ def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
     @app.get("/health/ready")
     def ready() -> JSONResponse:
         try:
-            with ledger.begin() as connection:
+            with ledger.read() as connection:
                 run = last_run(connection)
         except AdapterError as exc:
             return JSONResponse({"status": "not ready", "code": exc.code}, status_code=503)
@@ -112,7 +113,7 @@ def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
 
     @app.get("/metrics")
     def show_metrics() -> Response:
-        with ledger.begin() as connection:
+        with ledger.read() as connection:
             metrics.pending.set(len(pending(connection)))
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -146,5 +147,11 @@ def serve_forever(config: Config, ledger: Ledger, ruleset: Ruleset, host: str, p
         ) from exc
     with listener:
         log.info("listening", host=host, port=listener.getsockname()[1])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end_quietly)
         settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_STOP_S)
         uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _end_quietly(_number: int, _frame: object) -> None:
+    """Uvicorn ends at a signal and then sends it once more; by then everything is done."""

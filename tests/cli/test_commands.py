@@ -1,0 +1,322 @@
+"""What a user sees: help with an example, exit codes, one sentence for every error, good input kept beside bad."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fhir.resources.R4B.measurereport import MeasureReport
+
+from io_fhir_adapter.cli.main import app, run
+
+ICD = "http://hl7.org/fhir/sid/icd-10"
+OPS = "http://fhir.de/CodeSystem/bfarm/ops"
+KEYS = ["source", "patient", "date", "category", "decision", "reason", "findings", "indication", "procedures"]
+FINDING_KEYS = ["technique", "site", "approach", "agent", "system", "code", "rule"]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process; gives exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(list(arguments))
+        shown = capfd.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def procedure(number: int, code: str = "5-501.a3", **more: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Procedure",
+        "id": str(number),
+        "status": "completed",
+        "subject": {"reference": f"Patient/{number % 3}"},
+        "performedDateTime": f"2025-03-{number:02d}",
+        "code": {"coding": [{"system": OPS, "code": code}]},
+        "reasonCode": [{"coding": [{"system": ICD, "code": "C22.0"}]}],
+        **more,
+    }
+
+
+def ndjson(*resources: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(resource).encode() + b"\n" for resource in resources)
+
+
+def config(folder: Path, **more: Any) -> str:
+    document = {
+        "facility": {"code": "F-1"},
+        "sources": [{"name": "files", "kind": "files", "paths": ["in"]}],
+        **more,
+    }
+    (folder / "in").mkdir(exist_ok=True)
+    path = folder / "facility.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return str(path)
+
+
+def fhir_source(url: str, **more: Any) -> dict[str, Any]:
+    return {"sources": [{"name": "server", "kind": "fhir", "url": url, "retries": 0, **more}]}
+
+
+def one_sentence(err: str, code: str) -> None:
+    """Exactly one line, with its code and without a traceback."""
+    assert len(err.splitlines()) == 1, err
+    assert f"[{code}]" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str, say: Run) -> None:
+    code, out, _ = say(name, "--help")
+    assert code == 0
+    assert f"Example: io-fhir-adapter {name}" in " ".join(out.split())
+
+
+def test_the_commands_of_the_contract_are_there() -> None:
+    wanted = {"demo", "check", "run", "serve", "pull", "count", "draw", "review", "submit", "classify", "explain"}
+    assert wanted | {"sandbox", "receiver"} <= set(COMMANDS)
+
+
+def test_the_version(say: Run) -> None:
+    code, out, err = say("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frobnicate"], "No such command"),
+        (["run"], "Missing option '--config'"),
+        (["run", "--bogus"], "No such option"),
+        (["count"], "nothing to count"),
+        (["classify"], "no input is named"),
+        (["count", "x", "--period", "25"], "is not a year"),
+        (["count", "x"], "no period is named"),
+        (["classify", "x", "--engine", "abacus"], "there is no engine"),
+        (["count", "x", "--period", "2025", "--programme", "nobody"], "nobody"),
+        (["run", "--config", "/nowhere/f.yaml"], "cannot be read"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_two(arguments: list[str], words: str, say: Run) -> None:
+    code, out, err = say(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "error"),
+    [
+        ("facility: [", "not valid YAML", "IOA-CFG-001"),
+        ("", "no settings", "IOA-CFG-001"),
+        ("facility: {code: F}\n", "sources is missing", "IOA-CFG-002"),
+        ("facility: {code: F, tiem_zone: UTC}\nsources: [{name: a, kind: files, paths: [x]}]\n", "'time_zone'", "002"),
+        ("facility: {code: F, time_zone: Mars/Base}\nsources: [{name: a, kind: files, paths: [x]}]\n", "Mars", "002"),
+    ],
+)
+def test_a_bad_configuration_is_one_sentence(text: str, words: str, error: str, tmp_path: Path, say: Run) -> None:
+    path = tmp_path / "facility.yaml"
+    path.write_text(text, encoding="utf-8")
+    code, out, err = say("run", "--config", str(path))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert words in err
+    assert error in err
+    assert str(path) in err
+
+
+@pytest.mark.parametrize("command", ["run", "pull"])
+def test_a_missing_secret_is_one_sentence(command: str, tmp_path: Path, say: Run) -> None:
+    auth = {"kind": "bearer", "token": {"env": "IO_FHIR_ADAPTER_NO_SUCH_SECRET"}}
+    path = config(tmp_path, **fhir_source("http://127.0.0.1:9/fhir", auth=auth))
+    code, _, err = say(command, "--config", path)
+    assert code == 2
+    one_sentence(err, "IOA-CFG-003")
+    assert "IO_FHIR_ADAPTER_NO_SUCH_SECRET" in err
+
+
+@pytest.mark.parametrize("command", ["run", "pull"])
+def test_an_unreachable_server_is_one_sentence(command: str, tmp_path: Path, say: Run) -> None:
+    path = config(tmp_path, **fhir_source("http://127.0.0.1:9/fhir"))
+    code, _, err = say(command, "--config", path)
+    assert code == 1
+    one_sentence(err, "IOA-PUL-001")
+    assert "127.0.0.1:9" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["count"], 1, "holds no Procedure yet"),
+        (["draw"], 1, "no patient has a counted session"),
+        (["review"], 1, "no patient has a counted session"),
+        (["submit"], 1, "no patient has a counted session"),
+        (["explain", "4711"], 2, "no Procedure '4711'"),
+        (["explain", "Procedure/4711"], 2, "no Procedure '4711'"),
+    ],
+)
+def test_an_empty_ledger_is_one_sentence(
+    arguments: list[str], exit_code: int, words: str, tmp_path: Path, say: Run
+) -> None:
+    path = config(tmp_path, submission={"url": "http://127.0.0.1:9/fhir"})
+    code, _, err = say(*arguments, "--config", path)
+    assert code == exit_code
+    assert len(err.splitlines()) == 1
+    assert words in err
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path, say: Run) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        ["demo", "--out", str(tmp_path / "file" / "out")],
+        ["run", "--config", config(tmp_path, output={"folder": "file/out"})],
+    ):
+        code, _, err = say(*arguments)
+        assert code == 2
+        one_sentence(err, "IOA-CFG-009")
+
+
+def test_no_such_file_is_one_sentence(tmp_path: Path, say: Run) -> None:
+    for command in (["classify"], ["count", "--period", "2025"]):
+        code, _, err = say(*command, str(tmp_path / "nothing.ndjson"))
+        assert code == 1
+        one_sentence(err, "IOA-INP-001")
+
+
+BAD: dict[str, tuple[str, bytes]] = {
+    "XML": ("bad.xml", b'<?xml version="1.0"?><Procedure xmlns="http://hl7.org/fhir"/>'),
+    "cut off gzip": ("bad.ndjson.gz", gzip.compress(ndjson(*(procedure(n) for n in range(1, 28))))[:-20]),
+    "no gzip": ("bad.json.gz", b"\x1f\x8bnothing of the kind"),
+    "PDF": ("bad.ndjson", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n"),
+    "web page": ("bad.json", b"<!doctype html><title>Sign in</title>"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_good_input_beside_bad_is_kept(kind: str, tmp_path: Path, say: Run) -> None:
+    name, data = BAD[kind]
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "good.ndjson").write_bytes(ndjson(procedure(1), procedure(2)))
+    code, out, err = say("classify", str(tmp_path / name), str(tmp_path / "good.ndjson"), "--json")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert name in err
+    assert {"2025-03-01", "2025-03-02"} <= {json.loads(line)["date"] for line in out.splitlines()}
+    code, out, err = say("count", str(tmp_path / name), str(tmp_path / "good.ndjson"), "--period", "2025", "--json")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    MeasureReport.model_validate(json.loads(out))
+
+
+def test_a_broken_line_is_set_aside_with_its_place_and_the_rest_is_kept(tmp_path: Path, say: Run) -> None:
+    path = tmp_path / "mixed[1].ndjson"
+    path.write_bytes(ndjson(procedure(1)) + b'{"resourceType": "Procedure", \n' + ndjson(procedure(2)))
+    code, out, err = say("classify", str(path))
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "mixed[1].ndjson:2" in err
+    assert "1 quarantined" in err
+
+
+def test_stdin_is_read(tmp_path: Path, say: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(ndjson(procedure(1), procedure(2))))
+    monkeypatch.setattr(sys, "stdin", stream)
+    code, out, _ = say("classify", "-")
+    assert (code, len(out.splitlines())) == (0, 2)
+
+
+def test_a_classified_line_has_exactly_the_keys_of_the_contract(tmp_path: Path, say: Run) -> None:
+    (tmp_path / "a.ndjson").write_bytes(ndjson(procedure(1), procedure(2, "1-100", reasonCode=[])))
+    code, out, err = say("classify", str(tmp_path), "--json")
+    assert (code, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        assert list(line) == [*KEYS, "categories"]
+        assert list(line["indication"]) == ["level", "system", "code"]
+        assert all(list(finding) == FINDING_KEYS for finding in line["findings"])
+    assert [(line["category"], line["decision"]) for line in lines] == [
+        ("ablation-mwa", "counted"),
+        ("none", "not-counted"),
+    ]
+    assert lines[0]["procedures"] == ["Procedure/1"]
+
+
+def test_the_order_of_the_lines_does_not_depend_on_the_order_of_the_files(tmp_path: Path, say: Run) -> None:
+    resources = [procedure(number) for number in range(1, 25)]
+    outputs = set()
+    for name, order in (("one", resources), ("two", resources[::-1])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for place, resource in enumerate(order):
+            (folder / f"{place:02d}.json").write_bytes(json.dumps(resource).encode())
+        outputs.add(say("classify", str(folder), "--json")[1])
+    outputs.add(say("classify", *map(str, sorted((tmp_path / "one").iterdir(), reverse=True)), "--json")[1])
+    assert len(outputs) == 1
+
+
+def test_count_prints_a_valid_measure_report(tmp_path: Path, say: Run) -> None:
+    (tmp_path / "a.ndjson").write_bytes(ndjson(procedure(1), procedure(2), procedure(4)))
+    code, out, err = say("count", str(tmp_path), "--period", "2025", "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    MeasureReport.model_validate(report)
+    counts = {
+        population["code"]["coding"][0]["code"]: population["count"]
+        for group in report["group"]
+        for population in group["population"]
+    }
+    assert counts["numerator"] == 3
+    code, out, _ = say("count", str(tmp_path), "--period", "2025")
+    assert code == 0
+    assert "3 of 150" in out
+
+
+def test_one_facility_from_files_end_to_end(tmp_path: Path, say: Run) -> None:
+    path = config(tmp_path)
+    patients = [{"resourceType": "Patient", "id": str(number), "gender": "female"} for number in range(3)]
+    good = [procedure(number) for number in (1, 2, 4)]
+    idle = procedure(5, status="not-done")
+    (tmp_path / "in" / "export.ndjson").write_bytes(ndjson(*patients, *good, idle, {**procedure(6), "subject": {}}))
+    code, out, err = say("run", "--config", path, "--as-of", "2026-02-01", "--dry-run")
+    assert (code, "Case review" in out) == (0, False), err
+    assert "3 of 150" in out
+    code, out, err = say("run", "--config", path, "--as-of", "2026-02-01")
+    assert (code, "2 of 2 patients drawn" in out) == (0, True), err
+    assert "3 of 150" in say("count", "--config", path, "--period", "2025")[1]
+    code, out, _ = say("explain", "Procedure/1", "--config", path)
+    assert (code, "COUNTED" in out, "codes/ops.csv" in out) == (0, True, True)
+    assert "[not-completed]" in say("explain", "5", "--config", path)[1]
+    assert "was set aside" in say("explain", "6", "--config", path)[1]
+    explained = json.loads(say("explain", "1", "--config", path, "--json")[1])
+    assert explained["decisions"][0]["decision"] == "counted"
+    assert explained["decisions"][0]["trail"]
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in report
+
+
+def test_a_wrong_date_is_one_sentence(tmp_path: Path, say: Run) -> None:
+    code, _, err = say("run", "--config", config(tmp_path), "--as-of", "30.1.2026")
+    assert code == 2
+    one_sentence(err, "IOA-USE-005")
+
+
+def test_an_unforeseen_error_shows_its_type_alone(tmp_path: Path, say: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("Maria Mustermann")
+
+    monkeypatch.setattr("io_fhir_adapter.cli.nightly.load_config", fail)
+    code, out, err = say("draw", "--config", str(tmp_path / "f.yaml"))
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "KeyError" in err
+    assert "Mustermann" not in err
