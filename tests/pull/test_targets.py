@@ -88,7 +88,7 @@ def test_the_newest_version_in_the_files_is_taken(tmp_path: Path, kit: Any) -> N
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.ndjson.gz"
-    path.write_bytes(gzip.compress(b"{}" * 1000)[:20])
+    path.write_bytes(gzip.compress(b"{}" * 1000, mtime=0)[:20])
     config = FilesSourceConfig(name="f", kind="files", paths=(str(path),))
     with pytest.raises(InputError, match=r"x\.ndjson\.gz: the file cannot be read"):
         fetch_from_files(config, ["Patient/a"])

@@ -114,7 +114,7 @@ def test_waits_grow_with_jitter_up_to_the_longest() -> None:
     ("header", "least", "most"),
     [
         ("7", 7, 7.5),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True), 60, 60),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(600), usegmt=True), 60, 60, id="a date to come"),
         ("3600", 60, 60),
         ("0", 0, 0.5),
         ("soon", 0, 0.5),

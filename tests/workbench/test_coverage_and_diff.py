@@ -29,7 +29,7 @@ OPS, LOCAL, ICD = (
 RADIOFREQUENCY = "5-501.93"
 
 
-def procedure(number: int, *codes: Code, status: str = "completed", **more: str) -> ProcedureFact:
+def procedure(number: int, *codes: Code, status: str = "completed") -> ProcedureFact:
     return ProcedureFact(
         "his",
         str(number),
@@ -38,7 +38,6 @@ def procedure(number: int, *codes: Code, status: str = "completed", **more: str)
         "2025-03-14",
         codes=codes,
         reasons=(Code(ICD, "C22.0"),),
-        **more,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from datetime import date
 from typing import Any
 
@@ -32,7 +33,7 @@ from io_fhir_adapter.shipped import shipped_path
 DAY = date(2026, 1, 15)
 URI = "http://hospital.example/keys"
 OPS = "http://fhir.de/CodeSystem/bfarm/ops"
-MODELS = {"CodeSystem": CodeSystem, "ValueSet": ValueSet, "ConceptMap": ConceptMap}
+MODELS: dict[str, Any] = {"CodeSystem": CodeSystem, "ValueSet": ValueSet, "ConceptMap": ConceptMap}
 RULES = load_ruleset()
 
 
@@ -85,14 +86,13 @@ def test_all_that_is_made_is_valid_and_says_that_it_is_a_proposal(everything: di
     assert {code["code"] for code in everything["CodeSystem/procedure-category"]["concept"]} == set(RULES.categories)
 
 
-def test_another_implementation_of_fhir_finds_it_valid_too(everything: dict[str, dict[str, Any]]) -> None:
-    models = pytest.importorskip("fhircraft").R4B
-
-    for name in ("CodeSystem/procedure-category", "ValueSet/procedures-tace", "ConceptMap/ops-to-procedure-category"):
-        resource = dict(everything[name])
-        if name.startswith("ConceptMap"):
-            resource["group"] = [{**resource["group"][0], "element": resource["group"][0]["element"][:20]}]
-        getattr(models, resource["resourceType"]).model_validate(resource)
+def test_another_implementation_of_fhir_finds_it_valid_too() -> None:
+    fhircraft, exceptions = pytest.importorskip("fhircraft"), pytest.importorskip("fhircraft.exceptions")
+    made = export(own(row("A[12]?"), row("A1X", "radiofrequency", note="why"), row("G", "guidance", role="add-on")))
+    with warnings.catch_warnings():
+        # dom-6 recommends a narrative, which terminology of two thousand codes has no use for
+        warnings.filterwarnings("ignore", r".*dom-6", exceptions.FhirValidationWarning)
+        fhircraft.R4.ConceptMap.model_validate(made["ConceptMap/keys-to-procedure-category"])
 
 
 def test_no_title_of_a_code_goes_out(everything: dict[str, dict[str, Any]]) -> None:

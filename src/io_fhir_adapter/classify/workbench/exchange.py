@@ -143,7 +143,7 @@ def export_resources(
         problems = resource_problems(resource, _TYPES)
         if problems:
             raise MappingError(
-                f"{problems[0].path} {problems[0].words}",
+                f"what was made is not valid FHIR: {problems[0].path} {problems[0].words}",
                 where=str(resource["id"]),
                 do="correct the table, starting with mappings lint",
                 number=22,
