@@ -223,9 +223,19 @@ def test_a_broken_line_is_set_aside_with_its_place_and_the_rest_is_kept(tmp_path
     path = tmp_path / "mixed[1].ndjson"
     path.write_bytes(ndjson(procedure(1)) + b'{"resourceType": "Procedure", \n' + ndjson(procedure(2)))
     code, out, err = say("classify", str(path))
-    assert (code, len(out.splitlines())) == (0, 2)
-    assert "mixed[1].ndjson:2" in err
+    assert (code, len(out.splitlines())) == (1, 2)
     assert "1 quarantined" in err
+    assert "mixed[1].ndjson:2: a line is no JSON" in err
+    code, out, err = say("classify", str(path), "--json")
+    assert (code, len(out.splitlines()), len(err.splitlines())) == (1, 2, 1)
+
+
+def test_an_unusable_resource_is_set_aside_and_the_job_is_done(tmp_path: Path, say: Run) -> None:
+    path = tmp_path / "mixed.ndjson"
+    path.write_bytes(ndjson(procedure(1), {"resourceType": "Procedure", "id": "9", "status": "completed"}))
+    code, out, err = say("classify", str(path))
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "mixed.ndjson:2: the Procedure has no subject" in err
 
 
 def test_stdin_is_read(tmp_path: Path, say: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,13 +200,18 @@ def _say_scan(scan: Scan) -> None:
 
 
 def _say_damage(scan: Scan) -> int:
-    """One sentence for every input that could not be read whole; the exit code says so too."""
+    """One sentence for every input of which something could not be read; the exit code says so too."""
     code = 0
     for report in scan.files:
         sentence = report.refused
         if not sentence and report.quarantined and not report.procedures and not report.other:
             sentence = InputError(
                 "nothing in it could be read", where=report.name, do="check that it holds FHIR JSON", number=9
+            ).sentence
+        elif not sentence and report.damaged:
+            lines = "a line is" if report.damaged == 1 else f"{report.damaged:,} lines are"
+            sentence = InputError(
+                f"{lines} no JSON", where=report.damage, do="the rest was read; fetch the file again", number=10
             ).sentence
         if sentence:
             typer.echo(sentence, err=True)

@@ -16,7 +16,7 @@ from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
 from io_fhir_adapter.model import Quarantined
-from io_fhir_adapter.pull.decode import Item, Resource
+from io_fhir_adapter.pull.decode import DAMAGED, Item, Resource
 from io_fhir_adapter.pull.files import Block, InputFile, read_input
 from io_fhir_adapter.volume.count import Period, Seen
 
@@ -28,12 +28,14 @@ _QUARANTINED_KEPT = 1_000
 
 @dataclass(slots=True)
 class FileReport:
-    """What one input held."""
+    """What one input held; ``damaged`` counts what is no JSON at all, the first of it at ``damage``."""
 
     name: str
     procedures: int = 0
     other: Counter[str] = field(default_factory=Counter)
     quarantined: int = 0
+    damaged: int = 0
+    damage: str = ""
     refused: str = ""
 
 
@@ -124,6 +126,9 @@ class _Scanner:
 
     def _set_aside(self, position: str, kind: str, reason: str, report: FileReport) -> None:
         report.quarantined += 1
+        if reason in DAMAGED:
+            report.damaged += 1
+            report.damage = report.damage or position
         self.quarantined_procedures += kind == "Procedure"
         if len(self.quarantined) < _QUARANTINED_KEPT:
             self.quarantined.append(Quarantined(SOURCE, position, kind, reason))

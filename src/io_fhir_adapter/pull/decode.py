@@ -9,7 +9,7 @@ import msgspec
 
 from io_fhir_adapter.fhir.structs import Bundle, BundleEntry, Condition, Encounter, Header, Patient, Procedure
 
-__all__ = ["DECODERS", "Item", "Resource", "decode_resource", "expand_bundle", "has_resource", "reason_of"]
+__all__ = ["DAMAGED", "DECODERS", "Item", "Resource", "decode_resource", "expand_bundle", "has_resource", "reason_of"]
 
 Resource = Procedure | Patient | Condition | Encounter
 
@@ -22,6 +22,9 @@ DECODERS: Final[dict[str, msgspec.json.Decoder[Resource]]] = {
 _HEADER: Final = msgspec.json.Decoder(Header)
 _BUNDLE: Final = msgspec.json.Decoder(Bundle)
 _MAX_NESTING = 3
+_NOT_JSON, _NOT_UTF_8 = "not valid JSON", "not UTF-8"
+DAMAGED: Final = frozenset({_NOT_JSON, _NOT_UTF_8})
+"""Problems of the input itself, not of what a resource says: something was lost on the way."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -51,10 +54,10 @@ def reason_of(exc: Exception) -> str:
         # msgspec repeats a value only for wrong enumerations and tags
         return f"{kind if 'nvalid' not in kind else 'wrong value'} at {path}"
     if isinstance(exc, UnicodeDecodeError):
-        return "not UTF-8"
+        return _NOT_UTF_8
     if isinstance(exc, RecursionError):
         return "nested too deeply"
-    return "not valid JSON"
+    return _NOT_JSON
 
 
 def decode_resource(data: bytes | msgspec.Raw, position: str, fallback_id: str = "") -> Item:
