@@ -200,11 +200,16 @@ def _say_scan(scan: Scan) -> None:
 
 
 def _say_damage(scan: Scan) -> int:
-    """One sentence for every input of which something could not be read; the exit code says so too."""
+    """One sentence for every input of which something could not be read; the exit code says so too.
+
+    A JSON file that is no FHIR is set aside like any unusable resource; alone, it leaves nothing to do.
+    """
     code = 0
+    anything = any(report.procedures or report.other for report in scan.files)
     for report in scan.files:
         sentence = report.refused
-        if not sentence and report.quarantined and not report.procedures and not report.other:
+        empty = bool(report.quarantined) and not report.procedures and not report.other
+        if not sentence and empty and (report.damaged or not anything):
             sentence = InputError(
                 "nothing in it could be read", where=report.name, do="check that it holds FHIR JSON", number=9
             ).sentence
