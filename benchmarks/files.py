@@ -87,16 +87,21 @@ def _seconds(work: Callable[[Path], Any], path: Path) -> float:
     return time.perf_counter() - began
 
 
+_COUNT_ALONE = """
+import resource, sys
+from io_fhir_adapter.classify.ruleset import load_ruleset
+from io_fhir_adapter.engine.local import count_files
+from io_fhir_adapter.pull.files import find_inputs
+from io_fhir_adapter.volume.count import Period
+count_files(find_inputs([sys.argv[1]]), load_ruleset(), Period.year("2025"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 def _peak_mib(path: Path) -> float:
-    """Peak resident memory of a fresh process that counts the file."""
-    code = (
-        "import resource,sys\n"
-        "from pathlib import Path\n"
-        "from benchmarks.files import _ours\n"
-        "_ours(Path(sys.argv[1]))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
+    """Peak resident memory of a fresh process that counts the file and has loaded nothing else."""
+    command = [sys.executable, "-c", _COUNT_ALONE, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(done.stdout) / 1024
 
 

@@ -48,7 +48,7 @@ class Spool:
         limit: How many facts are held in memory before they are written to disk.
     """
 
-    def __init__(self, limit: int = 20_000) -> None:
+    def __init__(self, limit: int = 5_000) -> None:
         self._limit = limit
         self._held: list[_Record] = []
         self._runs: list[Path] = []
