@@ -1,0 +1,40 @@
+"""The configuration: one YAML file, validated whole, unknown keys refused, no secret inside.
+
+Secrets are named, never written: each is a file (``…_file``) or an environment variable (``…_env``).
+Relative paths are relative to the configuration file.
+"""
+
+from __future__ import annotations
+
+from io_fhir_adapter.config.base import SecretRef
+from io_fhir_adapter.config.http import AuthConfig
+from io_fhir_adapter.config.load import load_config
+from io_fhir_adapter.config.site import (
+    FacilityConfig,
+    LedgerConfig,
+    MappingsConfig,
+    OutputConfig,
+    ReviewConfig,
+    ScheduleConfig,
+    SiteTableConfig,
+    SubmissionConfig,
+)
+from io_fhir_adapter.config.sources import FhirSourceConfig, FilesSourceConfig
+from io_fhir_adapter.config.whole import Config
+
+__all__ = [
+    "AuthConfig",
+    "Config",
+    "FacilityConfig",
+    "FhirSourceConfig",
+    "FilesSourceConfig",
+    "LedgerConfig",
+    "MappingsConfig",
+    "OutputConfig",
+    "ReviewConfig",
+    "ScheduleConfig",
+    "SecretRef",
+    "SiteTableConfig",
+    "SubmissionConfig",
+    "load_config",
+]

@@ -1,0 +1,102 @@
+"""The facility's own settings: who it is, what it adds to the mappings, where things are kept and sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from io_fhir_adapter.config.base import Part, SecretRef
+from io_fhir_adapter.config.http import HttpConfig
+from io_fhir_adapter.errors import ConfigError
+from io_fhir_adapter.fhir.dates import zone
+
+__all__ = [
+    "FacilityConfig",
+    "LedgerConfig",
+    "MappingsConfig",
+    "OutputConfig",
+    "ReviewConfig",
+    "ScheduleConfig",
+    "SiteTableConfig",
+    "SubmissionConfig",
+]
+
+
+class FacilityConfig(Part):
+    """The department that seeks accreditation."""
+
+    code: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = ""
+    time_zone: str = "UTC"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            zone(value)
+        except ConfigError as exc:
+            raise ValueError(exc.what) from exc
+        return value
+
+
+class SiteTableConfig(Part):
+    """A site's own code table."""
+
+    system: str = Field(min_length=1)
+    file: Path
+
+
+class MappingsConfig(Part):
+    """Additions to the shipped mappings."""
+
+    site_tables: tuple[SiteTableConfig, ...] = ()
+
+
+class LedgerConfig(Part):
+    """The local database: a SQLite file, or any SQLAlchemy URL (whose password comes from a secret)."""
+
+    path: Path | None = Path("ledger.sqlite")
+    url: str | None = None
+    password: SecretRef | None = None
+
+    @model_validator(mode="after")
+    def _no_password_in_url(self) -> LedgerConfig:
+        if self.url and "@" in self.url and ":" in self.url.partition("://")[2].rpartition("@")[0]:
+            msg = "the URL holds a password; name it under ledger.password (a file or an env)"
+            raise ValueError(msg)
+        return self
+
+
+class ReviewConfig(Part):
+    """The case review: where the pseudonym key lies; it never leaves the facility."""
+
+    key_file: Path = Path("pseudonym.key")
+
+
+class SubmissionConfig(HttpConfig):
+    """The accreditation system's FHIR endpoint. ``automatic`` sends without a person's approval."""
+
+    automatic: bool = False
+    give_up_after_days: int = Field(default=14, ge=1, le=365)
+
+
+class ScheduleConfig(Part):
+    """When the service runs the nightly job: five cron fields in the facility's time zone."""
+
+    cron: str = "30 2 * * *"
+    jitter_s: int = Field(default=300, ge=0, le=3600)
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            msg = "a schedule has five fields: minute hour day month weekday"
+            raise ValueError(msg)
+        return value
+
+
+class OutputConfig(Part):
+    """Where the report and the copies of what was made go."""
+
+    folder: Path = Path("out")

@@ -1,0 +1,41 @@
+"""The configuration as a whole."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from io_fhir_adapter.config.base import Part
+from io_fhir_adapter.config.site import (
+    FacilityConfig,
+    LedgerConfig,
+    MappingsConfig,
+    OutputConfig,
+    ReviewConfig,
+    ScheduleConfig,
+    SubmissionConfig,
+)
+from io_fhir_adapter.config.sources import SourceConfig
+
+__all__ = ["Config"]
+
+
+class Config(Part):
+    """The whole configuration; see the annotated examples in config/."""
+
+    facility: FacilityConfig
+    programme: str = "iasios"
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    mappings: MappingsConfig = MappingsConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    review: ReviewConfig = ReviewConfig()
+    submission: SubmissionConfig | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Config:
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            msg = "two sources have the same name"
+            raise ValueError(msg)
+        return self
