@@ -71,6 +71,16 @@ def test_a_look_alike_done_does_not_hide_a_treatment_not_done(make: Any) -> None
     assert (found.category, found.reason) == ("ablation-mwa", "not-completed")
 
 
+@pytest.mark.parametrize("beside", ["ops:8-835.23", "ops:5-98h.2", "local:X"])
+@pytest.mark.parametrize("treatment", ["ops:5-501.a3", "ops:5-514.k3", "ops:8-836.ka"])
+def test_what_was_not_done_is_said_whatever_else_was_done(make: Any, treatment: str, beside: str) -> None:
+    undone = make.procedure("1", treatment, stated="C22.0", status="not-done")
+    (alone,) = make.decide([undone])
+    assert alone.reason == "not-completed"
+    found = make.decide([undone, make.procedure("2", beside)])
+    assert (alone.category, "not-completed") in [(d.category, d.reason) for d in found]
+
+
 def test_undated(make: Any) -> None:
     assert make.one("ops:5-501.a3", "C22.0", day="").reason == "undated"
 

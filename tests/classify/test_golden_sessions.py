@@ -20,6 +20,9 @@ SYSTEMS = {
     "pcs": "http://www.cms.gov/Medicare/Coding/ICD10",
     "sct": "http://snomed.info/sct",
     "cpt": "http://www.ama-assn.org/go/cpt",
+    "chop": "urn:oid:2.16.756.5.30.1.126.3.1",
+    "ccam": "https://smt.esante.gouv.fr/terminologie-ccam",
+    "opcs": "https://fhir.hl7.org.uk/CodeSystem/OPCS-4",
     "local": "http://hospital.example/keys",
 }
 ICD = "http://hl7.org/fhir/sid/icd-10"

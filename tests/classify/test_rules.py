@@ -48,6 +48,7 @@ def test_a_change_anywhere_changes_the_digest(folder: Path) -> None:
         ("category: tare", "category: tear", "'tear' is no category"),
         ("technique: dosimetry, site: liver", "technique: dosimetree, site: liver", "'dosimetree' is no technique"),
         ("site: liver, agent", "seite: liver, agent", "'seite' is no element of a finding"),
+        ("site: bone, approach: unspecified", "site: bone, approach: sideways", "'sideways' is no approach"),
         ("    absorbs:", "    absorb:", "'absorb' is no element of a rule"),
         ("followed_by: tare", "followed_by: tear", "'tear' is no category"),
         ("    within_days: 42\n", "", "go together"),

@@ -179,3 +179,66 @@ def test_encounters_of_another_source_are_not_mistaken(make: Any) -> None:
     stay = EncounterFact("other", "e", "Patient/p1", diagnoses=(("Condition/c", "", 1),))
     bones = make.condition("c", "C79.5", onset="2026")
     assert make.decide(facts, [bones], [stay])[0].reason == "no-tumour-indication"
+
+
+def test_versions_are_compared_as_moments(make: Any) -> None:
+    earlier = make.procedure("1", "ops:5-501.a3", stated="C22.0", updated="2025-03-14T10:00:00+02:00")
+    later = make.procedure("1", "ops:5-501.a1", stated="C22.0", updated="2025-03-14T09:00:00Z")
+    unknown = make.procedure("1", "ops:8-836.ka", stated="C22.0")
+    for facts in ([earlier, later, unknown], [unknown, later, earlier]):
+        assert [d.reason for d in make.decide(facts)] == ["not-percutaneous"]
+
+
+def test_the_day_of_the_coded_record_holds(make: Any) -> None:
+    text = make.procedure("t", "", "2025-03-14", origin=RIS, text="Mikrowellenablation Leber")
+    coded = make.procedures("ops:5-501.a3", day="2025-03-15", stated="C22.0", prefix="h", origin=HIS)
+    (decision,) = make.decide([text, *coded])
+    assert (decision.date, decision.decision) == ("2025-03-15", "counted")
+    assert "also on 2025-03-14" in decision.trail[0].text
+    later = make.procedure("t", "", "2025-03-16", origin=RIS, text="Mikrowellenablation Leber")
+    assert dates(make.decide([later, *coded])) == [("2025-03-15", "ablation-mwa", "counted")]
+
+
+def test_a_code_for_something_else_does_not_date_a_text(make: Any) -> None:
+    text = make.procedure("t", "", "2025-03-14", origin=RIS, text="Mikrowellenablation Leber")
+    biopsy = make.procedure("b", "ops:1-442.0", "2025-03-14", stated="C22.0", origin=RIS)
+    coded = make.procedures("ops:5-501.a3", day="2025-03-15", stated="C22.0", prefix="h", origin=HIS)
+    assert [d.date for d in make.decide([text, biopsy, *coded])] == ["2025-03-15"]
+
+
+def test_a_part_never_counts_by_itself(make: Any) -> None:
+    child = make.procedure("2", "ops:5-501.a3", stated="C22.0", part_of=("Procedure/1",))
+    lost = ("review", "part-of-missing-procedure")
+    for beside in (
+        make.procedure("9", "ops:1-442.0", stated="C22.0"),  # something else of that day
+        make.procedure("9", "ops:8-835.23"),
+        make.procedure("1", "ops:5-501.a3", stated="C22.0", status="not-done"),  # its parent, not done
+        make.procedure("1", "ops:5-501.a3", stated="C22.0", status="entered-in-error"),
+        make.procedure("1", "local:X"),  # its parent, known to no table
+        make.procedure("1", "ops:8-836.ka", stated="C22.0", source="other"),  # another source's
+    ):
+        found = [d for d in make.decide([child, beside]) if "Procedure/2" in d.procedures]
+        assert ("ablation-mwa", *lost) in [(d.category, d.decision, d.reason) for d in found] or any(
+            step.text == "ablation-mwa: part-of-missing-procedure" for d in found for step in d.trail
+        )
+        assert not any(d.category == "ablation-mwa" and d.decision == "counted" for d in found)
+
+
+def test_a_part_of_a_part_of_what_is_missing_is_lost_too(make: Any) -> None:
+    part = make.procedure("2", "ops:8-836.ka", stated="C22.0", part_of=("Procedure/1",))
+    of_part = make.procedure("3", "ops:8-541.6", stated="C22.0", part_of=("Procedure/2",))
+    (decision,) = make.decide([part, of_part])
+    assert (decision.category, decision.reason) == ("tace", "part-of-missing-procedure")
+    assert [step.step for step in decision.trail].count("part-of") == 2
+
+
+def test_any_parent_that_is_there_will_do(make: Any) -> None:
+    parent = make.procedure("1", "ops:8-836.ka", day="2025-03-15", stated="C22.0")
+    child = make.procedure("2", "ops:8-541.6", part_of=("Procedure/gone", "Procedure/1"))
+    assert dates(make.decide([child, parent])) == [("2025-03-15", "tace", "counted")]
+
+
+def test_a_parent_without_a_day_is_dated_by_its_parts(make: Any) -> None:
+    parent = make.procedure("1", "ops:8-836.ka", day="2025", stated="C22.0")
+    child = make.procedure("2", "ops:8-541.6", part_of=("Procedure/1",))
+    assert dates(make.decide([parent, child])) == [("2025-03-14", "tace", "counted")]

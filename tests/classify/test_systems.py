@@ -36,6 +36,30 @@ NAMES = SystemNames.load(shipped_path("mappings", "systems.csv"))
         ("http://hl7.org/fhir/sid/icd-10-cm", "icd10"),
         ("http://fhir.de/CodeSystem/bfarm/icd-10-gm", "icd10"),
         ("http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd10", "icd10"),
+        ("http://fhir.de/CodeSystem/bfarm/ops|2024", "ops"),
+        ("http://fhir.de/CodeSystem/dimdi/ops-2019", "ops"),
+        ("http://fhir.de/CodeSystem/bfarm/ops/2023/", "ops"),
+        ("https://fhir.de/CodeSystem/dimdi/ops|2020", "ops"),
+        ("https://terminologien.bfarm.de/fhir/CodeSystem/ops", "ops"),
+        ("http://fhir.hl7.org.uk/CodeSystem/OPCS-4", "opcs4"),
+        ("https://fhir.hl7.org.uk/CodeSystem/OPCS-4/|4.10", "opcs4"),
+        ("http://fhir.hl7.org.uk/R4/CodeSystem/OPCS-4", "opcs4"),
+        ("https://smt.esante.gouv.fr/terminologie-ccam|v83.00", "ccam"),
+        ("http://smt.esante.gouv.fr/terminologie-ccam/", "ccam"),
+        ("urn:oid:1.2.250.1.215.300.1", "ccam"),
+        ("urn:oid:1.2.250.1.213.2.5", "ccam"),
+        ("1.2.250.1.213.2.5", "ccam"),
+        ("1.2.250.1.213.2.56", ""),
+        ("urn:oid:2.16.756.5.30.1.126.3.1", "chop"),
+        ("urn:oid:2.16.756.5.30.1.126.3.1.14", "chop"),
+        ("URN:OID:2.16.756.5.30.1.126.3.1.2.2023", "chop"),
+        ("urn:oid:2.16.756.5.30.1.126.3.10", ""),
+        ("urn:oid:2.16.756.5.30.1.126.3.2.9", "icd10"),
+        ("urn:oid:2.16.840.1.113883.6.3.9", ""),
+        ("http://snomed.info/sct/11000274103/version/20250515", "snomed"),
+        ("http://snomed.info/sct/900000000000207008/version/20240101", "snomed"),
+        ("http://snomed.info/scthing", ""),
+        ("http://hospital.example/ops-2024", ""),
         ("http://hospital.example/keys", ""),
         ("", ""),
     ],
@@ -100,6 +124,12 @@ def test_a_uri_s_key_is_stable(uri: str) -> None:
 def test_a_site_adds_its_own_uri(tmp_path: Path) -> None:
     names = SystemNames.load(shipped_path("mappings", "systems.csv"), {"http://hospital.example/ops": "ops"})
     assert names.name("https://hospital.example/OPS/") == "ops"
+
+
+def test_a_site_s_own_uri_may_stand_for_all_below_it() -> None:
+    names = SystemNames.load(shipped_path("mappings", "systems.csv"), {"http://hospital.example/ops/*": "ops"})
+    assert names.name("http://hospital.example/ops/2024-rev2") == "ops"
+    assert names.name("http://hospital.example/ops-theatre") == ""
 
 
 def test_one_uri_for_two_systems_is_named_by_line(tmp_path: Path) -> None:

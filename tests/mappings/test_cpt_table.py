@@ -17,7 +17,7 @@ NUMBERS_SEEN = PROJECT.parent / "shared" / "codes" / "raw" / "cpt" / "cpt_hcpcs_
 
 HEADER = "code,technique,site,approach,agent,role,indication,valid_from,valid_to,meaning,checked,note"
 VOCABULARY = {
-    "technique": """radiofrequency microwave cryotherapy electroporation laser focused-ultrasound chemical ablation
+    "technique": """haemostasis radiofrequency microwave cryotherapy electroporation laser focused-ultrasound chemical ablation
         electrochemotherapy brachytherapy embolisation arterial-infusion stent biliary-drainage urinary-drainage
         effusion-drainage gastrostomy vena-cava-filter thrombectomy cementoplasty vertebral-reduction neurolysis
         venous-access marker biopsy angiography dosimetry guidance device-count drug none""",
@@ -134,6 +134,10 @@ JUDGED = """
 47380 radiofrequency liver open none main implied
 47381 cryotherapy liver open none main implied
 0686T focused-ultrasound liver external none main implied
+0888T focused-ultrasound kidney external none main implied
+C9734 focused-ultrasound - external none main required
+55880 focused-ultrasound prostate external none main implied
+61736 laser brain percutaneous none main required
 50592 radiofrequency kidney percutaneous none main implied
 50593 cryotherapy kidney percutaneous none main implied
 50250 cryotherapy kidney open none main expected
@@ -156,18 +160,20 @@ JUDGED = """
 93656 none heart unspecified none main required
 36475 none vessel percutaneous none main required
 37243 embolisation - percutaneous unspecified main required
+C9797 embolisation - percutaneous unspecified main required
 37242 none vessel percutaneous none main required
 37241 none vessel percutaneous none main required
-37244 none vessel percutaneous none main required
+37244 haemostasis - percutaneous none main required
 37210 none uterus percutaneous none main required
 61624 embolisation brain percutaneous none main required
 61626 embolisation head-neck percutaneous none main required
 61710 none brain unspecified none main required
 96420 arterial-infusion - percutaneous cytostatic main implied
 96423 arterial-infusion - percutaneous cytostatic add-on implied
-79445 arterial-infusion - percutaneous radionuclide main expected
+79445 arterial-infusion liver percutaneous radionuclide main expected
 S2095 embolisation liver percutaneous radionuclide main implied
 C2616 drug liver unspecified radionuclide add-on implied
+C8004 angiography liver percutaneous none planning required
 75726 angiography visceral-arteries percutaneous none planning required
 78803 dosimetry - unspecified none planning required
 77300 dosimetry - unspecified none planning required
@@ -183,6 +189,12 @@ C2616 drug liver unspecified radionuclide add-on implied
 0201T cementoplasty spine percutaneous cement main required
 64680 neurolysis nerve percutaneous none main required
 64681 neurolysis nerve percutaneous none main required
+64620 neurolysis nerve percutaneous none main required
+64630 neurolysis nerve percutaneous none main required
+64530 neurolysis nerve percutaneous none main required
+62281 neurolysis nerve percutaneous none main required
+0442T neurolysis nerve percutaneous none main required
+0441T none nerve percutaneous none main required
 47533 biliary-drainage bile-duct percutaneous none main required
 47539 biliary-drainage bile-duct percutaneous none main required
 47536 biliary-drainage bile-duct percutaneous none revision required
@@ -192,15 +204,21 @@ C2616 drug liver unspecified radionuclide add-on implied
 50432 urinary-drainage urinary-tract percutaneous none main required
 50694 urinary-drainage urinary-tract percutaneous none main required
 50435 urinary-drainage urinary-tract percutaneous none revision required
+50387 urinary-drainage urinary-tract percutaneous none revision required
+47490 biliary-drainage bile-duct percutaneous none main required
 50430 none kidney percutaneous none main required
 32550 effusion-drainage pleura percutaneous none main required
 32557 effusion-drainage pleura percutaneous none main required
+32556 none pleura percutaneous none main required
+33017 effusion-drainage heart percutaneous none main required
 32555 none pleura percutaneous none main required
 32552 effusion-drainage pleura percutaneous none revision required
 49418 effusion-drainage peritoneum percutaneous none main required
 49083 none peritoneum percutaneous none main required
 49440 gastrostomy stomach percutaneous none main required
 49446 gastrostomy stomach percutaneous none revision required
+49441 gastrostomy bowel percutaneous none main required
+49451 gastrostomy stomach percutaneous none revision required
 43246 gastrostomy stomach endoscopic none main required
 37238 stent vessel percutaneous none main required
 37191 vena-cava-filter vena-cava percutaneous none main required
@@ -209,12 +227,14 @@ C2616 drug liver unspecified radionuclide add-on implied
 36901 none vessel percutaneous none main required
 36561 venous-access vessel percutaneous none main required
 36590 venous-access vessel percutaneous none revision required
+36581 venous-access vessel percutaneous none revision required
 49411 marker other percutaneous none main required
 10036 marker soft-tissue percutaneous none add-on required
 32408 biopsy lung percutaneous none main required
 47000 biopsy liver percutaneous none main required
 47001 none liver open none main required
 20225 biopsy bone percutaneous none main required
+19083 biopsy breast percutaneous none main required
 """
 JUDGEMENTS = [line.split() for line in JUDGED.strip().split("\n")]
 

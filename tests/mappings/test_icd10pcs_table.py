@@ -326,7 +326,12 @@ DF109YZ brachytherapy liver unspecified radionuclide main
 04LK3DZ embolisation extremity percutaneous none main
 03LY3DZ embolisation thoracic-vessels percutaneous none main
 03LG3DZ embolisation brain percutaneous none main
-03LM3BZ embolisation head-neck percutaneous none main
+03LM3BZ none vessel percutaneous none main
+03LG3BZ none vessel percutaneous none main
+03LM3DZ embolisation head-neck percutaneous none main
+008W3ZZ neurolysis nerve percutaneous none main
+06753DZ stent portal-vein percutaneous none main
+057Y3DZ stent vessel percutaneous none main
 04V03DZ none vessel unspecified none main
 06L83DZ embolisation portal-vein percutaneous none main
 06L43DZ embolisation portal-vein percutaneous none main

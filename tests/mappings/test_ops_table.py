@@ -237,7 +237,7 @@ SPOT_CHECKS = {
     "8-839.5": "arterial-infusion hepatic-artery percutaneous none planning",
     "8-530.a5": "embolisation liver percutaneous radionuclide main",
     "8-530.a8": "embolisation liver percutaneous radionuclide main",
-    "8-530.a0": "arterial-infusion  percutaneous radionuclide main",
+    "8-530.a0": "arterial-infusion  unspecified radionuclide main",
     "8-530.e": "brachytherapy pancreas endoscopic radionuclide main",
     "8-530.62": "none  unspecified none main",
     "8-539.01": "dosimetry  unspecified radionuclide planning",

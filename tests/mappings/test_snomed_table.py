@@ -227,7 +227,7 @@ def test_what_must_never_count_is_no_percutaneous_treatment() -> None:
         ("716009005", "ablation", "", "percutaneous", "none", "implied"),
         ("879916008", "radiofrequency", "", "unspecified", "none", "required"),
         ("774001008", "focused-ultrasound", "", "external", "none", "required"),
-        ("401226007", "cementoplasty", "spine", "unspecified", "cement", "required"),
+        ("401226007", "cementoplasty", "spine", "percutaneous", "cement", "required"),
         ("431555002", "cementoplasty", "spine", "percutaneous", "cement", "required"),
         ("426243004", "cementoplasty", "spine", "percutaneous", "cement", "required"),
         ("432431008", "cementoplasty", "bone", "percutaneous", "cement", "required"),

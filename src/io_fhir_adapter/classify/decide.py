@@ -10,11 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from io_fhir_adapter.classify.evidence import Background, Evidence, gather, stated_kinds
-from io_fhir_adapter.classify.findings import Reading, read_codes
+from io_fhir_adapter.classify.findings import NOT_IO_APPROACH, Reading, is_usable, read_codes, stands_alone
+from io_fhir_adapter.classify.lifespan import set_aside
 from io_fhir_adapter.classify.rules import CategoryFinding, SessionContext
 from io_fhir_adapter.classify.ruleset import Ruleset
+from io_fhir_adapter.classify.scope import decide_in_scope
 from io_fhir_adapter.classify.sessions import Session, group_sessions, latest, merge_twice_recorded
-from io_fhir_adapter.classify.trail import code_step, indication_step, recorded_step
+from io_fhir_adapter.classify.statuses import as_completed, deciding
+from io_fhir_adapter.classify.trail import (
+    code_step,
+    indication_step,
+    part_steps,
+    recorded_step,
+    status_steps,
+    unit_step,
+)
+from io_fhir_adapter.classify.twins import Twins
 from io_fhir_adapter.fhir.dates import days_apart
 from io_fhir_adapter.model import (
     ConditionFact,
@@ -23,16 +34,13 @@ from io_fhir_adapter.model import (
     EncounterFact,
     Finding,
     Indication,
+    PatientFact,
     ProcedureFact,
     TrailStep,
 )
 
 __all__ = ["decide_patient"]
 
-_NOT_IO_APPROACH = frozenset({"open", "laparoscopic", "endoscopic"})
-_FAMILIES = frozenset({"ablation", "arterial"})
-_BY_ORGAN = frozenset({"ablation", "drainage"})
-_BONES = {"spine": "bone"}
 _RANK = {"counted": 0, "review": 1, "not-counted": 2}
 _COUNTS_RANK = {"yes": 0, "review": 1, "no": 2}
 _PLANNING = "planning"
@@ -56,24 +64,37 @@ def decide_patient(
     conditions: Iterable[ConditionFact],
     encounters: Iterable[EncounterFact],
     ruleset: Ruleset,
+    people: Sequence[PatientFact] = (),
+    *,
+    today: str = "",
 ) -> list[Decision]:
-    """One decision per session of one patient, in order of date.
+    """One decision per session of one patient, in order of date; one per category where the programme counts each.
+
+    What cannot have been done on its date, before birth or after death, takes part in nothing.
 
     Args:
         facts: All Procedure facts of the patient; order and repetition do not matter.
         conditions: The patient's Conditions, as far as known.
         encounters: The patient's Encounters, as far as known.
         ruleset: Tables, rules and programme.
+        people: The patient's record and those merged into it, as far as known.
+        today: Local date, for what ends in the future; where empty, that of the clock in UTC.
     """
-    return _Patient(Background.of(conditions, encounters), ruleset).decide(latest(facts))
+    versions = latest(facts)
+    if not versions:
+        return []
+    possible, _ = set_aside(versions[0].patient, versions, people, ruleset)
+    settled, ended = as_completed(possible, ruleset, today)
+    return _Patient(Background.of(conditions, encounters), ruleset, ended).decide(settled)
 
 
 class _Patient:
     """The decisions on one patient: each code is read once, each session looked at with what the others say."""
 
-    def __init__(self, background: Background, ruleset: Ruleset) -> None:
+    def __init__(self, background: Background, ruleset: Ruleset, ended: frozenset[tuple[str, str]]) -> None:
         self.background = background
         self.ruleset = ruleset
+        self.ended = ended
         self.readings: dict[tuple[str, str], Reading] = {}
 
     def decide(self, facts: Sequence[ProcedureFact]) -> list[Decision]:
@@ -83,49 +104,43 @@ class _Patient:
         # Procedure never changes a decision, and has a session of its own only on a day without any other.
         mapped = [fact for fact in facts if self._reading(fact).findings]
         rest = [fact for fact in facts if not self._reading(fact).findings]
-        sessions = merge_twice_recorded(group_sessions(mapped, self._is_io), self._recorded_twice)
+        twins = Twins(self.ruleset, self._reading)
+        sessions = merge_twice_recorded(
+            group_sessions(mapped, self._is_io), twins.recorded_twice, twins.coded_on_second
+        )
         taken = {day for session in sessions for day in (session.day, *session.merged_days)}
         unknown = group_sessions(rest, self._is_io)
-        decisions = [self._decide(session, later) for session, later in self._with_later(sessions)]
-        decisions += [self._decide(session, {}) for session in unknown if not session.day or session.day not in taken]
+        decisions = [found for session, later in self._with_later(sessions) for found in self._of(session, later)]
+        decisions += [
+            self._within_scope(session, {}) for session in unknown if not session.day or session.day not in taken
+        ]
         return sorted(decisions, key=lambda decision: (decision.date, decision.procedures))
+
+    def _of(self, session: Session, later: Mapping[str, int]) -> Iterable[Decision]:
+        """The decision on a session; where the programme counts each category, one on each of them."""
+        first = self._within_scope(session, later)
+        yield first
+        for category in first.categories[1:] if self.ruleset.programme.counts_each else ():
+            found = self._within_scope(session, later, category)
+            if found.category == category:
+                yield found
+
+    def _within_scope(self, session: Session, later: Mapping[str, int], category: str = "") -> Decision:
+        scope = self.ruleset.scope
+        if scope is None:
+            return self._decide(session, later, category)
+        encounters = self.background.encounters
+        return decide_in_scope(
+            session.facts,
+            lambda fact: scope.standing(fact, encounters.get((fact.source, fact.encounter))),
+            lambda facts: self._decide(replace(session, facts=facts), later, category),
+        )
 
     def _reading(self, fact: ProcedureFact) -> Reading:
         return self.readings[fact.source, fact.id]
 
     def _is_io(self, fact: ProcedureFact) -> bool:
-        return any(_is_usable(finding) for finding in self._reading(fact).findings)
-
-    def _system_of(self, fact: ProcedureFact) -> str:
-        systems = self.ruleset.systems
-        return fact.origin or next((systems.name(code.system) for code in fact.codes), "") or fact.source
-
-    def _recorded_twice(self, first: Session, second: Session) -> bool:
-        common = [
-            (system, other)
-            for word, site, system in self._marks(first)
-            for same, there, other in self._marks(second)
-            if word == same and (not site or not there or site == there)
-        ]
-        return bool(common) and all(system != other for system, other in common)
-
-    def _marks(self, session: Session) -> set[tuple[str, str, str]]:
-        """What was done in a session, where that tells treatments apart, and who recorded it.
-
-        One system may name an energy, or a part of a chemoembolisation, where another does not.
-        """
-        techniques = self.ruleset.rules.techniques
-        marks: set[tuple[str, str, str]] = set()
-        for fact in session.facts:
-            if fact.status != "completed":
-                continue
-            for finding in self._reading(fact).findings:
-                if finding.role == "main" and _is_usable(finding):
-                    family = techniques[finding.technique].family
-                    word = family if family in _FAMILIES else finding.technique
-                    site = _BONES.get(finding.site, finding.site) if family in _BY_ORGAN else ""
-                    marks.add((word, site, self._system_of(fact)))
-        return marks
+        return any(is_usable(finding) for finding in self._reading(fact).findings)
 
     def _with_later(self, sessions: Sequence[Session]) -> list[tuple[Session, Mapping[str, int]]]:
         """Each session with the days until the next session of the categories that rules ask about."""
@@ -156,33 +171,20 @@ class _Patient:
             found.append((session, later))
         return found
 
-    def _decide(self, session: Session, later: Mapping[str, int]) -> Decision:
+    def _decide(self, session: Session, later: Mapping[str, int], category: str = "") -> Decision:
+        """The decision on a session, or on one category of it: ``none`` where it has not got that."""
         pairs = [(fact, self._reading(fact)) for fact in session.facts]
-        deciding, done = self._deciding(pairs)
-        steps = [recorded_step(session)]
-        steps += [
-            TrailStep("status", "", f"Procedure/{fact.id} is {fact.status} and adds nothing")
-            for fact, _ in pairs
-            if fact.status != "completed"
-        ]
-        verdicts = self._verdicts(deciding, session, later)
-        best = min(verdicts, key=self._preference)
-        if not done:
-            wrong = all(fact.status == "entered-in-error" for fact, _ in deciding)
-            best = replace(best, decision="not-counted", reason="entered-in-error" if wrong else "not-completed")
-        elif best.decision == "counted" and not session.day:
-            best = replace(best, decision="not-counted", reason="undated")
-        elif best.decision == "counted" and all(
-            f"Procedure/{fact.id}" in session.lonely_children for fact, _ in deciding
-        ):
-            best = replace(best, decision="review", reason="part-of-missing-procedure")
-        findings = {finding for _, reading in deciding for finding in reading.findings}
-        categories = [best.category, *(verdict.category for verdict in verdicts if verdict.category != "none")]
-        steps += best.steps
-        for verdict in verdicts:
-            if verdict.category not in {best.category, "none"}:
-                steps.append(TrailStep("also", "", f"{verdict.category}: {verdict.reason}"))
-        steps.append(TrailStep("decision", f"programme:{self.ruleset.programme.id}", f"{best.decision}: {best.reason}"))
+        chosen, done = deciding(pairs, self.ruleset)
+        verdicts = [self._settled(verdict, session, chosen, done) for verdict in self._verdicts(chosen, session, later)]
+        asked = [verdict for verdict in verdicts if not category or verdict.category == category]
+        best = min(asked or [_nothing_found(pairs, self.ruleset)], key=self._preference)
+        programme, each = f"programme:{self.ruleset.programme.id}", self.ruleset.programme.counts_each
+        steps = [recorded_step(session), *status_steps(session, self.ended), *part_steps(session), *best.steps]
+        others = [verdict for verdict in verdicts if verdict.category not in {best.category, "none"}]
+        steps += [TrailStep("also", "", f"{verdict.category}: {verdict.reason}") for verdict in others]
+        if others:
+            steps.append(unit_step(programme, each=each))
+        steps.append(TrailStep("decision", programme, f"{best.decision}: {best.reason}"))
         first = session.facts[0]
         return Decision(
             source=first.source,
@@ -191,29 +193,23 @@ class _Patient:
             category=best.category,
             decision=best.decision,
             reason=best.reason,
-            categories=tuple(dict.fromkeys(categories)),
-            findings=tuple(sorted(findings, key=_finding_order)),
+            categories=tuple(dict.fromkeys([best.category, *(verdict.category for verdict in others)])),
+            findings=tuple(
+                sorted({finding for _, reading in chosen for finding in reading.findings}, key=_finding_order)
+            ),
             indication=best.indication,
             procedures=tuple(sorted(f"Procedure/{fact.id}" for fact in session.facts)),
             trail=tuple(steps),
         )
 
-    @staticmethod
-    def _deciding(pairs: _Pairs) -> tuple[_Pairs, bool]:
-        """What decides: the completed Procedures, unless all that is of interest here was not completed."""
-        done = [pair for pair in pairs if pair[0].status == "completed"]
-        if len(done) == len(pairs):
-            return done, True
-        if any(_is_usable(finding) for _, reading in done for finding in reading.findings):
-            return done, True
-        open_ones = [
-            (fact, reading)
-            for fact, reading in pairs
-            if fact.status != "completed" and any(_is_usable(finding) for finding in reading.findings)
-        ]
-        if open_ones:
-            return open_ones, False
-        return (done, True) if done else (pairs, False)
+    def _settled(self, verdict: _Verdict, session: Session, chosen: _Pairs, done: bool) -> _Verdict:
+        """The verdict where nothing was completed, or where nobody knows when."""
+        if not done:
+            wrong = all(fact.status == "entered-in-error" for fact, _ in chosen)
+            return replace(verdict, decision="not-counted", reason="entered-in-error" if wrong else "not-completed")
+        if verdict.decision == "counted" and not session.day:
+            return replace(verdict, decision="not-counted", reason="undated")
+        return verdict
 
     def _preference(self, verdict: _Verdict) -> tuple[int, int, int]:
         counts = self.ruleset.programme.counts_for(verdict.category)
@@ -276,8 +272,14 @@ class _Patient:
             decision, reason = "review", "conflicting-codes"
         if decision == "counted" and self._route_open(main, pairs):
             decision, reason = "review", "route-not-coded"
+        if decision == "counted" and (doubt := _inexact(main)):
+            decision, reason = "review", doubt
         if from_text and decision != "not-counted":
             decision, reason = "review", "text-only"
+        if decision == "counted" and session.lonely_children:
+            parts = {f"Procedure/{fact.id}" for fact, _ in _behind(main, own)}
+            if parts <= session.lonely_children:
+                decision, reason = "review", "part-of-missing-procedure"
         family = self.ruleset.rules.techniques[main[0].technique].family
         return _Verdict(item.category, decision, reason, indication, tuple(steps), family)
 
@@ -301,27 +303,25 @@ class _Patient:
     def _route_open(self, main: Sequence[Finding], pairs: _Pairs) -> bool:
         """Whether nothing in the session says that the treatment was percutaneous.
 
-        An image-guidance code in the session says so for the codes that do not.
+        An image-guidance code in the session says so for the codes that do not, unless another code beside them names
+        an open, laparoscopic or endoscopic way in: then the picture guided the surgeon.
         """
         techniques = self.ruleset.rules.techniques
         matters = [finding for finding in main if techniques[finding.technique].route_matters]
         if not matters or any(finding.approach in {"percutaneous", "external"} for finding in matters):
             return False
-        return not any(
-            finding.technique == "guidance" and finding.approach not in _NOT_IO_APPROACH
+        ways = {
+            finding.approach
             for _, reading in pairs
             for finding in reading.findings
-        )
-
-
-def _is_usable(finding: Finding) -> bool:
-    """Whether a finding may make a session: no look-alike, no revision, not through another route."""
-    return finding.technique != "none" and finding.role != "revision" and finding.approach not in _NOT_IO_APPROACH
+            if finding.technique == "guidance"
+        }
+        return not ways or not ways.isdisjoint(NOT_IO_APPROACH)
 
 
 def _usable(readings: Iterable[Reading]) -> list[Finding]:
     """The usable findings, each once, in a stable order."""
-    found = {finding for reading in readings for finding in reading.findings if _is_usable(finding)}
+    found = {finding for reading in readings for finding in reading.findings if is_usable(finding)}
     return sorted(found, key=_finding_order) if len(found) > 1 else list(found)
 
 
@@ -344,26 +344,19 @@ def _nothing_found(pairs: _Pairs, ruleset: Ruleset) -> _Verdict:
     steps = tuple(code_step(f) for f in findings)
     techniques = ruleset.rules.techniques
     real = [finding for finding in findings if finding.technique != "none"]
-    revised = [f for f in real if f.role == "revision" and f.approach not in _NOT_IO_APPROACH]
+    revised = [f for f in real if f.role == "revision" and f.approach not in NOT_IO_APPROACH]
     category = "none"
     if revised:
         named = {techniques[finding.technique].category or "none" for finding in revised}
         category = min(named, key=lambda name: ruleset.category_order[name])
         reason = "revision-only"
-    elif any(finding.approach in _NOT_IO_APPROACH for finding in real):
+    elif any(finding.approach in NOT_IO_APPROACH for finding in real):
         reason = "not-percutaneous"
-    elif any(_stands_alone(finding, ruleset) for finding in findings):
+    elif any(stands_alone(finding, ruleset) for finding in findings):
         reason = "look-alike"
     else:
         reason = "add-on-only"
     return _Verdict(category, "not-counted", reason, none, steps)
-
-
-def _stands_alone(finding: Finding, ruleset: Ruleset) -> bool:
-    """Whether a finding is a treatment of its own that is none of ours, not just a word beside another one."""
-    return finding.technique == "none" or (
-        finding.role == "main" and ruleset.rules.techniques[finding.technique].family != "add-on"
-    )
 
 
 def _other_disease(category: str, need: str, evidence: Evidence) -> Indication | None:
@@ -376,6 +369,12 @@ def _other_disease(category: str, need: str, evidence: Evidence) -> Indication |
         return evidence.other_disease
     tumour_known = category == _BLEEDING and evidence.indication.level != "none"
     return None if tumour_known else evidence.bleeding
+
+
+def _inexact(main: Sequence[Finding]) -> str:
+    """Why a person must look at what a code was mapped to, unless another code says the same without doubt."""
+    sure = {finding.technique for finding in main if not finding.review}
+    return next((finding.review for finding in main if finding.review and finding.technique not in sure), "")
 
 
 def _need(main: Sequence[Finding]) -> str:

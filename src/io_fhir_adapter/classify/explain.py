@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.findings import read_codes
+from io_fhir_adapter.classify.lifespan import set_aside
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.fhir.references import id_of
-from io_fhir_adapter.ledger.facts import find_procedure, patient_links, person_of, quarantined, survivor
-from io_fhir_adapter.model import Decision, ProcedureFact
+from io_fhir_adapter.ledger.facts import find_procedure, person_of, quarantined, survivor
+from io_fhir_adapter.ledger.identities import person_links
+from io_fhir_adapter.model import Decision, EncounterFact, ProcedureFact, Quarantined
 
 __all__ = ["Explanation", "explain_procedure", "in_words"]
 
@@ -31,8 +33,9 @@ _REASONS = {
     "protection-possible": "vessels were closed in a way that may treat, or only protect before radioembolisation",
     "site-for-review": "the place is one that is rarely treated for a tumour",
     "route-not-coded": "nothing says that the treatment went through the skin",
+    "mapping-inexact": "the site's ConceptMap says that its code and what it is mapped to do not mean the same",
     "conflicting-codes": "one of its codes names a treatment, another a look-alike",
-    "part-of-missing-procedure": "it is part of a Procedure that is not there",
+    "part-of-missing-procedure": "it is part of a Procedure that is not there, has no row or was not completed",
     "category-not-counted": "the programme does not count this category",
     "no-tumour-indication": "the code is shared with other diseases, and no tumour diagnosis was found",
     "other-disease": "the stated reason is another disease",
@@ -46,6 +49,8 @@ _REASONS = {
     "not-completed": "its status says that it was not completed",
     "entered-in-error": "its record was entered in error",
     "undated": "its date is not known",
+    "out-of-scope": "its record says that it is not this service's, by the scope of the configuration",
+    "scope-unknown": "its record does not say whether it is this service's, and all else is met",
 }
 
 
@@ -71,25 +76,29 @@ def explain_procedure(connection: Connection, procedure_id: str, ruleset: Rulese
     wanted = id_of(procedure_id)
     reference = f"Procedure/{wanted}"
     facts = find_procedure(connection, wanted)
-    record = [
-        f"{reference} of {entry.source} was set aside and takes part in nothing: {entry.reason} [{entry.code}]"
-        for entry in quarantined(connection)
-        if entry.position == reference
-    ]
+    record = [_set_aside(entry) for entry in quarantined(connection) if entry.position == reference]
     if not facts and not record:
         raise UsageError(f"the ledger has no Procedure {wanted!r}", do="check the id, or run pull first", number=3)
     decisions: list[Decision] = []
-    links = patient_links(connection)
+    links = person_links(connection)
     for fact in facts:
         patient = survivor(fact.patient, links)
         person = person_of(connection, patient, links)
-        made = decide_patient(person.procedures, person.conditions, person.encounters, ruleset)
+        made = decide_patient(person.procedures, person.conditions, person.encounters, ruleset, person.people)
+        _, aside = set_aside(patient, [fact], person.people, ruleset)
         here = [decision for decision in made if reference in decision.procedures]
-        record += _recorded(fact, patient, ruleset)
-        if not here:
-            record.append(f"  {_why_apart(fact, ruleset)}")
+        shown = list(_recorded(fact, patient, ruleset))
+        said = [_set_aside(entry) for entry in aside]
+        record += [line for line in said if line not in record]
+        record += shown
+        if not here and not aside:
+            record.append(f"  {_why_apart(fact, ruleset, person.encounters)}")
         decisions += [decision for decision in here if decision not in decisions]
     return Explanation(record, decisions)
+
+
+def _set_aside(entry: Quarantined) -> str:
+    return f"{entry.position} of {entry.source} was set aside and takes part in nothing: {entry.reason} [{entry.code}]"
 
 
 def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[str]:
@@ -116,12 +125,17 @@ def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[s
             yield f"  its text: {what} ({finding.rule})"
 
 
-def _why_apart(fact: ProcedureFact, ruleset: Ruleset) -> str:
+def _why_apart(fact: ProcedureFact, ruleset: Ruleset, encounters: Iterable[EncounterFact]) -> str:
     """Why a Procedure is in no session."""
     if fact.status != "completed":
         return f"its status is {fact.status}, so it adds nothing to what was completed for the patient at that time"
     if not read_codes(fact, ruleset).findings:
         return "no row of the tables matches it, so it adds nothing to what else was done on that day"
+    if ruleset.scope is not None:
+        stay = next((e for e in encounters if (e.source, f"Encounter/{e.id}") == (fact.source, fact.encounter)), None)
+        found = ruleset.scope.standing(fact, stay)
+        if found.place != "inside":
+            return f"{found.step.text} ({found.step.rule}); what is inside the scope on that day decides without it"
     return "another version of it, or the same session in another system, was decided on"
 
 

@@ -7,7 +7,9 @@ import msgspec
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.model import Finding, ProcedureFact
 
-__all__ = ["Reading", "read_codes"]
+__all__ = ["NOT_IO_APPROACH", "Reading", "is_usable", "read_codes", "stands_alone"]
+
+NOT_IO_APPROACH = frozenset({"open", "laparoscopic", "endoscopic"})
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -45,6 +47,18 @@ def read_codes(fact: ProcedureFact, ruleset: Ruleset) -> Reading:
     techniques = {finding.technique == "none" for finding in findings if finding.role == "main"}
     ordered = tuple(sorted(findings, key=_order)) if len(findings) > 1 else tuple(findings)
     return Reading(_placed(ordered, fact, ruleset), known, len(techniques) > 1)
+
+
+def is_usable(finding: Finding) -> bool:
+    """Whether a finding may make a session: no look-alike, no revision, not through another route."""
+    return finding.technique != "none" and finding.role != "revision" and finding.approach not in NOT_IO_APPROACH
+
+
+def stands_alone(finding: Finding, ruleset: Ruleset) -> bool:
+    """Whether a finding says what was done by itself, ours or not, and is not just a word beside another one."""
+    return finding.technique == "none" or (
+        finding.role == "main" and ruleset.rules.techniques[finding.technique].family != "add-on"
+    )
 
 
 def _texts(fact: ProcedureFact) -> list[str]:

@@ -40,14 +40,32 @@ class _Part(BaseModel):
 
 
 class VolumeRule(_Part):
-    """The annual volume a facility must reach."""
+    """The annual volume a facility must reach.
+
+    ``several_categories`` says how a session with treatments of several categories counts: ``once``, with all of them
+    listed, or ``each``, once per category.
+    """
 
     threshold: int = Field(gt=0)
     source: str = ""
     unit: Literal["session"] = "session"
     unit_proposal: bool = False
+    several_categories: Literal["once", "each"] = "once"
+    several_categories_proposal: bool = False
     period: Literal["calendar-year"] = "calendar-year"
     period_proposal: bool = False
+
+
+class StatusRule(_Part):
+    """Which statuses count beside ``completed``.
+
+    ``in_progress_ended`` says what becomes of a Procedure that is ``in-progress`` although its period has an end that
+    lies in the past: ``not-completed``, as its status says, or ``completed``.
+    """
+
+    in_progress_ended: Literal["not-completed", "completed"] = "not-completed"
+    source: str = ""
+    proposal: bool = False
 
 
 class IndicationRule(_Part):
@@ -200,6 +218,7 @@ class Programme(_Part):
     volume: VolumeRule
     counts: dict[str, Counts]
     counts_source: str = ""
+    status: StatusRule = StatusRule()
     indication: IndicationRule = IndicationRule()
     sample: SampleRule
     groups: tuple[Group, ...] = ()
@@ -240,6 +259,16 @@ class Programme(_Part):
     def counts_for(self, category: str) -> Counts:
         """What the programme says of a category; one it does not name is for review."""
         return self.counts.get(category, "review")
+
+    @property
+    def counts_each(self) -> bool:
+        """Whether a session counts once for each of its categories, and not once alone."""
+        return self.volume.several_categories == "each"
+
+    @property
+    def takes_ended_for_completed(self) -> bool:
+        """Whether what is in progress and has an end in the past counts as completed."""
+        return self.status.in_progress_ended == "completed"
 
     @property
     def threshold(self) -> int:

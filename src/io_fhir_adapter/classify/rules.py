@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from io_fhir_adapter.classify.tables import AGENTS, ROLES, SITES
+from io_fhir_adapter.classify.tables import AGENTS, APPROACHES, ROLES, SITES
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
 
@@ -78,6 +78,7 @@ class _Clause:
     site: frozenset[str]
     agent: frozenset[str]
     role: frozenset[str]
+    approach: frozenset[str]
 
     def met_by(self, finding: Finding) -> bool:
         return (
@@ -85,6 +86,7 @@ class _Clause:
             and (not self.site or finding.site in self.site)
             and (not self.agent or finding.agent in self.agent)
             and (not self.role or finding.role in self.role)
+            and (not self.approach or finding.approach in self.approach)
         )
 
 
@@ -309,7 +311,7 @@ def _clauses(entry: dict[str, Any], key: str, techniques: dict[str, Technique], 
 
 
 def _clause(item: dict[str, Any], techniques: dict[str, Technique], place: str) -> _Clause:
-    vocabulary = {"technique": set(techniques), "site": SITES, "agent": AGENTS, "role": ROLES}
+    vocabulary = {"technique": set(techniques), "site": SITES, "agent": AGENTS, "role": ROLES, "approach": APPROACHES}
     words: dict[str, frozenset[str]] = {}
     for key, value in item.items():
         if key not in vocabulary:
@@ -323,4 +325,5 @@ def _clause(item: dict[str, Any], techniques: dict[str, Technique], place: str) 
         words.get("site", frozenset()),
         words.get("agent", frozenset()),
         words.get("role", frozenset()),
+        words.get("approach", frozenset()),
     )

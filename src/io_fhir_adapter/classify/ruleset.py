@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from io_fhir_adapter.classify.concept_maps import MappedCodes, map_codes, read_concept_map
 from io_fhir_adapter.classify.indications import DiagnosisTables, load_diagnoses
 from io_fhir_adapter.classify.places import BodySites, load_body_sites
 from io_fhir_adapter.classify.programme import Programme, load_programme
 from io_fhir_adapter.classify.rules import SessionRules, load_categories, load_session_rules, load_techniques
+from io_fhir_adapter.classify.scope import Scope
 from io_fhir_adapter.classify.systems import SystemNames, normalise_code
 from io_fhir_adapter.classify.tables import CodeRow, GlobIndex, load_code_table
 from io_fhir_adapter.classify.text import TechniqueWords, load_technique_words
@@ -69,7 +71,8 @@ class Ruleset:
         programme: What counts.
         words: Technique words for Procedures that no table knows.
         body_sites: What the codings of a bodySite say.
-        digest: Of all files and the programme.
+        digest: Of all files, the programme and the scope.
+        scope: Which records are the service's own; None where all are.
         table_systems: Short names of the systems that have a table.
     """
 
@@ -85,17 +88,21 @@ class Ruleset:
         words: TechniqueWords,
         body_sites: BodySites,
         digest: str,
+        scope: Scope | None = None,
+        mapped_codes: MappedCodes | None = None,
     ) -> None:
         self.systems = systems
         self.rules = rules
         self.diagnoses = diagnoses
         self.categories = categories
         self.category_order = {name: place for place, name in enumerate(categories)}
-        self.table_systems = frozenset(tables) | frozenset(site_tables)
+        self._mapped_codes = mapped_codes or MappedCodes()
+        self.table_systems = frozenset(tables) | frozenset(site_tables) | self._mapped_codes.systems
         self.programme = programme
         self.words = words
         self.body_sites = body_sites
         self.digest = digest
+        self.scope = scope
         self._tables = tables
         self._site_tables = site_tables
         self._cache: dict[tuple[str, str], Entry] = {}
@@ -131,13 +138,22 @@ class Ruleset:
         if not name:
             return Entry("", code, ())
         normal = normalise_code(name, code)
-        site, shipped = self._site_tables.get(name), self._tables.get(name)
-        own = site.match(normal) if site is not None else ()
-        return Entry(name, normal, own + (shipped.match(normal) if shipped is not None else ()))
+        mapped = self._mapped_codes
+        own = mapped.rows(name, normal) + _match(self._site_tables, name, normal)
+        return Entry(name, normal, (own or mapped.unmapped(name, normal)) + _match(self._tables, name, normal))
+
+
+def _match(tables: Mapping[str, GlobIndex[CodeRow]], name: str, code: str) -> tuple[CodeRow, ...]:
+    table = tables.get(name)
+    return table.match(code) if table is not None else ()
 
 
 def load_ruleset(
-    programme: str | Programme = "iasios", site_tables: Sequence[SiteTable] = (), folder: Path | None = None
+    programme: str | Programme = "iasios",
+    site_tables: Sequence[SiteTable] = (),
+    folder: Path | None = None,
+    scope: Scope | None = None,
+    concept_maps: Sequence[Path] = (),
 ) -> Ruleset:
     """Loads the shipped tables, a site's own on top of them, and a programme.
 
@@ -145,6 +161,8 @@ def load_ruleset(
         programme: A programme's id or the path of its file.
         site_tables: A site's own tables, for local code systems or for one of ours; their rows are asked first.
         folder: Another mappings folder than the shipped one.
+        scope: Which records are the service's own; None for all.
+        concept_maps: A site's own ConceptMaps, asked before its tables.
 
     Raises:
         MappingError: Anything in them is wrong; file and line are named.
@@ -169,25 +187,42 @@ def load_ruleset(
         name = systems.name(site.system) or f"{_SITE_PREFIX}{site.file.stem}"
         local[site.system] = name
         own.setdefault(name, []).extend(load_code_table(site.file, name, techniques, label=site.file.name))
+    maps = [read_concept_map(path) for path in concept_maps]
+    for path, concept_map in zip(concept_maps, maps, strict=True):
+        systems = SystemNames.load(folder / "systems.csv", local)
+        for number, uri in enumerate(dict.fromkeys(concept_map.sources())):
+            local.setdefault(uri, systems.name(uri) or f"{_SITE_PREFIX}{path.stem}" + (f"-{number}" if number else ""))
     systems = SystemNames.load(folder / "systems.csv", local)
+    site_index = {name: GlobIndex(rows) for name, rows in own.items()}
+    mapped_codes = map_codes(
+        maps,
+        systems,
+        techniques,
+        frozenset(tables) | frozenset(own),
+        lambda name, code: _match(site_index, name, code) + _match(tables, name, code),
+    )
     diagnoses = load_diagnoses(folder / "indications", systems)
     words = load_technique_words(folder / "technique-words.csv", techniques)
     files = {str(path.relative_to(folder)): path for path in [*folder.rglob("*.csv"), folder / "session-rules.yaml"]}
     files.update({f"site/{site.file.name}": site.file for site in site_tables})
+    files.update({f"concept-map/{number}/{path.name}": path for number, path in enumerate(concept_maps)})
     return Ruleset(
         systems=systems,
         tables=tables,
-        site_tables={name: GlobIndex(rows) for name, rows in own.items()},
+        site_tables=site_index,
         rules=rules,
         diagnoses=diagnoses,
         categories=categories,
         programme=programme,
         words=words,
         body_sites=load_body_sites(folder / "body-sites.csv", systems, words, techniques),
-        digest=_digest(files, programme),
+        digest=_digest(files, programme, scope),
+        scope=scope,
+        mapped_codes=mapped_codes,
     )
 
 
-def _digest(files: Mapping[str, Path], programme: Programme) -> str:
+def _digest(files: Mapping[str, Path], programme: Programme, scope: Scope | None) -> str:
     parts = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    return digest({"files": parts, "programme": programme.digest})
+    own = {"scope": scope.digest} if scope is not None else {}
+    return digest({"files": parts, "programme": programme.digest, **own})

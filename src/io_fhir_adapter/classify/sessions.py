@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from io_fhir_adapter.classify.versions import newest
 from io_fhir_adapter.fhir.dates import days_apart, is_full
 from io_fhir_adapter.model import ProcedureFact
 
@@ -22,7 +23,8 @@ class Session:
     Attributes:
         day: Local date, possibly partial or empty.
         facts: All its facts, completed or not.
-        lonely_children: References of facts whose ``partOf`` parent is not among the patient's facts.
+        lonely_children: References of facts with a ``partOf`` parent, or a parent of that one, that is not among the
+            patient's facts or was not completed.
         merged_days: Other days that were found to be the same session.
     """
 
@@ -38,27 +40,31 @@ def _fact_key(fact: ProcedureFact) -> tuple[str, str]:
 
 def latest(facts: Iterable[ProcedureFact]) -> list[ProcedureFact]:
     """Each resource once: of several versions the one updated last, whatever the order they came in."""
-    newest: dict[tuple[str, str], ProcedureFact] = {}
-    for fact in facts:
-        known = newest.get(_fact_key(fact))
-        if known is None or (fact.updated, repr(fact)) > (known.updated, repr(known)):
-            newest[_fact_key(fact)] = fact
-    return [newest[key] for key in sorted(newest)]
+    found = newest(facts, _fact_key)
+    return [found[key] for key in sorted(found)]
 
 
-def _root(fact: ProcedureFact, by_reference: Mapping[tuple[str, str], ProcedureFact]) -> ProcedureFact | None:
-    """The topmost parent known, None where the direct parent is a Procedure that is not."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a fact stands: its topmost known parent, and whether its line is whole and was completed."""
+
+    root: ProcedureFact
+    whole: bool
+
+
+def _line(fact: ProcedureFact, by_reference: Mapping[tuple[str, str], ProcedureFact]) -> _Line:
     seen = {_fact_key(fact)}
-    current = fact
+    current, whole = fact, True
     while True:
-        parents = [ref for ref in current.part_of if ref.startswith("Procedure/")]
-        if not parents:
-            return current
-        parent = by_reference.get((current.source, parents[0]))
+        named = [(current.source, ref) for ref in current.part_of if ref.startswith("Procedure/")]
+        if not named:
+            return _Line(current, whole)
+        parent = next((by_reference[key] for key in named if key in by_reference), None)
         if parent is None:
-            return None if current is fact else current
+            return _Line(current, False)
         if _fact_key(parent) in seen:
-            return current
+            return _Line(current, whole)
+        whole = whole and parent.status == "completed"
         seen.add(_fact_key(parent))
         current = parent
 
@@ -66,8 +72,9 @@ def _root(fact: ProcedureFact, by_reference: Mapping[tuple[str, str], ProcedureF
 def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFact], bool]) -> list[Session]:
     """The sessions of ONE patient, by local day.
 
-    A fact without a full date joins the only day of its encounter on which something was done that gives a date;
-    else the undated facts of one encounter are one session, and those without an encounter one per partial date.
+    A fact without a full date takes the only day of its parts (``partOf``), else joins the only day of its encounter
+    on which something was done that gives a date; else the undated facts of one encounter are one session, and those
+    without an encounter one per partial date.
 
     Args:
         facts: Each resource once; see :func:`latest`.
@@ -75,16 +82,17 @@ def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFac
             do with a treatment does not date it.
     """
     by_reference = {(fact.source, f"Procedure/{fact.id}"): fact for fact in facts}
-    roots = {_fact_key(fact): _root(fact, by_reference) for fact in facts if fact.part_of}
-    lonely = frozenset(f"Procedure/{fact_id}" for (_, fact_id), root in roots.items() if root is None)
-    anchors = [(fact, roots.get(_fact_key(fact)) or fact) for fact in facts]
+    lines = {_fact_key(fact): _line(fact, by_reference) for fact in facts if fact.part_of}
+    lonely = frozenset(f"Procedure/{fact_id}" for (_, fact_id), line in lines.items() if not line.whole)
+    anchors = [(fact, lines[_fact_key(fact)].root if fact.part_of else fact) for fact in facts]
     vague = any(not is_full(anchor.day) for _, anchor in anchors)
     encounter_days = _encounter_days(facts, dates) if vague else {}
+    family_days = _family_days(anchors) if vague and lines else {}
     groups: dict[tuple[str, str], list[ProcedureFact]] = {}
     for fact, anchor in anchors:
         key = (anchor.day, "")
         if not is_full(anchor.day):
-            days = encounter_days.get((anchor.source, anchor.encounter), set())
+            days = family_days.get(_fact_key(anchor)) or encounter_days.get((anchor.source, anchor.encounter), set())
             fitting = {day for day in days if day.startswith(anchor.day)}
             key = (fitting.pop(), "") if len(fitting) == 1 else (anchor.day, anchor.encounter)
         groups.setdefault(key, []).append(fact)
@@ -92,6 +100,15 @@ def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFac
         Session(day, tuple(members), lonely & {f"Procedure/{fact.id}" for fact in members} if lonely else lonely)
         for (day, _), members in sorted(groups.items())
     ]
+
+
+def _family_days(anchors: Iterable[tuple[ProcedureFact, ProcedureFact]]) -> dict[tuple[str, str], set[str]]:
+    """The full days of the parts of each Procedure: a parent without a day is dated by its parts."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for fact, anchor in anchors:
+        if fact is not anchor and is_full(fact.day):
+            found.setdefault(_fact_key(anchor), set()).add(fact.day)
+    return found
 
 
 def _encounter_days(
@@ -104,12 +121,18 @@ def _encounter_days(
     return found
 
 
-def merge_twice_recorded(sessions: Sequence[Session], twice: Callable[[Session, Session], bool]) -> list[Session]:
+def merge_twice_recorded(
+    sessions: Sequence[Session],
+    twice: Callable[[Session, Session], bool],
+    dated_by_second: Callable[[Session, Session], bool],
+) -> list[Session]:
     """Joins sessions on neighbouring days that two systems recorded of one treatment.
 
     Args:
         sessions: Of one patient, by day.
         twice: Whether two sessions hold the same treatment, recorded by systems of which none recorded it on both days.
+        dated_by_second: Whether the later day is that of the treatment: where only it has a code, and the earlier a
+            text alone.
     """
     merged: list[Session] = []
     for session in sessions:
@@ -117,7 +140,8 @@ def merge_twice_recorded(sessions: Sequence[Session], twice: Callable[[Session, 
         near = last is not None and not last.merged_days and days_apart(last.day, session.day) == 1
         if last is not None and near and twice(last, session):
             lonely = last.lonely_children | session.lonely_children
-            merged[-1] = Session(last.day, last.facts + session.facts, lonely, (session.day,))
+            days = (session.day, last.day) if dated_by_second(last, session) else (last.day, session.day)
+            merged[-1] = Session(days[0], last.facts + session.facts, lonely, days[1:])
         else:
             merged.append(session)
     return merged

@@ -19,19 +19,25 @@ __all__ = ["SystemNames", "normalise_code", "uri_key"]
 _NOT_ALNUM = re.compile(r"[^0-9a-zA-Z]+")
 _SNOMED_ID = re.compile(r"\s*(\d{6,18})")
 _LATERALITY = re.compile(r"(?::[RLBrlb]|#|[ _-][RLBrlb])\s*\Z")
+_EDITION = re.compile(r"(?:[-/](?:19|20)\d\d|/version/\d+)\Z")
 
 
 def uri_key(uri: str) -> str:
-    """A system URI without what servers vary: case, http or https, a trailing slash, a ``|version``."""
+    """A system URI without what servers vary: case, http or https, ``urn:oid:``, a trailing slash, a ``|version``."""
     key = uri.strip().partition("|")[0].lower().rstrip("/")
-    return key.removeprefix("https://").removeprefix("http://")
+    return key.removeprefix("https://").removeprefix("http://").removeprefix("urn:oid:")
 
 
 class SystemNames:
-    """Looks up the short name of a system URI (``ops``, ``icd10pcs``, ``snomed``, ``icd10`` and so on)."""
+    """Looks up the short name of a system URI (``ops``, ``icd10pcs``, ``snomed``, ``icd10`` and so on).
+
+    A URI that ends in ``.*`` or ``/*`` in the list stands for everything below it: editions often have an arc or a
+    path of their own. A year or a version at the end of a URI is looked past as well.
+    """
 
     def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = dict(names)
+        self._names = {key: name for key, name in names.items() if not key.endswith("*")}
+        self._below = {key.removesuffix("*"): name for key, name in names.items() if key.endswith("*")}
 
     @classmethod
     def load(cls, path: Path, extra: Mapping[str, str] | None = None) -> SystemNames:
@@ -62,7 +68,9 @@ class SystemNames:
 
     def name(self, uri: str) -> str:
         """The short name, empty for a system not known."""
-        return self._names.get(uri) or self._names.get(uri_key(uri), "")
+        key = uri_key(uri)
+        known = self._names.get(key) or self._names.get(_EDITION.sub("", key))
+        return known or next((name for start, name in self._below.items() if key.startswith(start)), "")
 
 
 def _ops(code: str) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "CodeRow",
     "GlobIndex",
     "load_code_table",
+    "read_row",
 ]
 
 COLUMNS = (
@@ -183,14 +184,19 @@ def load_code_table(
                     do=f"the first line must read {','.join(COLUMNS)}",
                     number=5,
                 )
-            return [_row(record, system, techniques, f"{shown}:{reader.line_num}") for record in reader]
+            return [read_row(record, system, techniques, f"{shown}:{reader.line_num}") for record in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise MappingError(
             f"the code table cannot be read ({type(exc).__name__})", where=shown, do="save it as UTF-8 CSV", number=5
         ) from exc
 
 
-def _row(record: Mapping[str, str | None], system: str, techniques: Mapping[str, object], rule: str) -> CodeRow:
+def read_row(record: Mapping[str, str | None], system: str, techniques: Mapping[str, object], rule: str) -> CodeRow:
+    """One row, column to text.
+
+    Raises:
+        MappingError: A word, the pattern or a date is wrong; ``rule`` says where it stands.
+    """
     if None in record or None in record.values():
         raise MappingError(
             "the row has too many or too few columns", where=rule, do="quote texts that hold a comma", number=5

@@ -34,6 +34,8 @@ _AFTERTHOUGHT = 1  # further words in a clause that only says what became of the
 _CACHE_LIMIT = 50_000
 _LONGEST = 1_000  # characters of a text that are read
 _NONE, _DRUG = "none", "drug"  # say nothing alone
+# What other disciplines do as well; a bare word of these is read with the clauses beside it.
+_SHARED = frozenset({"radiofrequency", "laser", "cryotherapy", "electroporation", "chemical", "ablation"})
 
 # A full stop ends a clause behind a word, not behind an abbreviation such as "A." or "Z.n.".
 _CLAUSES = re.compile(r"[;\n|]|,(?=\s)|(?<=[a-z0-9]{3})\.(?=\s)")
@@ -112,6 +114,18 @@ class _Clause:
         return not self.techniques and said > 0 and self.length - said <= _AFTERTHOUGHT
 
     @property
+    def is_bare(self) -> bool:
+        """Whether it names an energy that other disciplines use too, and neither an organ nor a tumour."""
+        named = {word.technique for _, word in self.techniques}
+        return bool(named) and named <= _SHARED and not self.place and not self.has(_TUMOUR)
+
+    @property
+    def is_other_disease(self) -> bool:
+        """Whether it says nothing but another disease: "Laserablation, Vena saphena"."""
+        said = {word.technique for _, word in self.techniques}
+        return said == {_NONE} and not self.has(_NOT_WHAT_FOLLOWS)
+
+    @property
     def place(self) -> str:
         """The site that the longest word names, the first of equals."""
         places = [word for _, word in self.marks if word.site]
@@ -184,7 +198,13 @@ class TechniqueWords:
                 clauses[-1].marks += [(0, word) for _, word in clause.marks if word.role != _NOT_WHAT_FOLLOWS]
             else:
                 clauses.append(clause)
-        found = [finding for clause in clauses for finding in _said(clause)]
+        others = [clause.is_other_disease for clause in clauses]
+        found = [
+            finding
+            for number, clause in enumerate(clauses)
+            if not (clause.is_bare and any(others[max(number - 1, 0) : number + 2]))
+            for finding in _said(clause)
+        ]
         if all(finding.role == "add-on" for finding in found):
             return ()
         return tuple(sorted(set(found), key=lambda item: (item.technique, item.agent, item.rule)))
@@ -203,6 +223,9 @@ class TechniqueWords:
             span = set(range(start, start + len(word.tokens)))
             if taken.isdisjoint(span):
                 taken |= span
+                clause.techniques.append((start, word))
+            elif word.technique == _NONE and not any(_inside((start, word), other) for other in clause.techniques):
+                # another disease in one compound with a technique: "Saphenalaserablation", "Myomembolisation"
                 clause.techniques.append((start, word))
         return clause
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from io_fhir_adapter.classify.sessions import Session
 from io_fhir_adapter.model import Finding, Indication, TrailStep
 
-__all__ = ["code_step", "indication_step", "recorded_step"]
+__all__ = [
+    "code_step",
+    "indication_step",
+    "part_steps",
+    "recorded_step",
+    "status_steps",
+    "unit_step",
+]
 
 
 def recorded_step(session: Session) -> TrailStep:
@@ -14,6 +21,32 @@ def recorded_step(session: Session) -> TrailStep:
     if session.merged_days:
         text += f", one treatment recorded by two systems, also on {', '.join(session.merged_days)}"
     return TrailStep("session", "", text)
+
+
+def status_steps(session: Session, ended: frozenset[tuple[str, str]]) -> list[TrailStep]:
+    """What was not completed; and what the programme takes for completed, as (source, id)."""
+    steps = []
+    for fact in session.facts:
+        if (fact.source, fact.id) in ended:
+            text = f"Procedure/{fact.id} is in-progress, ended on {fact.end_day} and is taken for completed"
+            steps.append(TrailStep("status", "programme:status.in_progress_ended", text))
+        elif fact.status != "completed":
+            steps.append(TrailStep("status", "", f"Procedure/{fact.id} is {fact.status} and adds nothing"))
+    return steps
+
+
+def part_steps(session: Session) -> list[TrailStep]:
+    """The parts of a Procedure that cannot vouch for them."""
+    return [
+        TrailStep("part-of", "", f"{part} is part of a Procedure that is not there or was not completed")
+        for part in sorted(session.lonely_children)
+    ]
+
+
+def unit_step(programme: str, *, each: bool) -> TrailStep:
+    """How a session of several categories counts."""
+    text = "each category of the session is decided and counted by itself" if each else "the session is decided once"
+    return TrailStep("unit", f"{programme}:volume.several_categories", text)
 
 
 def code_step(finding: Finding) -> TrailStep:

@@ -15,7 +15,8 @@ from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
 from io_fhir_adapter.errors import UsageError
-from io_fhir_adapter.ledger.facts import PatientRecord, every_procedure, patient_links, person_of, survivor
+from io_fhir_adapter.ledger.facts import PatientRecord, every_procedure, person_of, survivor
+from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.model import Decision, ProcedureFact
 
 __all__ = ["Change", "Difference", "Side", "compare_rulesets", "ruleset_in"]
@@ -88,7 +89,9 @@ class Difference:
         return {**numbers, "kinds": kinds, "examples": examples}
 
 
-def ruleset_in(folder: Path, programme: str, site_tables: Sequence[SiteTable]) -> Ruleset:
+def ruleset_in(
+    folder: Path, programme: str, site_tables: Sequence[SiteTable], concept_maps: Sequence[Path] = ()
+) -> Ruleset:
     """The ruleset of a mappings folder, with its own edition of the programme where it has one.
 
     Raises:
@@ -103,7 +106,7 @@ def ruleset_in(folder: Path, programme: str, site_tables: Sequence[SiteTable]) -
             number=10,
         )
     own = folder / "programmes" / f"{programme}.yaml"
-    return load_ruleset(str(own) if own.is_file() else programme, site_tables, folder)
+    return load_ruleset(str(own) if own.is_file() else programme, site_tables, folder, concept_maps=concept_maps)
 
 
 def compare_rulesets(connection: Connection, old: Ruleset, new: Ruleset, examples: int) -> Difference:
@@ -115,7 +118,7 @@ def compare_rulesets(connection: Connection, old: Ruleset, new: Ruleset, example
         new: What would.
         examples: How many changes are kept as examples.
     """
-    links = patient_links(connection)
+    links = person_links(connection)
     patients = sorted(
         {
             survivor(fact.patient, links)
@@ -153,7 +156,7 @@ def _has_row(fact: ProcedureFact, ruleset: Ruleset) -> bool:
 def _decide(record: PatientRecord, ruleset: Ruleset) -> list[Decision]:
     """As the nightly job does: on what a row of these tables matches."""
     mapped = [fact for fact in record.procedures if _has_row(fact, ruleset)]
-    return decide_patient(mapped, record.conditions, record.encounters, ruleset)
+    return decide_patient(mapped, record.conditions, record.encounters, ruleset, record.people)
 
 
 def _changes(before: Sequence[Decision], after: Sequence[Decision]) -> Iterator[Change | None]:

@@ -16,11 +16,20 @@ from itertools import groupby
 from typing import Any
 
 from io_fhir_adapter import __version__
-from io_fhir_adapter.canonical_urls import BASE, CATEGORY_CODES, structure_definition
+from io_fhir_adapter.canonical_urls import BASE, CATEGORY_CODES
+from io_fhir_adapter.classify.category_cells import (
+    CATEGORY_CELLS,
+    CODE_PATTERN,
+    TABLE_ROW,
+    is_pattern,
+    items,
+    literal_pattern,
+    own_cells,
+)
 from io_fhir_adapter.classify.rules import SessionContext, SessionRules
 from io_fhir_adapter.classify.tables import COLUMNS, CodeRow, GlobIndex
 from io_fhir_adapter.classify.workbench.lint import row_faults
-from io_fhir_adapter.classify.workbench.rows import TableRow, code_row, literal_pattern
+from io_fhir_adapter.classify.workbench.rows import TableRow, code_row
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.model import Finding
@@ -37,11 +46,6 @@ __all__ = [
 
 Json = dict[str, Any]
 
-TABLE_ROW = structure_definition("code-table-row")
-"""Extension of ConceptMap.group.element: the row of the code table, column by column."""
-CODE_PATTERN = structure_definition("code-pattern")
-"""Extension of ConceptMap.group.element: its code is a pattern; of ValueSet.compose: a pattern that it means too."""
-
 _CPT, _HCPCS = "cpt", "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"
 _PUBLISHER = "io-fhir-adapter"
 _PROPOSAL = "A proposal of the io-fhir-adapter project; no accreditation body has published or adopted it."
@@ -55,39 +59,6 @@ _ACCEPTED = {
     "equal", "equivalent", "wider",  # ConceptMap.group.element.target.equivalence, R4
     "source-is-narrower-than-target",  # relationship, R5
 }  # fmt: skip
-_NEEDLE = "percutaneous"
-# What a code must say so that it is of a category by itself: technique, site, approach, agent, role, indication.
-_CELLS_OF: Mapping[str, tuple[str, str, str, str, str, str]] = {
-    "ablation-rfa": ("radiofrequency", "", _NEEDLE, "none", "main", "expected"),
-    "ablation-mwa": ("microwave", "", _NEEDLE, "none", "main", "expected"),
-    "ablation-cryo": ("cryotherapy", "", _NEEDLE, "none", "main", "expected"),
-    "ablation-ire": ("electroporation", "", _NEEDLE, "none", "main", "expected"),
-    "ablation-laser": ("laser", "", _NEEDLE, "none", "main", "expected"),
-    "ablation-hifu": ("focused-ultrasound", "", "external", "none", "main", "expected"),
-    "ablation-chemical": ("chemical", "", _NEEDLE, "alcohol", "main", "expected"),
-    "ablation-other": ("ablation", "", _NEEDLE, "none", "main", "expected"),
-    "tace": ("embolisation", "liver", _NEEDLE, "cytostatic", "main", "expected"),
-    "deb-tace": ("embolisation", "liver", _NEEDLE, "drug-loaded-particles", "main", "expected"),
-    "tare": ("embolisation", "liver", _NEEDLE, "radionuclide", "main", "expected"),
-    "bland-embolisation": ("embolisation", "", _NEEDLE, "particles", "main", "required"),
-    "pve": ("embolisation", "portal-vein", _NEEDLE, "none", "main", "expected"),
-    "ia-chemo": ("arterial-infusion", "", _NEEDLE, "cytostatic", "main", "expected"),
-    "electrochemotherapy": ("electrochemotherapy", "", _NEEDLE, "cytostatic", "main", "expected"),
-    "brachy-interstitial": ("brachytherapy", "", _NEEDLE, "radionuclide", "main", "expected"),
-    "venous-stent": ("stent", "vena-cava", _NEEDLE, "none", "main", "required"),
-    "biliary": ("biliary-drainage", "bile-duct", _NEEDLE, "none", "main", "required"),
-    "urinary": ("urinary-drainage", "urinary-tract", _NEEDLE, "none", "main", "required"),
-    "effusion-drain": ("effusion-drainage", "", _NEEDLE, "none", "main", "required"),
-    "vte": ("thrombectomy", "", _NEEDLE, "none", "main", "required"),
-    "cementoplasty": ("cementoplasty", "", _NEEDLE, "cement", "main", "required"),
-    "neurolysis": ("neurolysis", "nerve", _NEEDLE, "unspecified", "main", "required"),
-    "gi-access": ("gastrostomy", "", _NEEDLE, "none", "main", "required"),
-    "venous-access": ("venous-access", "", _NEEDLE, "none", "main", "required"),
-    "marker": ("marker", "", _NEEDLE, "none", "main", "required"),
-    "biopsy": ("biopsy", "", _NEEDLE, "none", "main", "required"),
-    "planning": ("angiography", "", _NEEDLE, "none", "planning", "required"),
-    "none": ("none", "", "unspecified", "none", "main", "required"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +248,7 @@ def import_concept_map(
     """
     if not isinstance(resource, dict) or resource.get("resourceType") != "ConceptMap":
         raise MappingError("this is no ConceptMap", where=where, do="name a FHIR ConceptMap in JSON", number=23)
-    groups = [group for group in _items(resource, "group") if _items(group, "element")]
+    groups = [group for group in items(resource, "group") if items(group, "element")]
     if not groups:
         raise MappingError("the ConceptMap maps nothing", where=where, do="it needs a group with elements", number=23)
     source = "|".join(str(resource[name]) for name in ("url", "version") if isinstance(resource.get(name), str))
@@ -286,7 +257,7 @@ def import_concept_map(
     left_out: list[str] = []
     for group in groups:
         uri = str(group.get("source") or resource.get("sourceUri") or "").partition("|")[0]
-        for element in _items(group, "element"):
+        for element in items(group, "element"):
             row = _own_row(element) or _foreign_row(element, str(group.get("target") or ""), categories, source)
             place = f"{uri or '(no system)'} {element.get('code')}"
             if isinstance(row, str) or not uri:
@@ -300,27 +271,16 @@ def import_concept_map(
     return Imported(tuple(rows), tuple(left_out))
 
 
-def _items(resource: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    found = resource.get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
 def _own_row(element: Mapping[str, Any]) -> TableRow | None:
-    for extension in _items(element, "extension"):
-        if extension.get("url") == TABLE_ROW and isinstance(element.get("code"), str):
-            cells = dict.fromkeys(COLUMNS, "") | {"code": element["code"]}
-            for part in _items(extension, "extension"):
-                if part.get("url") in _CELLS and isinstance(part.get("valueString"), str):
-                    cells[part["url"]] = part["valueString"]
-            return TableRow(**cells)
-    return None
+    cells = own_cells(element)
+    return TableRow(**cells) if cells is not None else None
 
 
 def _foreign_row(
     element: Mapping[str, Any], target_system: str, categories: Mapping[str, str], source: str
 ) -> TableRow | str:
     """The row that an element of another's map stands for, or why there is none."""
-    targets = _items(element, "target")
+    targets = items(element, "target")
     target = targets[0] if targets else {}
     code, category = element.get("code"), str(target.get("code") or "")
     relation = str(target.get("equivalence") or target.get("relationship") or "")
@@ -338,13 +298,11 @@ def _foreign_row(
             f"its target is related as {relation or '(not said)'}, and equal, equivalent or wider is needed",
         ),
         (category not in categories, f"{category!r} is no category"),
-        (category not in _CELLS_OF, f"no code has the category {category} by itself; write the row by hand"),
+        (category not in CATEGORY_CELLS, f"no code has the category {category} by itself; write the row by hand"),
     )
     hindrance = next((text for hinders, text in hindrances if hinders), "")
     if hindrance:
         return hindrance
-    marks = _items(element, "extension")
-    is_pattern = any(mark.get("url") == CODE_PATTERN and mark.get("valueBoolean") is True for mark in marks)
-    pattern = code if is_pattern else literal_pattern(code.strip())
+    pattern = code if is_pattern(element) else literal_pattern(code.strip())
     note = f"{relation} in {source}" if source else relation
-    return TableRow(pattern, *_CELLS_OF[category], meaning=categories[category], note=note)
+    return TableRow(pattern, *CATEGORY_CELLS[category], meaning=categories[category], note=note)

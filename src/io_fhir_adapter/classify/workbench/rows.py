@@ -23,7 +23,6 @@ __all__ = [
     "TableRow",
     "canonical_uris",
     "code_row",
-    "literal_pattern",
     "read_code_list",
     "read_rows",
     "shipped_tables",
@@ -147,11 +146,6 @@ def code_row(row: TableRow, system: str) -> CodeRow:
     )
     valid_from, valid_to = (text and date.fromisoformat(text).isoformat() for text in (row.valid_from, row.valid_to))
     return CodeRow(parse_glob(row.code), finding, valid_from, valid_to, row.place)
-
-
-def literal_pattern(code: str) -> str:
-    """The pattern that matches a local code, whatever characters it holds."""
-    return "".join("?" if char in "[]" else f"[{char}]" if char in "?*" else char for char in code)
 
 
 def read_code_list(path: Path, system: str) -> tuple[str, ...]:

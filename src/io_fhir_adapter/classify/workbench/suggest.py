@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
 
+from io_fhir_adapter.classify.category_cells import literal_pattern
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.classify.text import fold
 from io_fhir_adapter.classify.workbench.exchange import category_alone
-from io_fhir_adapter.classify.workbench.rows import TableRow, literal_pattern
+from io_fhir_adapter.classify.workbench.rows import TableRow
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
 
