@@ -18,6 +18,7 @@ __all__ = [
     "EncounterFact",
     "Finding",
     "Indication",
+    "Mention",
     "PatientFact",
     "ProcedureFact",
     "Quarantined",
@@ -34,6 +35,16 @@ class Code(msgspec.Struct, frozen=True, gc=False, array_like=True):
     code: str
     version: str = ""
     display: str = ""
+
+
+class Mention(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
+    """Where a record says that it belongs: ``element`` of the resource, and what stands there.
+
+    ``value`` is a reference (``Location/7``), or ``system|value`` of an identifier or a coding; never a name.
+    """
+
+    element: str
+    value: str
 
 
 class ProcedureFact(msgspec.Struct, frozen=True, array_like=True):
@@ -57,6 +68,7 @@ class ProcedureFact(msgspec.Struct, frozen=True, array_like=True):
         origin: Which departmental system recorded it (meta.source, else the first identifier's system), or empty.
         operator: Reference of the first performer, or empty; local only.
         updated: meta.lastUpdated as the source wrote it, or empty.
+        mentions: Where it says that it belongs (performer, location, category), for a site's scope.
     """
 
     source: str
@@ -75,6 +87,7 @@ class ProcedureFact(msgspec.Struct, frozen=True, array_like=True):
     origin: str = ""
     operator: str = ""
     updated: str = ""
+    mentions: tuple[Mention, ...] = ()  # the last, so that facts stored before it are read as they are
 
 
 class ConditionFact(msgspec.Struct, frozen=True, array_like=True):
@@ -95,7 +108,10 @@ class ConditionFact(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EncounterFact(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of one Encounter; ``diagnoses`` are (Condition reference, use code, rank), rank 0 = none."""
+    """What is kept of one Encounter; ``diagnoses`` are (Condition reference, use code, rank), rank 0 = none.
+
+    ``mentions`` say where it belongs, as in :class:`ProcedureFact`.
+    """
 
     source: str
     id: str
@@ -107,10 +123,15 @@ class EncounterFact(msgspec.Struct, frozen=True, array_like=True):
     diagnoses: tuple[tuple[str, str, int], ...] = ()
     reasons: tuple[Code, ...] = ()
     updated: str = ""
+    mentions: tuple[Mention, ...] = ()
 
 
 class PatientFact(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of one Patient; dates are partial and local. ``replaced_by`` follows Patient.link."""
+    """What is kept of one Patient; dates are partial and local. ``replaced_by`` follows Patient.link.
+
+    ``tokens`` are keyed hashes of identifiers that tell people across sources, ``scope`` is the source's name where
+    references to its patients carry it (``Patient/1@archive``).
+    """
 
     source: str
     id: str
@@ -120,6 +141,8 @@ class PatientFact(msgspec.Struct, frozen=True, array_like=True):
     active: bool = True
     replaced_by: str = ""
     updated: str = ""
+    tokens: tuple[str, ...] = ()
+    scope: str = ""
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -145,6 +168,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
         system: Short name of the code system (``ops``, ``icd10pcs``, ``snomed``).
         code: The code as the table's system writes it.
         rule: The table row it came from, ``codes/ops.csv:12``.
+        review: The reason for which a person must look before it counts, such as an inexact mapping, or empty.
     """
 
     technique: str
@@ -156,6 +180,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     system: str
     code: str
     rule: str
+    review: str = ""
 
 
 class Indication(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ import pytest
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
-from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFact, ProcedureFact
+from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, Mention, PatientFact, ProcedureFact
 
 BERLIN = ZoneInfo("Europe/Berlin")
 OPS = "http://fhir.de/CodeSystem/bfarm/ops"
@@ -76,6 +76,7 @@ def test_r4() -> None:
         origin="urn:ris",
         operator="Practitioner/d",
         updated="2025-03-02T01:00:00Z",
+        mentions=(Mention("performer.actor", "Practitioner/d"),),
     )
 
 
@@ -119,6 +120,8 @@ def test_a_period_without_start_is_dated_by_its_end() -> None:
 def test_the_departmental_system_is_the_source_or_else_the_identifier() -> None:
     assert procedure(identifier=[{"value": "1"}, {"system": "urn:ris:acc", "value": "7"}]).origin == "urn:ris:acc"
     assert procedure().origin == ""
+    only_request = {"meta": {"source": "#8s878U3PTObBV03b"}, "identifier": [{"system": "urn:ris:acc", "value": "7"}]}
+    assert procedure(**only_request).origin == "urn:ris:acc"  # what HAPI makes of a record without a source
 
 
 def test_the_bundle_entry_names_a_procedure_without_an_id() -> None:
@@ -240,3 +243,121 @@ def test_a_date_in_the_future_is_a_mistake_of_the_record(day: str, fits: bool) -
     else:
         with pytest.raises(ResourceError, match="future"):
             procedure_fact(record, "his", BERLIN, not_after="2025-06-30")
+
+
+def mentions(fact: ProcedureFact | EncounterFact) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for mention in fact.mentions:
+        found.setdefault(mention.element, []).append(mention.value)
+    return found
+
+
+SCT = "http://snomed.info/sct"
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {  # R4, R4B
+            "performer": [
+                {
+                    "function": concept(SCT, "1"),
+                    "actor": {"reference": "https://his.example/fhir/PractitionerRole/r/_history/2"},
+                    "onBehalfOf": {"reference": "Organization/o"},
+                }
+            ],
+            "location": {"reference": "Location/l"},
+            "category": concept(SCT, "2"),
+        },
+        {  # STU3
+            "performer": [
+                {
+                    "role": concept(SCT, "1"),
+                    "actor": {"reference": "PractitionerRole/r"},
+                    "onBehalfOf": {"reference": "Organization/o"},
+                }
+            ],
+            "location": {"reference": "Location/l"},
+            "category": concept(SCT, "2"),
+        },
+        {  # R5, and servers that repeat what R4 does not
+            "performer": [
+                {"function": concept(SCT, "1"), "actor": {"reference": "PractitionerRole/r"}},
+                {"onBehalfOf": {"reference": "Organization/o"}},
+            ],
+            "location": [{"reference": "Location/l"}, {"reference": "Location/l"}],
+            "category": [concept(SCT, "2")],
+        },
+    ],
+)
+def test_where_a_procedure_belongs_in_every_version(elements: dict[str, Any]) -> None:
+    assert mentions(procedure(**elements)) == {
+        "category": [f"{SCT}|2"],
+        "location": ["Location/l"],
+        "performer.actor": ["PractitionerRole/r"],
+        "performer.function": [f"{SCT}|1"],
+        "performer.onBehalfOf": ["Organization/o"],
+    }
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {  # STU3, R4, R4B
+            "serviceType": concept(SCT, "3"),
+            "participant": [
+                {"type": [concept("urn:type", "PPRF")], "individual": {"reference": "Practitioner/d"}},
+                {"type": [concept("urn:type", "ATND")], "individual": {"reference": "Practitioner/ward"}},
+            ],
+        },
+        {  # R5
+            "serviceType": [{"concept": concept(SCT, "3")}],
+            "participant": [
+                {"type": [concept("urn:type", "SPRF")], "actor": {"reference": "Practitioner/d"}},
+                {"actor": {"reference": "Practitioner/ward"}},
+            ],
+        },
+    ],
+)
+def test_where_an_encounter_belongs_in_every_version(elements: dict[str, Any]) -> None:
+    fact = encounter(
+        serviceProvider={"reference": "Organization/o"},
+        location=[
+            {"location": {"reference": "Location/l"}, "status": "completed"},
+            {"location": {"reference": "Location/later"}, "status": "planned"},
+        ],
+        **elements,
+    )
+    assert mentions(fact) == {
+        "location.location": ["Location/l"],
+        "participant": ["Practitioner/d"],
+        "serviceProvider": ["Organization/o"],
+        "serviceType": [f"{SCT}|3"],
+    }
+
+
+def test_a_service_by_reference_and_everything_by_identifier_and_never_a_name() -> None:
+    fact = encounter(
+        serviceType=[{"reference": {"reference": "HealthcareService/h", "display": "Radiologie"}}],
+        serviceProvider={"identifier": {"system": "urn:ik", "value": "77"}, "display": "Haus am See"},
+        location=[{"location": {"reference": "Location?identifier=urn:rooms|12"}}],
+    )
+    assert mentions(fact) == {
+        "location.location": ["urn:rooms|12"],
+        "serviceProvider": ["urn:ik|77"],
+        "serviceType": ["HealthcareService/h"],
+    }
+    both = procedure(
+        performer=[
+            {
+                "actor": {
+                    "reference": "Practitioner/d",
+                    "identifier": {"system": "urn:arzt", "value": "9"},
+                    "display": "Dr. Erika Muster",
+                }
+            }
+        ],
+        location={"reference": "#inside", "display": "Raum 3"},
+    )
+    assert mentions(both) == {"performer.actor": ["Practitioner/d", "urn:arzt|9"]}
+    assert "Muster" not in repr(both)

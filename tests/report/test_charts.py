@@ -97,6 +97,22 @@ def test_the_funnel_shows_what_is_left_and_lost_and_why() -> None:
     assert {"1,575", "1,500", "−75", "other period 70, not readable 3 …", "−1,360", "Counted", "24"} <= set(shown)
 
 
+def test_the_funnel_shows_what_the_scope_left_out_and_what_cannot_be_placed() -> None:
+    counter = VolumeCounter(Period.year("2025"), 20, COUNTS, scoped=True)
+    for day in range(1, 7):
+        counter.add(Decision("s", "Patient/1", f"2025-02-{day:02d}", "tace", "counted", "counted"))
+        counter.add(Decision("s", "Patient/2", f"2025-02-{day:02d}", "tace", "not-counted", "out-of-scope"))
+    counter.add(Decision("s", "Patient/3", "", "tace", "counted", "counted"))
+    of = counter.result(Seen(0, 0, {}, 0, 0, 0, 0))
+    for size in ("wide", "narrow"):
+        shown = words(funnel_chart(of, size=size))
+        assert "In scope" in shown
+        assert [text for text in shown if "outside the scope 6" in text]
+        assert [text for text in shown if text.endswith("12 in the period, 1 that may be")]
+        assert [text for text in shown if "no usable date 1" in text]
+    assert "In scope" not in words(funnel_chart(volume()))
+
+
 def test_hostile_labels_stay_words() -> None:
     svg = cumulative_chart(volume(label="</title><script>alert(1)</script>&'\""))
     assert "<script" not in svg

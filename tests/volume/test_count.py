@@ -110,16 +110,67 @@ def test_the_funnel_names_unit_loss_and_reasons_of_each_step() -> None:
         quarantined=3, undated=2, outside=5,
     )  # fmt: skip
     volume = volume_of([decision("2025-04-01", *outcome) for outcome in OUTCOMES], seen=seen)
-    assert [(step.unit, step.count, step.lost, step.why) for step in volume.funnel] == [
-        ("procedures", 100, 0, ()),
-        ("procedures", 90, 10, (("other-period", 5), ("quarantined", 3), ("undated", 2))),
-        ("procedures", 80, 10, (("not-done", 10),)),
-        ("procedures", 20, 60, (("no-io-code", 50), ("unmapped", 10))),
-        ("sessions", 7, 2, (("no-io-code", 1), ("unmapped", 1))),
-        ("sessions", 5, 2, (("category-for-review", 1), ("category-not-counted", 1))),
-        ("sessions", 3, 2, (("indication-not-found", 1), ("other-disease", 1))),
-        ("sessions", 2, 1, (("not-percutaneous", 1),)),
+    assert [(step.code, step.unit, step.count, step.lost, step.why) for step in volume.funnel] == [
+        ("read", "procedures", 100, 0, ()),
+        ("in-period", "procedures", 90, 10, (("other-period", 5), ("quarantined", 3), ("undated", 2))),
+        ("completed", "procedures", 80, 10, (("not-done", 10),)),
+        ("mapped", "procedures", 20, 60, (("no-io-code", 50), ("unmapped", 10))),
+        ("io-category", "sessions", 7, 2, (("no-io-code", 1), ("unmapped", 1))),
+        ("counting-category", "sessions", 5, 2, (("category-for-review", 1), ("category-not-counted", 1))),
+        ("indication", "sessions", 3, 2, (("indication-not-found", 1), ("other-disease", 1))),
+        ("dated", "sessions", 3, 0, ()),
+        ("counted", "sessions", 2, 1, (("not-percutaneous", 1),)),
     ]
+    assert volume.to_json()["funnel"][6] == {
+        "code": "indication", "name": "indication found", "unit": "sessions", "count": 3, "lost": 2,
+        "why": {"indication-not-found": 1, "other-disease": 1},
+    }  # fmt: skip
+
+
+def steps(volume: Volume) -> dict[str, tuple[int, int, dict[str, int]]]:
+    return {step.code: (step.count, step.lost, dict(step.why)) for step in volume.funnel if step.unit == "sessions"}
+
+
+def test_sessions_outside_the_scope_fall_out_first_whatever_else_they_are() -> None:
+    found = steps(
+        volume_of(
+            [
+                decision("2025-04-01"),
+                decision("2025-04-02", "tace", "not-counted", "out-of-scope"),
+                decision("2025-04-03", "none", "not-counted", "out-of-scope"),
+                decision("2025-04-04", "biliary", "review", "scope-unknown"),
+            ]
+        )
+    )
+    assert list(found)[:2] == ["in-scope", "io-category"]
+    assert found["in-scope"] == (1, 3, {"out-of-scope": 2, "scope-unknown": 1})
+    assert found["counted"] == (1, 0, {})
+
+
+def test_a_scope_that_left_out_nothing_says_so_and_no_scope_says_nothing() -> None:
+    counter = VolumeCounter(Period.year("2025"), 150, COUNTS, scoped=True)
+    counter.add(decision("2025-04-01"))
+    assert steps(counter.result(NOTHING_SEEN))["in-scope"] == (1, 0, {})
+    assert "in-scope" not in steps(volume_of([decision("2025-04-01")]))
+
+
+def test_sessions_that_cannot_be_placed_fall_out_of_the_funnel_where_they_would_have_been_lost() -> None:
+    volume = volume_of(
+        [
+            decision("2025-04-01"),
+            decision("2024"),
+            decision(""),
+            decision("", "tace", "not-counted", "undated"),
+            decision("", "tace", "not-counted", "other-disease"),
+            decision("", "none", "not-counted", "no-io-code"),
+        ]
+    )
+    found = steps(volume)
+    assert volume.unplaced == 3
+    assert found["io-category"] == (4, 0, {})
+    assert found["indication"] == (3, 1, {"other-disease": 1})
+    assert found["dated"] == (1, 2, {"undated": 2})
+    assert volume.counted == found["counted"][0] == 1
 
 
 @given(decisions, st.randoms(use_true_random=False))
@@ -149,7 +200,7 @@ def test_every_breakdown_sums_to_the_whole(given_decisions: list[Decision]) -> N
     assert sum(volume.review_by_reason.values()) == volume.review
     assert (volume.cumulative[-1][1] if volume.cumulative else 0) == volume.counted
     sessions = [step for step in volume.funnel if step.unit == "sessions"]
-    assert sessions[0].count + sessions[0].lost == volume.sessions
+    assert sessions[0].count + sessions[0].lost == volume.sessions + volume.unplaced
     assert sessions[-1].count == volume.counted
     assert all(after.count == before.count - after.lost for before, after in itertools.pairwise(sessions))
     assert all(step.lost == sum(number for _, number in step.why) for step in volume.funnel)

@@ -21,8 +21,8 @@ class Programme:
     threshold: int = 150
 
 
-def volume(days: tuple[str, ...] = ("2025-01-31", "2025-03", "2025")) -> Volume:
-    counter = VolumeCounter(Period.year("2025"), 150, {"tace": "yes", "biliary": "review"})
+def volume(days: tuple[str, ...] = ("2025-01-31", "2025-03", "2025"), *, scoped: bool = False) -> Volume:
+    counter = VolumeCounter(Period.year("2025"), 150, {"tace": "yes", "biliary": "review"}, scoped=scoped)
     for day in days:
         counter.add(Decision("s", "Patient/1", day, "tace", "counted", "counted"))
     if days:
@@ -49,7 +49,7 @@ def counts(populations: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def test_the_report_says_the_volume_as_populations() -> None:
-    group, completeness = report()["group"]
+    group, completeness, _ = report()["group"]
     assert counts(group["population"]) == {
         "initial-population": 9,
         "numerator": 3,
@@ -99,8 +99,29 @@ def test_the_measure_declares_every_population_that_is_not_a_reason() -> None:
         for group in build_measure(Programme())["group"]
         for population in group["population"]
     }
-    reasons = {"unmapped", "look-alike", "category-for-review"}
-    assert {code for group in report()["group"] for code in counts(group["population"])} - reasons == declared
+    made = {
+        population["code"]["coding"][0]["code"]
+        for group in report(volume(scoped=True))["group"]
+        for population in group["population"]
+        if "text" not in population["code"]
+    }
+    assert made == declared
+
+
+def test_the_funnel_says_what_is_left_and_what_was_lost_at_each_step_and_why() -> None:
+    group = report()["group"][2]
+    assert group["code"]["coding"][0]["code"] == "funnel"
+    assert [
+        (population["code"].get("text", population["code"]["coding"][0]["code"]), population["count"])
+        for population in group["population"]
+    ] == [
+        ("read", 12), ("in-period", 10), ("lost at in-period: quarantined", 1), ("lost at in-period: undated", 1),
+        ("completed", 9), ("lost at completed: not-done", 1),
+        ("mapped", 4), ("lost at mapped: unmapped", 3), ("lost at mapped: no-io-code", 2),
+        ("io-category", 4), ("lost at io-category: look-alike", 1), ("lost at io-category: unmapped", 1),
+        ("counting-category", 3), ("lost at counting-category: category-for-review", 1),
+        ("indication", 3), ("dated", 3), ("counted", 3),
+    ]  # fmt: skip
 
 
 def test_the_same_facility_programme_and_period_get_the_same_identity() -> None:

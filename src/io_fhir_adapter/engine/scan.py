@@ -118,8 +118,7 @@ class _Scanner:
             elif isinstance(resource, Encounter):
                 self.spool.add(encounter_fact(resource, SOURCE, self.tz, fallback_id))
             elif isinstance(resource, Patient):
-                fact = patient_fact(resource, SOURCE, self.tz, fallback_id)
-                self.spool.link(f"Patient/{fact.id}", fact.replaced_by)
+                self.spool.add(patient_fact(resource, SOURCE, self.tz, fallback_id))
         except ResourceError as exc:
             return exc.what
         return ""

@@ -6,13 +6,14 @@ empty. Strings compare and group correctly and cost nothing to store.
 
 from __future__ import annotations
 
+import calendar
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from io_fhir_adapter.errors import ConfigError, ResourceError
 
-__all__ = ["days_apart", "is_full", "local_day", "may_precede", "tomorrow", "zone"]
+__all__ = ["days_apart", "first_of", "is_full", "last_of", "local_day", "may_precede", "tomorrow", "zone"]
 
 _PARTIAL = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?\Z")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]")
@@ -86,6 +87,18 @@ def days_apart(first: str, second: str) -> int | None:
     if not (is_full(first) and is_full(second)):
         return None
     return abs((date.fromisoformat(second) - date.fromisoformat(first)) // timedelta(days=1))
+
+
+def first_of(day: str) -> str:
+    """The first full local date that a partial one, which is not empty, may be."""
+    return day + "0001-01-01"[len(day) :]
+
+
+def last_of(day: str) -> str:
+    """The last full local date that a partial one, which is not empty, may be."""
+    if len(day) == len("2025-03") and day[:4] != "0000":
+        return f"{day}-{calendar.monthrange(int(day[:4]), int(day[5:]))[1]:02d}"
+    return day + "9999-12-31"[len(day) :]
 
 
 def may_precede(first: str, second: str) -> bool:

@@ -7,6 +7,7 @@ from datetime import tzinfo
 
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import local_day
+from io_fhir_adapter.fhir.mentions import encounter_mentions, procedure_mentions
 from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import (
     CodeableConcept,
@@ -91,6 +92,7 @@ def procedure_fact(
         origin=_origin(procedure),
         operator=_operator(procedure),
         updated=(procedure.meta.lastUpdated or "") if procedure.meta is not None else "",
+        mentions=procedure_mentions(procedure),
     )
 
 
@@ -113,8 +115,9 @@ def _keys(references: Iterable[Reference], resource_type: str) -> tuple[str, ...
 
 
 def _origin(procedure: Procedure) -> str:
-    if procedure.meta is not None and procedure.meta.source:
-        return procedure.meta.source.partition("#")[0]
+    named = (procedure.meta.source or "").partition("#")[0] if procedure.meta is not None else ""
+    if named:  # HAPI writes "#" and the id of a request where no source was given
+        return named
     for identifier in procedure.identifier or ():
         if identifier.system:
             return identifier.system
@@ -190,6 +193,7 @@ def encounter_fact(encounter: Encounter, source: str, tz: tzinfo | None, fallbac
         diagnoses=tuple(dict.fromkeys(diagnoses)),
         reasons=codes_of(concepts),
         updated=(encounter.meta.lastUpdated or "") if encounter.meta is not None else "",
+        mentions=encounter_mentions(encounter),
     )
 
 

@@ -20,6 +20,8 @@ __all__ = [
     "Condition",
     "Encounter",
     "EncounterDiagnosis",
+    "EncounterLocation",
+    "EncounterParticipant",
     "EncounterReason",
     "Header",
     "Identifier",
@@ -87,13 +89,19 @@ class Meta(msgspec.Struct, gc=False):
 
 
 class Performer(msgspec.Struct, gc=False):
-    """Procedure.performer."""
+    """Procedure.performer; ``role`` is STU3's name of ``function``."""
 
     actor: Reference | None = None
+    onBehalfOf: Reference | None = None
+    function: CodeableConcept | None = None
+    role: CodeableConcept | None = None
 
 
 class Procedure(msgspec.Struct, gc=False):
-    """Procedure: R4 elements with STU3's ``notDone``, ``context`` and R5's ``occurrence[x]``, ``reason``."""
+    """Procedure: R4 elements with STU3's ``notDone``, ``context`` and R5's ``occurrence[x]``, ``reason``.
+
+    ``category`` repeats in R5 alone; some servers repeat it, and ``location``, in R4 too.
+    """
 
     resourceType: Literal["Procedure"]
     id: str | None = None
@@ -115,6 +123,8 @@ class Procedure(msgspec.Struct, gc=False):
     bodySite: list[CodeableConcept] | None = None
     partOf: list[Reference] | None = None
     performer: list[Performer] | None = None
+    location: Reference | list[Reference] | None = None
+    category: CodeableConcept | list[CodeableConcept] | None = None
 
 
 class Present(msgspec.Struct, gc=False):
@@ -147,11 +157,12 @@ class PatientLink(msgspec.Struct, gc=False):
 
 
 class Patient(msgspec.Struct, gc=False):
-    """Patient: what counting and age bands need, no name."""
+    """Patient: what counting and age bands need, and what tells people apart across servers; no name."""
 
     resourceType: Literal["Patient"]
     id: str | None = None
     meta: Meta | None = None
+    identifier: list[Identifier] | None = None
     active: bool | None = None
     gender: str | None = None
     birthDate: str | None = None
@@ -196,8 +207,26 @@ class EncounterReason(msgspec.Struct, gc=False):
     value: list[CodeableReference] | None = None
 
 
+class EncounterLocation(msgspec.Struct, gc=False):
+    """Encounter.location."""
+
+    location: Reference | None = None
+    status: str | None = None
+
+
+class EncounterParticipant(msgspec.Struct, gc=False):
+    """Encounter.participant; ``individual`` up to R4B, ``actor`` in R5."""
+
+    type: list[CodeableConcept] | None = None
+    individual: Reference | None = None
+    actor: Reference | None = None
+
+
 class Encounter(msgspec.Struct, gc=False):
-    """Encounter; ``class`` is a Coding up to R4B and a list of CodeableConcept in R5."""
+    """Encounter; ``class`` is a Coding up to R4B and a list of CodeableConcept in R5.
+
+    ``serviceType`` is a CodeableConcept in R4 and R4B and a list of CodeableReference in R5.
+    """
 
     resourceType: Literal["Encounter"]
     id: str | None = None
@@ -211,6 +240,10 @@ class Encounter(msgspec.Struct, gc=False):
     reasonCode: list[CodeableConcept] | None = None
     reasonReference: list[Reference] | None = None
     reason: list[EncounterReason] | None = None
+    serviceProvider: Reference | None = None
+    serviceType: CodeableConcept | list[CodeableReference] | None = None
+    location: list[EncounterLocation] | None = None
+    participant: list[EncounterParticipant] | None = None
 
 
 class Header(msgspec.Struct, gc=False):

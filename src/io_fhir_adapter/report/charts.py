@@ -156,11 +156,14 @@ def funnel_chart(volume: Volume, *, size: Size = "wide") -> str:
     for unit, steps in _panels(volume.funnel):
         heading = "Procedures"
         if unit == "sessions":
-            heading = f"Sessions (one patient, one day): {number(volume.sessions)} in the period"
+            heading = "Sessions (one patient, one day)" if size == "wide" or not volume.unplaced else "Sessions"
+            heading += f": {number(volume.sessions)} in the period"
+            heading += f", {number(volume.unplaced)} that may be" if volume.unplaced else ""
         sheet.text(0, sheet.height + 12, heading, "soft", weight=600)
         sheet.height += 34
-        full = max(step.count for step in steps) or 1
-        before = steps[0].count / full
+        began = steps[0].count + steps[0].lost
+        full = began or 1
+        before = began / full
         for step in steps:
             (_wide_step if size == "wide" else _narrow_step)(sheet, step, before, step.count / full)
             before = step.count / full

@@ -103,6 +103,7 @@ def gather_report(
         unmapped_total=len(unmapped),
         category_titles=ruleset.categories,
         synthetic=synthetic,
+        scope=ruleset.scope.words if ruleset.scope is not None else "",
     )
 
 

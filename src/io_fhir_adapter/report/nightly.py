@@ -104,6 +104,7 @@ class ReportData:
         unmapped_total: How many such codes there are, where ``unmapped`` holds only the first.
         category_titles: Category code to title; a code without one stands for itself.
         synthetic: Whether the data are synthetic; the report then says so at its head.
+        scope: A sentence on the scope that the site asks for, empty where it asks for none.
 
     Raises:
         ValueError: ``as_of`` is no ISO date.
@@ -125,6 +126,7 @@ class ReportData:
     unmapped_total: int | None = None
     category_titles: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
+    scope: str = ""
 
     def __post_init__(self) -> None:
         date.fromisoformat(self.as_of)

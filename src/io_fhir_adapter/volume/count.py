@@ -19,6 +19,7 @@ from io_fhir_adapter.model import Decision
 from io_fhir_adapter.volume.period import Period
 
 __all__ = [
+    "FUNNEL_STEPS",
     "UNKNOWN_MONTH",
     "FunnelStep",
     "Period",
@@ -36,7 +37,24 @@ _NOT_IO = "none"
 _KINDS = {"counted": 0, "review": 1, "not-counted": 2}
 _INDICATION_REASONS = frozenset({"no-tumour-indication", "other-disease", "indication-not-found"})
 _CATEGORY_REASONS = frozenset({"category-not-counted", "category-for-review", "planning-only"})
-_SESSION_STEPS = ("with an IO category", "in a category that counts", "indication found", "counted")
+_SCOPE_REASONS = frozenset({"out-of-scope", "scope-unknown"})
+_UNDATED = "undated"
+_PROCEDURE_STEPS = {
+    "read": "read",
+    "in-period": "in the period",
+    "completed": "completed",
+    "mapped": "with a row in the code tables",
+}
+_SESSION_STEPS = {
+    "in-scope": "in scope",
+    "io-category": "with an IO category",
+    "counting-category": "in a category that counts",
+    "indication": "indication found",
+    "dated": "dated within the period",
+    "counted": "counted",
+}
+FUNNEL_STEPS: Mapping[str, str] = {**_PROCEDURE_STEPS, **_SESSION_STEPS}
+"""Code of every step of the funnel to what is left after it, in order; ``in-scope`` only where a scope is asked for."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,7 @@ class FunnelStep:
     """One step on the way from what was read to what counts.
 
     Attributes:
+        code: Stable name of the step, of `FUNNEL_STEPS`.
         name: What is left after this step, in plain words.
         unit: ``procedures`` or ``sessions``.
         count: How many are left.
@@ -166,6 +185,7 @@ class FunnelStep:
             frequent first; the numbers sum to ``lost``.
     """
 
+    code: str
     name: str
     unit: Literal["procedures", "sessions"]
     count: int
@@ -175,6 +195,7 @@ class FunnelStep:
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the reasons as an object of numbers."""
         return {
+            "code": self.code,
             "name": self.name,
             "unit": self.unit,
             "count": self.count,
@@ -195,7 +216,7 @@ class Volume:
         review: Sessions that a responsible person may add.
         not_counted: All other sessions of the period.
         unplaced: Sessions with an IO category whose date is too vague to be placed in or out of the period; in no
-            other number here.
+            other number here but the funnel, where they fall out.
         not_counted_by_reason: Reason code to number, in the order of the codes.
         review_by_reason: The same for ``review``.
         by_category: Category to tally, in the order of the codes; ``none`` holds what is not IO.
@@ -203,7 +224,7 @@ class Volume:
         by_month_category: Month to category to tally, only where there is something.
         cumulative: (ISO date, counted up to and including it), ascending. A date known by month or year
             only is placed at the end of what it may be: nothing is claimed before it is certain.
-        funnel: The steps, procedures first.
+        funnel: The steps, procedures first. Sessions begin with those of the period and the unplaced.
     """
 
     period: Period
@@ -284,16 +305,18 @@ class VolumeCounter:
         period: Sessions outside it are ignored.
         threshold: What the programme asks for.
         counts: Category to ``yes``, ``no`` or ``review``, from the programme; only the funnel needs it.
+        scoped: Whether a scope was asked for; the funnel then shows what it left out, be it nothing.
     """
 
-    def __init__(self, period: Period, threshold: int, counts: Mapping[str, str]) -> None:
+    def __init__(self, period: Period, threshold: int, counts: Mapping[str, str], *, scoped: bool = False) -> None:
         self._period = period
         self._threshold = threshold
         self._counts = counts
         self._cells: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         self._days: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = {"counted": Counter(), "review": Counter(), "not-counted": Counter()}
-        self._lost: tuple[Counter[str], ...] = tuple(Counter() for _ in _SESSION_STEPS)
+        self._scoped = scoped
+        self._lost: dict[str, Counter[str]] = {code: Counter() for code in _SESSION_STEPS}
         self._unplaced = 0
 
     def add(self, decision: Decision) -> None:
@@ -302,7 +325,11 @@ class VolumeCounter:
         if place == "outside":
             return
         if place == "unplaced":
-            self._unplaced += decision.category != _NOT_IO
+            if decision.category != _NOT_IO:
+                self._unplaced += 1
+                survives = decision.decision == "counted"
+                step, reason = ("dated", _UNDATED) if survives else (self._lost_at(decision), decision.reason)
+                self._lost[step][reason] += 1
             return
         day, kind = decision.date, decision.decision
         month = day[:7] if len(day) >= 7 else UNKNOWN_MONTH
@@ -313,12 +340,16 @@ class VolumeCounter:
         else:
             self._lost[self._lost_at(decision)][decision.reason] += 1
 
-    def _lost_at(self, decision: Decision) -> int:
+    def _lost_at(self, decision: Decision) -> str:
+        if decision.reason in _SCOPE_REASONS:
+            return "in-scope"
         if decision.category == _NOT_IO:
-            return 0
+            return "io-category"
         if decision.reason in _CATEGORY_REASONS or self._counts.get(decision.category, "no") != "yes":
-            return 1
-        return 2 if decision.reason in _INDICATION_REASONS else 3
+            return "counting-category"
+        if decision.reason in _INDICATION_REASONS:
+            return "indication"
+        return "dated" if decision.reason == _UNDATED else "counted"
 
     def result(self, seen: Seen) -> Volume:
         """The volume so far, beside what was seen of the procedures."""
@@ -348,27 +379,29 @@ class VolumeCounter:
             by_month=by_month,
             by_month_category={month: row for month, row in grid.items() if row},
             cumulative=tuple(zip((day for day, _ in days), accumulate(number for _, number in days), strict=True)),
-            funnel=(*_procedure_steps(seen), *self._session_steps(total.total)),
+            funnel=(*_procedure_steps(seen), *self._session_steps(total.total + self._unplaced)),
         )
 
     def _session_steps(self, sessions: int) -> Iterable[FunnelStep]:
         left = sessions
-        for name, why in zip(_SESSION_STEPS, self._lost, strict=True):
+        for code, why in self._lost.items():
+            if code == "in-scope" and not self._scoped and not why:
+                continue
             left -= why.total()
-            yield FunnelStep(name, "sessions", left, why.total(), _ranked(why))
+            yield FunnelStep(code, _SESSION_STEPS[code], "sessions", left, why.total(), _ranked(why))
 
 
 def _procedure_steps(seen: Seen) -> Iterable[FunnelStep]:
     elsewhere = {"other-period": seen.outside, "undated": seen.undated, "quarantined": seen.quarantined}
     unfinished = {status: number for status, number in seen.by_status.items() if status != "completed"}
     rowless = {"no-io-code": seen.known_system - seen.mapped, "unmapped": seen.completed - seen.known_system}
-    yield FunnelStep("read", "procedures", seen.read, 0, ())
-    for name, count, why in (
-        ("in the period", seen.procedures, elsewhere),
+    for code, count, why in (
+        ("read", seen.read, {}),
+        ("in-period", seen.procedures, elsewhere),
         ("completed", seen.completed, unfinished),
-        ("with a row in the code tables", seen.mapped, rowless),
+        ("mapped", seen.mapped, rowless),
     ):
-        yield FunnelStep(name, "procedures", count, sum(why.values()), _ranked(why))
+        yield FunnelStep(code, _PROCEDURE_STEPS[code], "procedures", count, sum(why.values()), _ranked(why))
 
 
 def _ranked(why: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

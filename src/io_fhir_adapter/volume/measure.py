@@ -4,8 +4,9 @@ Both are this project's proposal: no accreditation programme that we could read 
 R4 content and are built through the R4B models of fhir.resources, whose Measure and MeasureReport are the same.
 
 Shape of both: group ``volume`` counts sessions (its initial population, in procedures, is what they were made from) and
-is stratified by category and by month; group ``completeness`` counts the procedures that were read. A session belongs
-to exactly one stratum of each stratifier, so the strata sum to the group.
+is stratified by category and by month; group ``completeness`` counts the procedures that were read; group ``funnel``
+says what was left after each step from one to the other, and what was lost at it and why. A session belongs to exactly
+one stratum of each stratifier, so the strata sum to the group.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from io_fhir_adapter.canonical_urls import (
     structure_definition,
 )
 from io_fhir_adapter.errors import ConfigError
-from io_fhir_adapter.volume.count import UNKNOWN_MONTH, Tally, Volume
+from io_fhir_adapter.volume.count import FUNNEL_STEPS, UNKNOWN_MONTH, Tally, Volume
 from io_fhir_adapter.volume.period import Period
 
 __all__ = [
@@ -43,7 +44,7 @@ __all__ = [
     "period_instants",
 ]
 
-MEASURE_VERSION = "1.0.0"
+MEASURE_VERSION = "1.1.0"
 """Version of what the measure means; it changes when the meaning of a population does."""
 
 _HL7_POPULATION = "http://terminology.hl7.org/CodeSystem/measure-population"
@@ -53,6 +54,8 @@ _GROUP = code_system("volume-group")
 _POPULATION = code_system("volume-population")
 _REASON = code_system("decision-reason")
 _STRATIFIER = code_system("volume-stratifier")
+_FUNNEL_STEP = code_system("funnel-step")
+_FUNNEL_LOSS = code_system("funnel-loss")
 
 _SESSION_POPULATIONS = {
     "review": "Sessions that a responsible person may add",
@@ -66,6 +69,7 @@ _PROCEDURE_POPULATIONS = {
     "undated": "Procedures whose date is too vague to be placed",
     "quarantined": "Procedures that could not be read",
 }
+_FUNNEL = {code: f"Left: {name}" for code, name in FUNNEL_STEPS.items()}
 _STRATIFIERS = {"category": "Category of the session", "month": "Local calendar month of the session"}
 
 
@@ -147,9 +151,11 @@ def build_measure(programme: ProgrammeFacts) -> dict[str, Any]:
                     "Counts interventional-oncology sessions of one period and facility. This Measure is a proposal of "
                     f"the io-fhir-adapter project, not a publication of {programme.title}. The programme asks for "
                     f"{programme.threshold} a year; what counts, per category, is set in the programme file whose "
-                    "digest the report carries. Every population besides the initial one and those of the group "
-                    "completeness counts sessions; each reason for which sessions are not counted or are left for "
-                    f"review is reported as a population of its own, coded in {_REASON}."
+                    "digest the report carries. Every population of the group volume besides the initial one counts "
+                    "sessions; each reason for which sessions are not counted or are left for "
+                    f"review is reported as a population of its own, coded in {_REASON}. The group funnel has what is "
+                    "left after each step, procedures first and then sessions, each followed by what was lost at it, "
+                    f"coded in {_FUNNEL_LOSS}; a step that was not asked for is absent."
                 ),
                 "type": [_concept(_HL7_MEASURE_TYPE, "structure")],
                 "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
@@ -167,6 +173,10 @@ def build_measure(programme: ProgrammeFacts) -> dict[str, Any]:
                         "population": [
                             _criteria(code, _POPULATION, text) for code, text in _PROCEDURE_POPULATIONS.items()
                         ],
+                    },
+                    {
+                        "code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"),
+                        "population": [_criteria(code, _FUNNEL_STEP, text) for code, text in _FUNNEL.items()],
                     },
                 ],
             }
@@ -234,7 +244,7 @@ def build_measure_report(
                 },
                 "period": {"start": start.isoformat(), "end": end.isoformat()},
                 "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
-                "group": [_volume_group(volume), _completeness_group(volume)],
+                "group": [_volume_group(volume), _completeness_group(volume), _funnel_group(volume)],
             }
         )
     )
@@ -279,6 +289,17 @@ def _completeness_group(volume: Volume) -> dict[str, Any]:
             _population(code, _POPULATION, numbers[code], text) for code, text in _PROCEDURE_POPULATIONS.items()
         ],
     }
+
+
+def _funnel_group(volume: Volume) -> dict[str, Any]:
+    populations = []
+    for step in volume.funnel:
+        populations.append(_population(step.code, _FUNNEL_STEP, step.count, _FUNNEL[step.code]))
+        populations += [
+            {"code": _concept(_FUNNEL_LOSS, reason) | {"text": f"lost at {step.code}: {reason}"}, "count": number}
+            for reason, number in step.why
+        ]
+    return {"code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"), "population": populations}
 
 
 def _session_populations(tally: Tally) -> list[dict[str, Any]]:

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.programme import Programme
-from io_fhir_adapter.ledger.facts import decisions_between, quarantine_reasons, tally_procedures
+from io_fhir_adapter.fhir.dates import last_of
+from io_fhir_adapter.ledger.facts import (
+    decisions_between,
+    ended_procedures,
+    procedures_set_aside,
+    quarantine_reasons,
+    tally_procedures,
+)
 from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
+from io_fhir_adapter.volume.settled import after_deciding
 
 __all__ = ["count_ledger"]
 
 
-def count_ledger(connection: Connection, period: Period, programme: Programme) -> Volume:
-    """Counts the decisions of a period and tallies the Procedures behind them."""
-    counter = VolumeCounter(period, programme.threshold, programme.counts)
+def count_ledger(
+    connection: Connection, period: Period, programme: Programme, *, scoped: bool = False, today: str = ""
+) -> Volume:
+    """Counts the decisions of a period and tallies the Procedures behind them; ``scoped`` as in `VolumeCounter`.
+
+    ``today`` is the local date for what ends in the future; where empty, that of the clock in UTC.
+    """
+    counter = VolumeCounter(period, programme.threshold, programme.counts, scoped=scoped)
     for decision in decisions_between(connection, period.start, period.end):
         counter.add(decision)
-    return counter.result(_seen(connection, period))
+    seen, set_aside = _seen(connection, period), procedures_set_aside(connection)
+    aside = {(fact.source, fact.id) for fact in set_aside}
+    today = today or datetime.now(UTC).date().isoformat()
+    ended = [
+        fact.day
+        for fact in (ended_procedures(connection) if programme.takes_ended_for_completed else ())
+        if last_of(fact.end_day) < today and (fact.source, fact.id) not in aside
+    ]
+    seen = replace(seen, quarantined=seen.quarantined - len(aside))
+    return counter.result(after_deciding(seen, period, [(fact.day, fact.status) for fact in set_aside], ended))
 
 
 def _seen(connection: Connection, period: Period) -> Seen:
