@@ -88,9 +88,18 @@ def test_a_refusal_is_not_tried_again(status: int) -> None:
     assert error.sentence.startswith(f"{BASE}: ")
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
-def test_redirects_are_not_followed(status: int) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_to_elsewhere_are_refused(status: int) -> None:
     call = Call(answers(httpx.Response(status, headers={"location": "https://evil.example/"})))
+    error = call.failure()
+    assert isinstance(error, ForeignOriginError)
+    assert "the server's redirect leads to another origin (https://evil.example:443)" in error.sentence
+    assert len(call.sent) == 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"location": "https://fhir.example/elsewhere"}])
+def test_what_is_no_redirect_is_none(headers: dict[str, str]) -> None:
+    call = Call(answers(httpx.Response(304 if headers else 302, headers=headers)))
     assert call.failure().code == "IOA-NET-007"
     assert len(call.sent) == 1
 

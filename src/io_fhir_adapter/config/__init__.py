@@ -9,6 +9,7 @@ from __future__ import annotations
 from io_fhir_adapter.config.base import SecretRef
 from io_fhir_adapter.config.http import AuthConfig
 from io_fhir_adapter.config.load import load_config
+from io_fhir_adapter.config.scope import ScopeConfig, ScopeRuleConfig
 from io_fhir_adapter.config.site import (
     FacilityConfig,
     LedgerConfig,
@@ -19,11 +20,12 @@ from io_fhir_adapter.config.site import (
     SiteTableConfig,
     SubmissionConfig,
 )
-from io_fhir_adapter.config.sources import FhirSourceConfig, FilesSourceConfig
+from io_fhir_adapter.config.sources import BulkConfig, FhirSourceConfig, FilesSourceConfig, PatientsConfig
 from io_fhir_adapter.config.whole import Config
 
 __all__ = [
     "AuthConfig",
+    "BulkConfig",
     "Config",
     "FacilityConfig",
     "FhirSourceConfig",
@@ -31,8 +33,11 @@ __all__ = [
     "LedgerConfig",
     "MappingsConfig",
     "OutputConfig",
+    "PatientsConfig",
     "ReviewConfig",
     "ScheduleConfig",
+    "ScopeConfig",
+    "ScopeRuleConfig",
     "SecretRef",
     "SiteTableConfig",
     "SubmissionConfig",

@@ -15,7 +15,7 @@ from io_fhir_adapter.errors import ConfigError
 
 __all__ = ["load_config"]
 
-_PATH_KEYS = {"file", "path", "key_file", "ca_file", "folder"}
+_PATH_KEYS = {"file", "path", "key_file", "ca_file", "client_cert_file", "client_key_file", "folder"}
 _DEFAULT_PATHS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("ledger", "path", LedgerConfig),
     ("review", "key_file", ReviewConfig),
@@ -116,7 +116,7 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
             elif part in {"fhir", "files"}:  # the discriminator of a source
                 inner.append(model)
         models = inner or models
-    return [name for model in models for name in model.model_fields]
+    return [field.alias or name for model in models for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

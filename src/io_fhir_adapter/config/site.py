@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +13,7 @@ from io_fhir_adapter.errors import ConfigError
 from io_fhir_adapter.fhir.dates import zone
 
 __all__ = [
+    "ConceptMapConfig",
     "FacilityConfig",
     "LedgerConfig",
     "MappingsConfig",
@@ -29,6 +31,7 @@ class FacilityConfig(Part):
     code: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     name: str = ""
     time_zone: str = "UTC"
+    patient_identifier_systems: tuple[str, ...] = ()  # what tells a person in several sources
 
     @field_validator("time_zone")
     @classmethod
@@ -47,10 +50,17 @@ class SiteTableConfig(Part):
     file: Path
 
 
+class ConceptMapConfig(Part):
+    """A site's own FHIR ConceptMap, in JSON."""
+
+    file: Path
+
+
 class MappingsConfig(Part):
     """Additions to the shipped mappings."""
 
     site_tables: tuple[SiteTableConfig, ...] = ()
+    concept_maps: tuple[ConceptMapConfig, ...] = ()
 
 
 class LedgerConfig(Part):
@@ -75,10 +85,20 @@ class ReviewConfig(Part):
 
 
 class SubmissionConfig(HttpConfig):
-    """The accreditation system's FHIR endpoint. ``automatic`` sends without a person's approval."""
+    """The accreditation system's FHIR endpoint.
+
+    Attributes:
+        automatic: Send without a person's approval.
+        give_up_after_days: After so many days of failing tries a submission is parked.
+        nonce: Who gives the nonce of a draw: ``task`` the accreditation system alone, ``auto`` the facility itself where
+            the system offers none, ``local`` the facility, without announcing the frame.
+        nonce_wait_days: For ``auto``: so many days a system that took the announcement may take to give one.
+    """
 
     automatic: bool = False
     give_up_after_days: int = Field(default=14, ge=1, le=365)
+    nonce: Literal["auto", "local", "task"] = "auto"
+    nonce_wait_days: int = Field(default=7, ge=0, le=365)
 
 
 class ScheduleConfig(Part):

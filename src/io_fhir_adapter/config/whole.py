@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from io_fhir_adapter.config.base import Part
+from io_fhir_adapter.config.scope import ScopeConfig
 from io_fhir_adapter.config.site import (
     FacilityConfig,
     LedgerConfig,
@@ -26,6 +27,7 @@ class Config(Part):
     programme: str = "iasios"
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     mappings: MappingsConfig = MappingsConfig()
+    scope: ScopeConfig = ScopeConfig()
     ledger: LedgerConfig = LedgerConfig()
     review: ReviewConfig = ReviewConfig()
     submission: SubmissionConfig | None = None
