@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs clean
+.PHONY: help setup demo test interop lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ setup: $(STAMP) ## make .venv and install everything into it
 demo: $(STAMP) ## the whole nightly job, against the embedded hospital and receiver
 	$(BIN)/io-fhir-adapter demo --out $(OUT)
 
-test: $(STAMP) ## the whole test suite, on all cores
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+test: $(STAMP) ## the test suite, on all cores
+	$(BIN)/python -m pytest -n auto -m "not interop" $(PYTEST_ARGS)
+
+interop: $(STAMP) ## the tests against FHIR servers of other makers, which are fetched first
+	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS) tests/interop
 
 lint: $(STAMP) ## style, types and architecture
 	$(BIN)/ruff check .
