@@ -5,10 +5,58 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import pytest
 from hypothesis import settings
+
+from io_fhir_adapter.submit.frame import draw_list, frame_group
+from io_fhir_adapter.trust.drawn import Place
+from io_fhir_adapter.trust.frame import Commitment, rank
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile("search", deadline=None, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@dataclass(frozen=True)
+class SyntheticDraw:
+    """A frame of synthetic tokens and a true draw from it."""
+
+    commitment: Commitment
+    nonce: str
+    places: tuple[Place, ...]
+
+    @property
+    def tokens(self) -> list[str]:
+        return [place.token for place in self.places if place.role == "case"]
+
+    @property
+    def group(self) -> dict[str, Any]:
+        return frame_group(self.commitment)
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        return draw_list(self.commitment.digest, self.nonce, "local", self.places)
+
+
+@pytest.fixture(scope="session")
+def synthetic_draw() -> Callable[..., SyntheticDraw]:
+    """Makes a draw: ``synthetic_draw(cases=3, reserves=2, size=120, facility="F-001")``."""
+
+    def make(
+        cases: int = 3, reserves: int = 2, size: int = 120, facility: str = "F-001", seed: str = ""
+    ) -> SyntheticDraw:
+        tokens = sorted(hashlib.sha256(f"{seed}{number}".encode()).hexdigest() for number in range(size))
+        ruleset = "sha256:" + "b" * 64
+        commitment = Commitment("iasios", facility, "2024-12-02", "2025-12-01", ruleset, tuple(tokens))
+        nonce = "ab" * 32
+        order = rank(bytes.fromhex(nonce), tokens)[: cases + reserves]
+        places = [Place(token, "case" if index < cases else "reserve") for index, token in enumerate(order)]
+        return SyntheticDraw(commitment, nonce, tuple(places))
+
+    return make

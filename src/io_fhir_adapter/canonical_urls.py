@@ -17,9 +17,15 @@ __all__ = [
     "CASE_REVIEW_QUESTIONNAIRE",
     "CATEGORY_CODES",
     "DAY_OFFSET",
+    "DRAW_ORDER",
+    "DRAW_ROLE",
+    "DRAW_SYSTEM",
+    "DRAW_TASK",
+    "DRAW_TASK_CODES",
     "END_DAY_OFFSET",
     "ENTRY_SYSTEM",
     "FACILITY_SYSTEM",
+    "FRAME_CODES",
     "FRAME_SYSTEM",
     "NONCE_SYSTEM",
     "PATIENT_TOKEN",
@@ -28,6 +34,7 @@ __all__ = [
     "QUARTER",
     "RULESET_SYSTEM",
     "SUBMISSION_SYSTEM",
+    "SUPERSEDING_REASON",
     "VOLUME_REPORT_SYSTEM",
     "code_system",
     "identifier_system",
@@ -60,6 +67,10 @@ ENTRY_SYSTEM: Final = identifier_system("entry")
 """Business identifiers of resources that bring none of their own."""
 FRAME_SYSTEM: Final = identifier_system("frame")
 """Digests of sampling frames."""
+DRAW_SYSTEM: Final = identifier_system("draw")
+"""Digests of draws: of the frame's digest and the nonce."""
+DRAW_TASK: Final = identifier_system("draw-task")
+"""Task.identifier of an accreditation system's order to draw: the digest of the frame to draw from."""
 RULESET_SYSTEM: Final = identifier_system("ruleset")
 """Digests of the mapping tables and rules that decided."""
 NONCE_SYSTEM: Final = identifier_system("draw-nonce")
@@ -73,6 +84,16 @@ CASE_IDENTIFIER: Final = identifier_system("case")
 
 PROGRAMME_SYSTEM: Final = code_system("programme")
 """Codes of accreditation programmes; Bundle.meta.tag names one."""
+FRAME_CODES: Final = code_system("frame")
+"""What a characteristic of a frame's Group is: ``review-window``."""
+DRAW_ORDER: Final = code_system("draw-order")
+"""Where the nonce came from that the draw is ordered by: ``nonce-local`` or ``nonce-task``."""
+DRAW_TASK_CODES: Final = code_system("draw-task")
+"""What such a Task is and gives: ``draw-sample``, with the input ``nonce``."""
+DRAW_ROLE: Final = code_system("draw-role")
+"""What a drawn token is: ``case``, ``reserve``, or why it left the sample."""
+SUPERSEDING_REASON: Final = code_system("superseding-reason")
+"""Why a draw was made again."""
 CATEGORY_CODES: Final = code_system("procedure-category")
 CASE_REVIEW_ANSWERS: Final = code_system("case-review")
 CASE_REVIEW_QUESTIONNAIRE: Final = f"{BASE}/Questionnaire/io-case-review"

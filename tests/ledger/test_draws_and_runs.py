@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from io_fhir_adapter.errors import LedgerError
+from io_fhir_adapter.ledger.chain import check_chain, links
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.draws import (
     StoredCase,
@@ -13,10 +15,12 @@ from io_fhir_adapter.ledger.draws import (
     cases_of,
     commit_frame,
     find_draw,
+    leave_case,
     put_cases,
     put_nonce,
     put_response,
-    replace_case,
+    supersede,
+    superseded,
 )
 from io_fhir_adapter.ledger.facts import decisions_between, decisions_with, put_decisions
 from io_fhir_adapter.ledger.runs import cursor, finish_run, last_run, move_cursor, start_run
@@ -42,35 +46,83 @@ def cases(number: int) -> list[StoredCase]:
     ]
 
 
-def test_a_frame_can_be_committed_again_until_it_is_drawn_from(ledger: Ledger) -> None:
-    commit(ledger)
-    draw = commit(ledger, "sha256:2")
+def test_a_frame_is_committed_to_once_and_drawn_with_one_nonce(ledger: Ledger) -> None:
+    draw = commit(ledger)
+    assert (draw.digest, draw.nonce, draw.committed) == ("sha256:1", "", timestamp(NOW))
     with ledger.begin() as connection:
         assert find_draw(connection, "iasios", "2025") == draw
-        assert (draw.digest, draw.nonce, draw.committed) == ("sha256:2", "", timestamp(NOW))
         assert find_draw(connection, "iasios", "2024") is None
-        put_nonce(connection, draw.id, "aa", "local")
-        put_nonce(connection, draw.id, "bb", "local")
+        put_nonce(connection, draw, "aa", "local", NOW)
+        put_nonce(connection, draw, "bb", "local", NOW)
         found = find_draw(connection, "iasios", "2025")
     assert found is not None
     assert found.nonce == "aa"
-    with pytest.raises(ValueError, match="drawn already"):
+    with pytest.raises(ValueError, match="committed to already"):
         commit(ledger, "sha256:3")
+
+
+def test_a_superseded_draw_stays_on_record(ledger: Ledger) -> None:
+    first = commit(ledger)
+    with ledger.begin() as connection:
+        put_nonce(connection, first, "aa", "local", NOW)
+        supersede(connection, first, "rules-corrected", NOW)
+        assert find_draw(connection, "iasios", "2025") is None
+    second = commit(ledger, "sha256:2")
+    with ledger.begin() as connection:
+        assert find_draw(connection, "iasios", "2025") == second
+        assert [(old.digest, old.superseded) for old in superseded(connection, "iasios", "2025")] == [
+            ("sha256:1", "rules-corrected")
+        ]
 
 
 def test_cases_reserves_and_replacements(ledger: Ledger) -> None:
     draw = commit(ledger)
     with ledger.begin() as connection:
-        for _ in range(2):  # a run that died in between writes them once more
-            put_cases(connection, draw.id, cases(5))
+        put_cases(connection, draw, cases(5), NOW)
         assert cases_of(connection, draw.id) == cases(5)[:3]
         assert cases_of(connection, draw.id, "reserve") == cases(5)[3:]
-        assert replace_case(connection, draw.id, 2) == 4
+        assert leave_case(connection, draw, cases(5)[1], "not-io", NOW) == 4
         assert [case.number for case in cases_of(connection, draw.id)] == [1, 3, 4]
-        assert replace_case(connection, draw.id, 1) == 5
-        assert replace_case(connection, draw.id, 3) is None
+        assert leave_case(connection, draw, cases(5)[0], "patient-objects", NOW) == 5
+        assert leave_case(connection, draw, cases(5)[2], "not-io", NOW) is None
         assert [case.number for case in cases_of(connection, draw.id)] == [4, 5]
+        everybody = [(case.number, case.role, case.reason) for case in cases_of(connection, draw.id, None)]
         put_response(connection, draw.id, 4, b"{}", {"1.1": "Procedure/1"}, {"2": "not recorded"})
+    left = [(1, "left", "patient-objects"), (2, "left", "not-io"), (3, "left", "not-io")]
+    assert everybody == [*left, (4, "case", ""), (5, "case", "")]
+
+
+def test_the_chain_tells_what_happened_to_a_draw_in_order(ledger: Ledger) -> None:
+    draw = commit(ledger)
+    with ledger.begin() as connection:
+        put_nonce(connection, draw, "aa", "local", NOW)
+        put_cases(connection, draw, cases(4), NOW)
+        leave_case(connection, draw, cases(4)[0], "duplicate", NOW)
+        supersede(connection, draw, "body-asked", NOW)
+        found = list(links(connection))
+        assert check_chain(connection) == 5
+    assert [link.kind for link in found] == ["frame-committed", "nonce", "drawn", "case-left", "draw-superseded"]
+    assert found[3].body == {"frame": "sha256:1", "token": "t1", "reason": "duplicate", "follows": "t3"}
+    assert "Patient/" not in str([link.body for link in found])
+
+
+@pytest.mark.parametrize("statement", ["update chain set body = '{}' where number = 1", "delete from chain"])
+def test_the_database_refuses_to_change_the_chain(ledger: Ledger, statement: str) -> None:
+    commit(ledger)
+    with pytest.raises(LedgerError), ledger.begin() as connection:
+        connection.exec_driver_sql(statement)
+    with ledger.begin() as connection:
+        assert check_chain(connection) == 1
+
+
+def test_a_chain_that_was_changed_all_the_same_is_noticed(ledger: Ledger) -> None:
+    draw = commit(ledger)
+    with ledger.begin() as connection:
+        put_nonce(connection, draw, "aa", "local", NOW)
+        connection.exec_driver_sql("drop trigger chain_no_update")
+        connection.exec_driver_sql("update chain set at = '2020' where number = 1")
+    with pytest.raises(LedgerError, match="link 1"), ledger.begin() as connection:
+        check_chain(connection)
 
 
 def test_runs_end_as_they_ended(ledger: Ledger) -> None:

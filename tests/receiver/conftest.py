@@ -14,7 +14,6 @@ from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
 from io_fhir_adapter.trust.submission import submission_digest
 
 BASE = "https://io-fhir-adapter.example/fhir"
-DIGEST = "sha256:" + "a" * 64
 
 
 def _populations(counted: int, review: int) -> list[dict[str, Any]]:
@@ -22,10 +21,10 @@ def _populations(counted: int, review: int) -> list[dict[str, Any]]:
     return [{"code": {"coding": [{"code": code}]}, "count": count} for code, count in counts.items()]
 
 
-def _case(number: int) -> CaseContent:
+def _case(number: int, token: str) -> CaseContent:
     return CaseContent(
         number=number,
-        token=f"{number:016x}",
+        token=token,
         patient={"resourceType": "Patient", "gender": "male"},
         procedures=(
             {
@@ -44,7 +43,7 @@ def _case(number: int) -> CaseContent:
     )
 
 
-def _sealed(facility: str = "F-001", counted: int = 151, cases: int = 3, frame: str = DIGEST) -> dict[str, Any]:
+def _sealed(draw: Any, facility: str, counted: int) -> dict[str, Any]:
     measure = f"{BASE}/Measure/io-annual-volume-iasios"
     strata = [
         {"value": {"text": "tace"}, "population": _populations(counted - 1, 2)},
@@ -64,12 +63,13 @@ def _sealed(facility: str = "F-001", counted: int = 151, cases: int = 3, frame: 
             "period": {"start": "2025-01-01", "end": "2025-12-31"},
             "group": [{"population": _populations(counted, 2), "stratifier": [{"stratum": strata}]}],
         },
-        group={"resourceType": "Group", "type": "person", "actual": True, "quantity": 120},
+        group=draw.group,
+        draw=draw.drawn,
         questionnaire=None,
-        cases=tuple(_case(number) for number in range(1, cases + 1)),
+        cases=tuple(_case(number, token) for number, token in enumerate(draw.tokens, start=1)),
         method={
-            "frame_digest": frame,
-            "nonce": "ab" * 32,
+            "frame_digest": draw.commitment.digest,
+            "nonce": draw.nonce,
             "ruleset_digest": "sha256:" + "b" * 64,
             "software_version": "0.1.0",
         },
@@ -78,17 +78,21 @@ def _sealed(facility: str = "F-001", counted: int = 151, cases: int = 3, frame: 
 
 
 @pytest.fixture
-def sealed() -> Callable[..., dict[str, Any]]:
-    """Makes a sealed Bundle: ``sealed(facility="F-001", counted=151, cases=3)``."""
-    return _sealed
+def sealed(synthetic_draw: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Makes a sealed Bundle: ``sealed(facility="F-001", counted=151, cases=3, seed="")``."""
+
+    def make(facility: str = "F-001", counted: int = 151, cases: int = 3, seed: str = "") -> dict[str, Any]:
+        return _sealed(synthetic_draw(cases, facility=facility, seed=seed), facility, counted)
+
+    return make
 
 
 @pytest.fixture
-def altered() -> Callable[..., dict[str, Any]]:
+def altered(sealed: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Makes a sealed Bundle, changes it and corrects its digest: ``altered(change, **sealed)``."""
 
     def make(change: Callable[[dict[str, Any]], Any], **fields: Any) -> dict[str, Any]:
-        bundle = copy.deepcopy(_sealed(**fields))
+        bundle = copy.deepcopy(sealed(**fields))
         change(bundle)
         bundle["identifier"]["value"] = submission_digest(bundle)
         return bundle

@@ -103,10 +103,12 @@ def test_volumes_alone_pass(altered: Make) -> None:
         (setting("Condition", encounter={"identifier": {"value": "CANARY"}}), ".encounter.identifier"),
         (setting("QuestionnaireResponse", author={"display": "CANARY"}), ".author"),
         # counts and numbers
-        (setting("Group", quantity=2), ".quantity"),
-        (lambda b: of_kind(b, "Group")["resource"]["member"].pop(), ".member"),
-        (lambda b: b["entry"].remove(of_kind(b, "Group")), "Bundle.entry"),
-        (lambda b: b["entry"].remove(of_kind(b, "QuestionnaireResponse")), ".member"),
+        (setting("Group", quantity=2), "Bundle.entry"),
+        (lambda b: of_kind(b, "Group")["resource"]["member"].pop(), "Bundle.entry"),
+        (lambda b: b["entry"].remove(of_kind(b, "Group")), ".subject.reference"),
+        (lambda b: b["entry"].remove(of_kind(b, "List")), "Bundle.entry"),
+        (lambda b: of_kind(b, "List")["resource"]["entry"].pop(0), "Bundle.entry"),
+        (lambda b: b["entry"].remove(of_kind(b, "QuestionnaireResponse")), "Bundle.entry"),
         (lambda b: b["entry"].remove(of_kind(b, "MeasureReport")), "Bundle.entry"),
         (
             lambda b: of_kind(b, "MeasureReport")["resource"]["group"][0]["population"][0].update(count=152),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -56,14 +57,14 @@ RESOURCES: dict[str, dict[str, Any]] = {
 }
 
 
-def content() -> SubmissionContent:
+def content(draw: Any) -> SubmissionContent:
     programme, questionnaire, period = load_programme("iasios"), load_questionnaire(), Period.year("2025")
     decision = Decision("s", "Patient/1", "2025-05-06", "tace", "counted", "counted", procedures=("Procedure/2",))
     volume = VolumeCounter(period, programme.threshold, {"tace": "yes"})
     volume.add(decision)
     case = prepare_case(
         CaseNeeds(
-            StoredCase(1, "case", "e" * 64, "Patient/1", "2025-05-06", "tace", ("Procedure/2",)),
+            StoredCase(1, "case", draw.tokens[0], "Patient/1", "2025-05-06", "tace", ("Procedure/2",)),
             decision,
             frozenset(RESOURCES),
         ),
@@ -89,7 +90,8 @@ def content() -> SubmissionContent:
             produced=NOW,
             ruleset_digest=DIGEST,
         ),
-        group={"resourceType": "Group", "type": "person", "actual": True, "quantity": 1},
+        group=draw.group,
+        draw=draw.drawn,
         questionnaire=questionnaire,
         cases=(
             CaseContent(
@@ -102,17 +104,22 @@ def content() -> SubmissionContent:
                 encounters=case.encounters,
             ),
         ),
-        method={"frame_digest": DIGEST, "nonce": "ab" * 32, "ruleset_digest": DIGEST, "software_version": "0"},
+        method={
+            "frame_digest": draw.commitment.digest,
+            "nonce": draw.nonce,
+            "ruleset_digest": DIGEST,
+            "software_version": "0",
+        },
     )
 
 
-def test_what_the_stages_make_passes_the_receiver() -> None:
-    bundle = seal(content(), NOW)
+def test_what_the_stages_make_passes_the_receiver(synthetic_draw: Callable[..., Any]) -> None:
+    bundle = seal(content(synthetic_draw(cases=1)), NOW)
     submission = check_submission(bundle, programmes={"iasios"})
     assert (submission.cases, submission.facility) == (1, "F-001")
     assert dict(submission.populations)["numerator"] == 1
     kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
-    assert sorted(kinds[4:]) == [
+    assert sorted(kinds[5:]) == [
         "Condition", "Encounter", "Patient", "Procedure", "Provenance", "QuestionnaireResponse",
     ]  # fmt: skip
     text = json.dumps(bundle)
@@ -120,8 +127,8 @@ def test_what_the_stages_make_passes_the_receiver() -> None:
     assert "2025-05-06" not in text
 
 
-def test_the_procedure_keeps_its_links() -> None:
-    entries = seal(content(), NOW)["entry"]
+def test_the_procedure_keeps_its_links(synthetic_draw: Callable[..., Any]) -> None:
+    entries = seal(content(synthetic_draw(cases=1)), NOW)["entry"]
     kinds = {entry["fullUrl"]: entry["resource"]["resourceType"] for entry in entries}
     (procedure,) = [entry["resource"] for entry in entries if entry["resource"]["resourceType"] == "Procedure"]
     assert kinds[procedure["subject"]["reference"]] == "Patient"

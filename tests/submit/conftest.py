@@ -12,18 +12,17 @@ from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent
 
 MEASURE = "https://io-fhir-adapter.example/fhir/Measure/io-annual-volume-iasios"
 FORM = "https://io-fhir-adapter.example/fhir/Questionnaire/io-case-review"
-DIGEST = "sha256:" + "a" * 64
 
 
 def _concept(code: str) -> dict[str, Any]:
     return {"coding": [{"system": "https://io-fhir-adapter.example/fhir/CodeSystem/volume-population", "code": code}]}
 
 
-def _case(number: int) -> CaseContent:
+def _case(number: int, token: str) -> CaseContent:
     codes = [{"system": "http://snomed.info/sct", "code": "108192008"}]
     return CaseContent(
         number=number,
-        token=f"{number:016x}",
+        token=token,
         patient={"resourceType": "Patient", "id": f"p{number}", "gender": "female"},
         procedures=(
             {
@@ -70,8 +69,9 @@ def _case(number: int) -> CaseContent:
 
 
 @pytest.fixture
-def make_content() -> Callable[..., SubmissionContent]:
+def make_content(synthetic_draw: Callable[..., Any]) -> Callable[..., SubmissionContent]:
     """A factory of contents; any field may be given."""
+    draw = synthetic_draw()
 
     def make(**changes: Any) -> SubmissionContent:
         fields: dict[str, Any] = {
@@ -97,13 +97,8 @@ def make_content() -> Callable[..., SubmissionContent]:
                 "period": {"start": "2025-01-01T00:00:00+01:00", "end": "2025-12-31T23:59:59+01:00"},
                 "group": [{"population": [{"code": _concept("numerator"), "count": 151}]}],
             },
-            "group": {
-                "resourceType": "Group",
-                "type": "person",
-                "actual": True,
-                "quantity": 120,
-                "identifier": [{"system": "https://io-fhir-adapter.example/fhir/sid/frame", "value": DIGEST}],
-            },
+            "group": draw.group,
+            "draw": draw.drawn,
             "questionnaire": {
                 "resourceType": "Questionnaire",
                 "url": FORM,
@@ -111,10 +106,10 @@ def make_content() -> Callable[..., SubmissionContent]:
                 "status": "draft",
                 "item": [{"linkId": "case.no", "type": "integer", "text": "Case number"}],
             },
-            "cases": tuple(_case(number) for number in (1, 2, 3)),
+            "cases": tuple(_case(number, token) for number, token in enumerate(draw.tokens, start=1)),
             "method": {
-                "frame_digest": DIGEST,
-                "nonce": "ab" * 32,
+                "frame_digest": draw.commitment.digest,
+                "nonce": draw.nonce,
                 "ruleset_digest": "sha256:" + "b" * 64,
                 "software_version": "0.1.0",
             },

@@ -67,7 +67,7 @@ def test_other_content_has_another_identifier(
 def test_every_entry_is_a_conditional_update_and_carries_what_it_is_known_by(make_content: Make) -> None:
     bundle = seal(make_content(), NOW)
     urls = [entry["request"]["url"] for entry in bundle["entry"]]
-    assert len(set(urls)) == len(urls) == 4 + 3 * 6 + 1
+    assert len(set(urls)) == len(urls) == 5 + 3 * 6 + 1
     for entry in bundle["entry"]:
         resource, url = entry["resource"], entry["request"]["url"]
         assert entry["request"]["method"] == "PUT"
@@ -99,8 +99,10 @@ def test_references_lead_to_entries_by_urn(make_content: Make) -> None:
         assert kinds[encounter["subject"]["reference"]] == "Patient"
     (provenance,) = resources(bundle, "Provenance")
     assert {target["reference"] for target in provenance["target"]} == kinds.keys() - {bundle["entry"][-1]["fullUrl"]}
-    (group,) = resources(bundle, "Group")
-    assert [kinds[member["entity"]["reference"]] for member in group["member"]] == ["Patient"] * 3
+    (drawn,) = resources(bundle, "List")
+    assert kinds[drawn["subject"]["reference"]] == "Group"
+    cases = [place["item"] for place in drawn["entry"] if place["flag"]["coding"][0]["code"] == "case"]
+    assert [kinds[case["reference"]] for case in cases] == ["Patient"] * 3
 
 
 def test_nothing_of_the_sources_own_ids_narrative_or_meta_leaves(make_content: Make) -> None:
@@ -137,7 +139,7 @@ def test_the_bundle_is_valid_for_two_independent_validators(make_content: Make) 
 
 
 def test_volumes_alone_need_no_frame(make_content: Make) -> None:
-    bundle = seal(make_content(group=None, questionnaire=None, cases=()), NOW)
+    bundle = seal(make_content(group=None, draw=None, questionnaire=None, cases=()), NOW)
     assert [entry["resource"]["resourceType"] for entry in bundle["entry"]] == [
         "Measure",
         "MeasureReport",
@@ -167,6 +169,7 @@ def _with_procedure(content: SubmissionContent, **changes: Any) -> SubmissionCon
             "MeasureReport.reporter",
         ),
         (lambda c: replace(c, group=None), "group"),
+        (lambda c: replace(c, draw=None), "draw"),
         (lambda c: replace(c, method=c.method | {"frame_digest": "sha256:" + "c" * 64}), "Group.identifier"),
         (lambda c: replace(c, method=c.method | {"nonce": "xyz"}), "method.nonce"),
         (lambda c: replace(c, method=c.method | {"ruleset_digest": "1"}), "method.ruleset_digest"),

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from io_fhir_adapter.classify.redecide import decided_with
 from io_fhir_adapter.classify.ruleset import Ruleset, load_ruleset
 from io_fhir_adapter.cli.console import err, out, show_volume
 from io_fhir_adapter.config import Config, load_config
@@ -137,6 +138,9 @@ def count(
             volume = job.count(Period.year(period) if period is not None else job.period)
             if not volume.seen.procedures + volume.seen.outside + volume.seen.undated:
                 raise LedgerError("the ledger holds no Procedure yet", where=ledger.name, do="run pull first", number=7)
+            with ledger.read() as connection:
+                if decided_with(connection) != rules.digest:
+                    err.print("decided on with other tables, programme or scope; run or pull decides anew")
         finally:
             ledger.close()
     else:

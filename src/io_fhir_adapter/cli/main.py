@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from io_fhir_adapter import __version__
-from io_fhir_adapter.cli import embedded, files, mappings, nightly
+from io_fhir_adapter.cli import embedded, files, mappings, nightly, verify
 from io_fhir_adapter.cli.console import say_error
 from io_fhir_adapter.errors import AdapterError
 
@@ -48,7 +48,7 @@ def _root(
     pass
 
 
-for register in (embedded.register, nightly.register, files.register, mappings.register):
+for register in (embedded.register, nightly.register, files.register, mappings.register, verify.register):
     register(app)
 
 

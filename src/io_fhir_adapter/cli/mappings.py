@@ -251,7 +251,8 @@ def diff(
     settings = load_config(config) if config is not None else None
     programme = settings.programme if settings is not None else "iasios"
     sites = [SiteTable(item.system, item.file) for item in settings.mappings.site_tables] if settings else []
-    before, after = ruleset_in(old, programme, sites), ruleset_in(new, programme, sites)
+    maps = [item.file for item in settings.mappings.concept_maps] if settings else []
+    before, after = ruleset_in(old, programme, sites, maps), ruleset_in(new, programme, sites, maps)
     place = LedgerConfig(path=ledger) if ledger is not None or settings is None else settings.ledger
     with _ledger_at(place) as opened, opened.read() as connection:
         found = compare_rulesets(connection, before, after, examples)

@@ -25,7 +25,9 @@ from io_fhir_adapter.logs import configure_logs
 from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem, rules_for
 from io_fhir_adapter.preflight import run_checks
 from io_fhir_adapter.report.output import check_folder
+from io_fhir_adapter.review.sample import leave_sample
 from io_fhir_adapter.serve.app import serve_forever
+from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
 
 __all__ = ["register"]
 
@@ -122,10 +124,17 @@ def pull(config: ConfigOption) -> int:
     return 0
 
 
-def draw(config: ConfigOption, as_of: AsOfOption = None, as_json: JsonOption = False) -> int:
+def draw(
+    config: ConfigOption,
+    as_of: AsOfOption = None,
+    supersede: Annotated[
+        str, typer.Option(metavar="REASON", help=f"Draw anew, for one of these reasons: {', '.join(SUPERSEDING)}.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> int:
     """Draw the case-review sample of the year that is due, once; say what was drawn."""
     with _job(config, as_of) as job, job.alone():
-        sample = job.draw()
+        sample = job.draw(supersede_because=supersede)
     found = sample.draw
     if as_json:
         summary = {
@@ -142,10 +151,20 @@ def draw(config: ConfigOption, as_of: AsOfOption = None, as_json: JsonOption = F
     return 0
 
 
-def review(config: ConfigOption, as_of: AsOfOption = None) -> int:
+def review(
+    config: ConfigOption,
+    as_of: AsOfOption = None,
+    leave: Annotated[
+        int | None, typer.Option(metavar="CASE", help="Take this case out of the sample; the next reserve comes in.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help=f"Why it leaves: {', '.join(LEAVING)}.")] = "",
+) -> int:
     """Pull, pre-fill and de-identify the drawn cases; say how full their forms are."""
     with told_progress() as tell, _job(config, as_of, tell) as job, job.alone():
-        prepared, _ = asyncio.run(job.review(job.draw()))
+        sample = job.draw()
+        if leave is not None:
+            leave_sample(job.ledger, sample, leave, reason, datetime.now(UTC))
+        prepared, _ = asyncio.run(job.review(sample))
     for case in prepared:
         refused = f", {len(case.refused)} resources left out" if case.refused else ""
         out.print(f"case {case.number:>2}  {case.share:>4.0%} pre-filled, {len(case.missing)} items open{refused}")

@@ -1,4 +1,7 @@
-"""Draws and cases: the commitment first, the nonce after it, and then who was drawn."""
+"""Draws and cases: the commitment first, the nonce after it, and then who was drawn.
+
+Whatever happens to a draw is also added to the ledger's chain, in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, true, update
 
+from io_fhir_adapter.ledger.chain import add_link
 from io_fhir_adapter.ledger.database import timestamp
 from io_fhir_adapter.ledger.schema import cases, draws
 
@@ -18,16 +22,23 @@ __all__ = [
     "cases_of",
     "commit_frame",
     "find_draw",
+    "leave_case",
+    "put_announced",
     "put_cases",
     "put_nonce",
     "put_response",
-    "replace_case",
+    "supersede",
+    "superseded",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDraw:
-    """A draw as the ledger has it; ``nonce`` is empty between commitment and drawing."""
+    """A draw as the ledger has it; ``nonce`` is empty between commitment and drawing.
+
+    ``frame`` is the JSON of who was committed to, which never leaves; ``superseded`` is why another draw took its place;
+    ``announced`` is when the accreditation system took note of the frame.
+    """
 
     id: int
     programme: str
@@ -40,11 +51,14 @@ class StoredDraw:
     frame_size: int
     nonce: str
     nonce_origin: str
+    frame: bytes = b"{}"
+    superseded: str = ""
+    announced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCase:
-    """One drawn patient; ``role`` is case, reserve, or left for one replaced. Local only."""
+    """One drawn patient, local only; ``role`` is case, reserve, or left for one replaced, whose ``reason`` says why."""
 
     number: int
     role: str
@@ -53,18 +67,27 @@ class StoredCase:
     date: str
     category: str
     procedures: tuple[str, ...]
+    reason: str = ""
 
 
 _DRAW = (
     draws.c.id, draws.c.programme, draws.c.period, draws.c.window_start, draws.c.window_end, draws.c.committed,
     draws.c.commitment, draws.c.digest, draws.c.frame_size, draws.c.nonce, draws.c.nonce_origin,
+    draws.c.frame, draws.c.superseded, draws.c.announced,
 )  # fmt: skip
 
 
 def find_draw(connection: Connection, programme: str, period: str) -> StoredDraw | None:
-    """The draw of a programme's period."""
-    row = connection.execute(select(*_DRAW).where(draws.c.programme == programme, draws.c.period == period)).first()
+    """The draw of a programme's period that stands."""
+    query = select(*_DRAW).where(draws.c.programme == programme, draws.c.period == period, draws.c.superseded == "")
+    row = connection.execute(query).first()
     return StoredDraw(*row) if row is not None else None
+
+
+def superseded(connection: Connection, programme: str, period: str) -> list[StoredDraw]:
+    """Earlier draws of the period, the first first."""
+    query = select(*_DRAW).where(draws.c.programme == programme, draws.c.period == period, draws.c.superseded != "")
+    return [StoredDraw(*row) for row in connection.execute(query.order_by(draws.c.id))]
 
 
 def commit_frame(
@@ -76,42 +99,71 @@ def commit_frame(
     digest: str,
     size: int,
     now: datetime,
+    frame: bytes = b"{}",
 ) -> StoredDraw:
-    """Writes the commitment down; one that was never drawn from is replaced.
+    """Writes the commitment down, before there is any randomness.
 
     Raises:
-        ValueError: The period has a draw already.
+        ValueError: The period has a commitment that stands.
     """
-    before = find_draw(connection, programme, period)
-    if before is not None and before.nonce:
-        msg = f"{programme} {period} is drawn already"
+    if find_draw(connection, programme, period) is not None:
+        msg = f"{programme} {period} is committed to already"
         raise ValueError(msg)
-    if before is not None:
-        connection.execute(delete(draws).where(draws.c.id == before.id))
     connection.execute(
         insert(draws).values(
             programme=programme, period=period, window_start=window[0], window_end=window[1],
             committed=timestamp(now), commitment=commitment, digest=digest, frame_size=size, nonce="", nonce_origin="",
+            frame=frame, superseded="", announced="",
         )
     )  # fmt: skip
+    what = {"programme": programme, "period": period, "window": list(window), "frame": digest, "size": size}
+    add_link(connection, "frame-committed", what, now)
     made = find_draw(connection, programme, period)
     assert made is not None  # noqa: S101 - written in this transaction
     return made
 
 
-def put_nonce(connection: Connection, draw: int, nonce: str, origin: str) -> None:
-    """Writes the nonce of a committed frame down, once."""
-    connection.execute(
-        update(draws).where(draws.c.id == draw, draws.c.nonce == "").values(nonce=nonce, nonce_origin=origin)
+def put_announced(connection: Connection, draw: StoredDraw, now: datetime) -> None:
+    """Writes down that the accreditation system took note of the frame, once."""
+    done = connection.execute(
+        update(draws).where(draws.c.id == draw.id, draws.c.announced == "").values(announced=timestamp(now))
     )
+    if done.rowcount:
+        add_link(connection, "frame-announced", {"frame": draw.digest}, now)
 
 
-def put_cases(connection: Connection, draw: int, drawn: Sequence[StoredCase]) -> None:
+def put_nonce(
+    connection: Connection, draw: StoredDraw, nonce: str, origin: str, now: datetime, *, because: str = ""
+) -> None:
+    """Writes the nonce of a committed frame down, once.
+
+    Args:
+        connection: An open transaction.
+        draw: The committed frame.
+        nonce: 64 hexadecimal digits.
+        origin: ``task`` where the accreditation system gave it, ``local`` where it was drawn here.
+        now: When.
+        because: Which Task gave it, or why none did.
+    """
+    done = connection.execute(
+        update(draws).where(draws.c.id == draw.id, draws.c.nonce == "").values(nonce=nonce, nonce_origin=origin)
+    )
+    if done.rowcount:
+        add_link(connection, "nonce", {"frame": draw.digest, "nonce": nonce, "origin": origin, "because": because}, now)
+
+
+def supersede(connection: Connection, draw: StoredDraw, reason: str, now: datetime) -> None:
+    """Takes a draw out of force, so that the period can be drawn anew; it stays on record."""
+    connection.execute(update(draws).where(draws.c.id == draw.id).values(superseded=reason))
+    add_link(connection, "draw-superseded", {"frame": draw.digest, "nonce": draw.nonce, "reason": reason}, now)
+
+
+def put_cases(connection: Connection, draw: StoredDraw, drawn: Sequence[StoredCase], now: datetime) -> None:
     """Writes the drawn cases and reserves."""
-    connection.execute(delete(cases).where(cases.c.draw == draw))
+    connection.execute(delete(cases).where(cases.c.draw == draw.id))
     rows = [
         {
-            "draw": draw,
+            "draw": draw.id,
             "number": case.number,
             "role": case.role,
             "token": case.token,
@@ -126,6 +178,8 @@ def put_cases(connection: Connection, draw: int, drawn: Sequence[StoredCase]) ->
     ]
     if rows:
         connection.execute(insert(cases), rows)
+    tokens = {role: [case.token for case in drawn if case.role == role] for role in ("case", "reserve")}
+    add_link(connection, "drawn", {"frame": draw.digest, "cases": tokens["case"], "reserves": tokens["reserve"]}, now)
 
 
 def put_response(
@@ -144,26 +198,33 @@ def put_response(
     )
 
 
-def cases_of(connection: Connection, draw: int, role: str = "case") -> list[StoredCase]:
-    """The cases (or reserves) of a draw in drawn order."""
+def cases_of(connection: Connection, draw: int, role: str | None = "case") -> list[StoredCase]:
+    """The cases (or reserves, or those that left, or with None everybody) of a draw in drawn order."""
     columns = cases.c
     query = (
         select(
             columns.number, columns.role, columns.token, columns.patient, columns.date, columns.category,
-            columns.procedures,
+            columns.procedures, columns.reason,
         )
-        .where(columns.draw == draw, columns.role == role)
+        .where(columns.draw == draw, true() if role is None else columns.role == role)
         .order_by(columns.number)
     )  # fmt: skip
-    return [StoredCase(*row[:-1], tuple(json.loads(row.procedures))) for row in connection.execute(query)]
+    return [
+        StoredCase(*row[:6], procedures=tuple(json.loads(row.procedures)), reason=row.reason)
+        for row in connection.execute(query)
+    ]
 
 
-def replace_case(connection: Connection, draw: int, number: int) -> int | None:
+def leave_case(connection: Connection, draw: StoredDraw, case: StoredCase, reason: str, now: datetime) -> int | None:
     """Takes a case out of the sample and puts the next reserve in its place; gives the reserve's number."""
-    where = cases.c.draw == draw
-    connection.execute(update(cases).where(where, cases.c.number == number).values(role="left"))
-    query = select(cases.c.number).where(where, cases.c.role == "reserve").order_by(cases.c.number).limit(1)
-    reserve = connection.execute(query).scalar()
+    where = cases.c.draw == draw.id
+    connection.execute(update(cases).where(where, cases.c.number == case.number).values(role="left", reason=reason))
+    query = select(cases.c.number, cases.c.token).where(where, cases.c.role == "reserve").order_by(cases.c.number)
+    reserve = connection.execute(query.limit(1)).first()
     if reserve is not None:
-        connection.execute(update(cases).where(where, cases.c.number == reserve).values(role="case"))
-    return reserve
+        connection.execute(update(cases).where(where, cases.c.number == reserve.number).values(role="case"))
+    follows = reserve.token if reserve is not None else None
+    add_link(
+        connection, "case-left", {"frame": draw.digest, "token": case.token, "reason": reason, "follows": follows}, now
+    )
+    return reserve.number if reserve is not None else None

@@ -11,7 +11,9 @@ from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, LargeBinary,
 
 __all__ = [
     "METADATA",
+    "bulk_jobs",
     "cases",
+    "chain",
     "cursors",
     "decisions",
     "draws",
@@ -94,6 +96,19 @@ cursors: Final = Table(
     Column("run", Integer, ForeignKey("runs.id"), nullable=False),
 )
 
+bulk_jobs: Final = Table(
+    "bulk_jobs",
+    METADATA,
+    Column("source", String(40), primary_key=True),
+    Column("purpose", String(12), primary_key=True),  # changes, or background of patients who are new
+    Column("key", String(32), nullable=False),  # names the folder of its files
+    Column("request", Text, nullable=False),  # what was asked for, JSON: another wish does not go on with this job
+    Column("status_url", Text, nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("manifest", Text, nullable=False),  # all its pages, JSON; empty until the export is done
+    Column("ingested", Boolean, nullable=False),  # in the ledger; only the clearing up is left
+)
+
 quarantine: Final = Table(
     "quarantine",
     METADATA,
@@ -117,9 +132,12 @@ draws: Final = Table(
     Column("commitment", LargeBinary, nullable=False),  # canonical JSON of the frame, written before the nonce
     Column("digest", String(80), nullable=False),  # of the commitment
     Column("frame_size", Integer, nullable=False),
+    Column("frame", LargeBinary, nullable=False, default=b"{}", server_default="{}"),  # who that is, JSON; local only
+    Column("announced", String(32), nullable=False, default="", server_default=""),  # when the frame was, if it was
     Column("nonce", String(64), nullable=False, default=""),  # hexadecimal, empty until drawn
     Column("nonce_origin", String(12), nullable=False, default=""),
-    Index("ix_draws_programme_period", "programme", "period", unique=True),
+    Column("superseded", String(32), nullable=False, default="", server_default=""),  # why another draw replaced it
+    Index("ix_draws_programme_period", "programme", "period"),
 )
 
 cases: Final = Table(
@@ -127,7 +145,7 @@ cases: Final = Table(
     METADATA,
     Column("draw", Integer, ForeignKey("draws.id"), primary_key=True),
     Column("number", Integer, primary_key=True),  # 1 to size are cases, those after are reserves
-    Column("role", String(8), nullable=False),  # case, reserve
+    Column("role", String(8), nullable=False),  # case, reserve, left
     Column("token", String(64), nullable=False),
     Column("patient", String(255), nullable=False),
     Column("date", String(10), nullable=False),
@@ -136,6 +154,17 @@ cases: Final = Table(
     Column("response", LargeBinary),  # the QuestionnaireResponse, JSON
     Column("sources", Text, nullable=False, default="{}"),  # linkId to reference, local only
     Column("missing", Text, nullable=False, default="{}"),  # linkId to why it is empty
+    Column("reason", String(32), nullable=False, default="", server_default=""),  # why it left
+)
+
+chain: Final = Table(
+    "chain",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),  # canonical JSON
+    Column("digest", String(80), nullable=False),  # over this link and the digest before it
 )
 
 outbox: Final = Table(

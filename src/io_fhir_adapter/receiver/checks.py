@@ -16,6 +16,7 @@ from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.receiver.privacy import privacy_issues
 from io_fhir_adapter.receiver.wire import Issue, Limits, RefusedError
 from io_fhir_adapter.trust.submission import submission_digest
+from io_fhir_adapter.trust.verify import draw_issues
 
 __all__ = ["RESOURCE_TYPES", "EntryTarget", "Submission", "check_submission", "parse_token", "references"]
 
@@ -24,6 +25,7 @@ RESOURCE_TYPES: Final = frozenset(
         "Condition",
         "Encounter",
         "Group",
+        "List",
         "Measure",
         "MeasureReport",
         "Patient",
@@ -98,10 +100,11 @@ def check_submission(
     _raise(_target_issues(entries, targets))
     _raise(_link_issues(entries))
     _raise(issue for index, entry in enumerate(entries) for issue in privacy_issues(entry["resource"], _place(index)))
-    _raise(_count_issues(entries))
     index, report = _only(entries, "MeasureReport")
     _raise(_number_issues(report, _place(index)))
-    return _submission(bundle, report, index, targets, programmes)
+    submission = _submission(bundle, report, index, targets, programmes)
+    _raise(_draw_issues(bundle, entries))
+    return submission
 
 
 def _place(index: int) -> str:
@@ -237,25 +240,11 @@ def _only(entries: list[dict[str, Any]], kind: str) -> tuple[int, dict[str, Any]
     return found[0][0], found[0][1]["resource"]
 
 
-def _count_issues(entries: list[dict[str, Any]]) -> Iterator[Issue]:
-    """One case review for each case of the frame's Group, each of another patient."""
+def _draw_issues(bundle: Mapping[str, Any], entries: list[dict[str, Any]]) -> Iterator[Issue]:
+    """The draw follows from the frame and the nonce, and there is one case review for each case."""
+    for words in draw_issues(bundle):
+        yield Issue("business-rule", words, "Bundle.entry")
     patients = {entry["fullUrl"] for _, entry in _of_kind(entries, "Patient")}
-    reviews = _of_kind(entries, "QuestionnaireResponse")
-    groups = _of_kind(entries, "Group")
-    if not groups and not patients and not reviews:
-        return
-    if len(groups) != 1:
-        yield Issue("business-rule", "cases come with the one Group that they were drawn from", "Bundle.entry")
-        return
-    index, group = groups[0][0], groups[0][1]["resource"]
-    members = [member.get("entity", {}).get("reference") for member in group.get("member", [])]
-    if len(set(members)) != len(members) or set(members) != patients:
-        yield Issue("business-rule", "the members are not the patients of the cases", f"{_place(index)}.member")
-    if len(members) > group.get("quantity", 0):
-        yield Issue("business-rule", "there are more cases than patients in the frame", f"{_place(index)}.quantity")
-    subjects = [entry["resource"].get("subject", {}).get("reference") for _, entry in reviews]
-    if len(subjects) != len(members) or set(subjects) != set(members):
-        yield Issue("business-rule", "there is not one case review for each case", f"{_place(index)}.member")
     for kind in ("Procedure", "Condition", "Encounter"):
         for place, entry in _of_kind(entries, kind):
             if entry["resource"].get("subject", {}).get("reference") not in patients:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.fhir.dates import is_full
 from io_fhir_adapter.fhir.references import normalise
-from io_fhir_adapter.ledger.draws import StoredCase, cases_of, replace_case
-from io_fhir_adapter.ledger.facts import PatientRecord, decisions_with, merged_into, patient_links, person_of
+from io_fhir_adapter.ledger.draws import StoredCase, StoredDraw, cases_of, leave_case
+from io_fhir_adapter.ledger.facts import PatientRecord, decisions_with, merged_into, person_of
+from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.model import Decision, ProcedureFact
 from io_fhir_adapter.review.case_input import CaseInput
 from io_fhir_adapter.review.deidentify import DeidContext, deidentify
@@ -55,22 +56,22 @@ class PreparedCase:
     refused: tuple[str, ...] = ()
 
 
-def needs_of(connection: Connection, draw: int) -> list[CaseNeeds]:
+def needs_of(connection: Connection, draw: StoredDraw, now: datetime) -> list[CaseNeeds]:
     """The decision behind each case of a draw, and what to pull for it.
 
     A case that does not count any more, because its record was corrected after the draw, leaves the sample, and the
     next reserve takes its place.
     """
     needs: list[CaseNeeds] = []
-    waiting = cases_of(connection, draw)
-    links = patient_links(connection)
+    waiting = cases_of(connection, draw.id)
+    links = person_links(connection)
     while waiting:
         case = waiting.pop(0)
         decision = _decision_on(connection, case)
         if decision is None:
-            replace_case(connection, draw, case.number)
+            leave_case(connection, draw, case, "not-io", now)
             known = {need.case.number for need in needs} | {other.number for other in waiting}
-            waiting += [other for other in cases_of(connection, draw) if other.number not in known]
+            waiting += [other for other in cases_of(connection, draw.id) if other.number not in known]
             continue
         record = person_of(connection, case.patient, links)
         of_session = [
@@ -78,10 +79,10 @@ def needs_of(connection: Connection, draw: int) -> list[CaseNeeds]:
             for fact in record.procedures
             if f"Procedure/{fact.id}" in case.procedures and fact.status == "completed"
         ]
-        references = {case.patient, *(f"Procedure/{fact.id}" for fact in of_session)}
+        merged = frozenset(merged_into(case.patient, links))
+        references = {case.patient, *merged, *(f"Procedure/{fact.id}" for fact in of_session)}
         references |= _encounters(of_session, record, decision)
         references |= {f"Condition/{fact.id}" for fact in record.conditions if fact.source == decision.source}
-        merged = frozenset(merged_into(case.patient, links))
         needs.append(CaseNeeds(case, decision, frozenset(references), merged, _last_contact(record)))
     return needs
 
@@ -167,7 +168,9 @@ def prepare_case(
     kinds: dict[str, list[Json]] = {"Procedure": [], "Encounter": [], "Condition": []}
     for reference, resource in resources.items():
         kinds.get(reference.partition("/")[0], []).append(resource)
-    patient = resources.get(case.patient)
+    # a person whose own record lies in another source is described by the record that this source has
+    former = [resources.pop(reference) for reference in sorted(needs.merged) if reference in resources]
+    patient = resources.get(case.patient) or next(iter(former), None)
     context = DeidContext(
         key=key, token=case.token, patient=case.patient, index_date=case.date, category=case.category,
         included=frozenset(resources) | {case.patient}, zone=zone,
@@ -238,7 +241,8 @@ def _under(resource: Json, patient: str, merged: frozenset[str]) -> Json:
     """The resource with its subject named as the surviving record, where it belongs to a former one."""
     subject = resource.get("subject")
     named = subject.get("reference") if isinstance(subject, dict) else None
-    if isinstance(named, str) and normalise(named, "Patient") in merged:
+    others = {name.partition("@")[0] for name in (patient, *merged)} - {patient}
+    if isinstance(named, str) and normalise(named, "Patient") in others:
         return {**resource, "subject": {"reference": patient}}
     return resource
 

@@ -1,11 +1,13 @@
 """Drawing the sample of a period in the ledger: commitment first, nonce after it, cases last.
 
 Each of the three steps is its own transaction and is done once, so that a run that dies in between goes on where it
-stopped and nobody can draw until the result pleases.
+stopped and nobody can draw until the result pleases. Who is in the frame is kept with the commitment, so that what is
+decided later changes nothing about who is drawn; whoever counts no more then leaves the sample with that reason.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from dataclasses import dataclass
@@ -21,14 +23,17 @@ from io_fhir_adapter.ledger.draws import (
     cases_of,
     commit_frame,
     find_draw,
+    leave_case,
     put_cases,
     put_nonce,
+    supersede,
 )
 from io_fhir_adapter.ledger.facts import decisions_between
-from io_fhir_adapter.review.draw import Case, Draw, build_frame, draw_cases, review_window
+from io_fhir_adapter.review.draw import Case, Draw, Frame, Session, build_frame, draw_cases, review_window
 from io_fhir_adapter.trust.canonical import canonical_json
+from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
 
-__all__ = ["Sample", "draw_sample", "pseudonym_key"]
+__all__ = ["Sample", "draw_sample", "leave_sample", "pseudonym_key"]
 
 _KEY_BYTES = 32
 _OWNER_ONLY = 0o600
@@ -79,6 +84,7 @@ def draw_sample(
     key: bytes,
     ruleset_digest: str,
     now: datetime,
+    supersede_because: str = "",
 ) -> Sample:
     """The sample of a period: the stored one where it is drawn, else a new one.
 
@@ -91,58 +97,114 @@ def draw_sample(
         key: The facility's secret key.
         ruleset_digest: What decided who counts.
         now: The time written down.
+        supersede_because: Draw anew although there is a draw, for this reason; it stays on record.
 
     Raises:
-        ReviewError: Nobody could be drawn.
+        ReviewError: Nobody could be drawn, or the reason is none of the list.
     """
+    if supersede_because and supersede_because not in SUPERSEDING:
+        raise ReviewError(
+            f"{supersede_because!r} is no reason to draw again", do=f"give one of {', '.join(SUPERSEDING)}", number=7
+        )
     with ledger.begin() as connection:
         stored = find_draw(connection, programme.id, period)
-        if stored is not None and stored.nonce:
-            drawn = tuple(cases_of(connection, stored.id))
-            if drawn:
-                return Sample(stored, drawn, fresh=False)
-        rule = programme.sample
-        window = (
-            (stored.window_start, stored.window_end)
-            if stored is not None and stored.nonce
-            else review_window(as_of, rule.window_months, rule.ends_days_before)
-        )
-        frame = build_frame(decisions_between(connection, *window), *window)
-    if not frame.size:
-        raise ReviewError(
-            "no patient has a counted session in the review window",
-            where=f"{window[0]} to {window[1]}",
-            do="nothing can be drawn; check the count of that time",
-            number=5,
-        )
-
-    def draw(nonce: bytes) -> Draw:
-        return draw_cases(
-            frame, key=key, facility_code=facility_code, programme=programme.id, ruleset_digest=ruleset_digest,
-            nonce=nonce, size=rule.size, reserves=rule.reserves,
-        )  # fmt: skip
-
-    if stored is None or not stored.nonce:
-        commitment = draw(_NO_NONCE).commitment  # the commitment does not depend on the nonce
+        if stored is not None and supersede_because:
+            supersede(connection, stored, supersede_because, now)
+            stored = None
+        drawn = tuple(cases_of(connection, stored.id)) if stored is not None else ()
+    if stored is not None and drawn:
+        return Sample(stored, drawn, fresh=False)
+    design = _Design(programme, facility_code, key, ruleset_digest)
+    if stored is None:
+        stored = _commit(ledger, design, period, as_of, now)
+    if not stored.nonce:
         with ledger.begin() as connection:
-            stored = commit_frame(
-                connection, programme.id, period, window, canonical_json(commitment.to_json()), commitment.digest,
-                frame.size, now,
-            )  # fmt: skip
-        with ledger.begin() as connection:
-            put_nonce(connection, stored.id, secrets.token_hex(_KEY_BYTES), "local")
+            put_nonce(connection, stored, secrets.token_hex(_KEY_BYTES), "local", now)
             stored = find_draw(connection, programme.id, period) or stored
-    outcome = draw(bytes.fromhex(stored.nonce))
-    if outcome.commitment.digest != stored.digest:
+    outcome = design.draw(_frame_of(stored), bytes.fromhex(stored.nonce))
+    if [*outcome.commitment.tokens] != json.loads(stored.commitment)["tokens"]:
         raise ReviewError(
-            "the decisions changed between the commitment and the draw",
+            "the pseudonym key is not the one that the frame was committed to with",
             where=f"draw of {period}",
-            do="the committed frame stands; find out what changed before drawing again",
+            do="restore the key that review.key_file had, or draw again with --supersede key-lost",
             number=6,
         )
     with ledger.begin() as connection:
-        put_cases(connection, stored.id, [*_stored(outcome.cases, "case"), *_stored(outcome.reserves, "reserve")])
+        chosen = [*_stored(outcome.cases, "case"), *_stored(outcome.reserves, "reserve")]
+        put_cases(connection, stored, chosen, now)
         return Sample(stored, tuple(cases_of(connection, stored.id)), fresh=True)
+
+
+def leave_sample(ledger: Ledger, sample: Sample, number: int, reason: str, now: datetime) -> None:
+    """Takes a case out of a sample; the next reserve takes its place.
+
+    Raises:
+        ReviewError: The reason is none of the list, or there is no such case.
+    """
+    if reason not in LEAVING:
+        raise ReviewError(
+            f"{reason!r} is no reason for a case to leave", do=f"give one of {', '.join(LEAVING)}", number=8
+        )
+    with ledger.begin() as connection:
+        cases = {case.number: case for case in cases_of(connection, sample.draw.id)}
+        if number not in cases:
+            raise ReviewError(
+                f"there is no case {number} in the sample", do="give the number of a case, see the draw", number=9
+            )
+        leave_case(connection, sample.draw, cases[number], reason, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Design:
+    """What a draw is made with beside the frame and the nonce."""
+
+    programme: Programme
+    facility_code: str
+    key: bytes
+    ruleset_digest: str
+
+    def draw(self, frame: Frame, nonce: bytes) -> Draw:
+        rule = self.programme.sample
+        return draw_cases(
+            frame, key=self.key, facility_code=self.facility_code, programme=self.programme.id,
+            ruleset_digest=self.ruleset_digest, nonce=nonce, size=rule.size, reserves=rule.reserves,
+        )  # fmt: skip
+
+
+def _commit(ledger: Ledger, design: _Design, period: str, as_of: date, now: datetime) -> StoredDraw:
+    rule = design.programme.sample
+    window = review_window(as_of, rule.window_months, rule.ends_days_before)
+    with ledger.begin() as connection:
+        frame = build_frame(decisions_between(connection, *window), *window)
+        if not frame.size:
+            raise ReviewError(
+                "no patient has a counted session in the review window",
+                where=f"{window[0]} to {window[1]}",
+                do="nothing can be drawn; check the count of that time",
+                number=5,
+            )
+        commitment = design.draw(frame, _NO_NONCE).commitment  # which does not depend on the nonce
+        return commit_frame(
+            connection, design.programme.id, period, window, canonical_json(commitment.to_json()), commitment.digest,
+            frame.size, now, _frame_json(frame),
+        )  # fmt: skip
+
+
+def _frame_json(frame: Frame) -> bytes:
+    patients = {
+        patient: [[session.date, session.category, list(session.procedures), session.source] for session in sessions]
+        for patient, sessions in frame.patients.items()
+    }
+    return json.dumps({"start": frame.start, "end": frame.end, "patients": patients}).encode()
+
+
+def _frame_of(draw: StoredDraw) -> Frame:
+    stored = json.loads(draw.frame)
+    patients = {
+        patient: tuple(Session(day, category, tuple(procedures), source) for day, category, procedures, source in rows)
+        for patient, rows in stored["patients"].items()
+    }
+    return Frame(stored["start"], stored["end"], patients)
 
 
 def _stored(drawn: tuple[Case, ...], role: str) -> list[StoredCase]:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from io_fhir_adapter.canonical_urls import (
     BASE,
+    DRAW_SYSTEM,
     ENTRY_SYSTEM,
     FACILITY_SYSTEM,
     FRAME_SYSTEM,
@@ -26,13 +27,15 @@ from io_fhir_adapter.canonical_urls import (
     PROGRAMME_SYSTEM,
     RULESET_SYSTEM,
     SUBMISSION_SYSTEM,
+    SUPERSEDING_REASON,
 )
 from io_fhir_adapter.errors import SubmitError
 from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.trust.canonical import digest
+from io_fhir_adapter.trust.frame import draw_digest
 from io_fhir_adapter.trust.submission import submission_digest
 
-__all__ = ["CaseContent", "Method", "SubmissionContent", "frame_group", "seal"]
+__all__ = ["CaseContent", "Method", "SubmissionContent", "Superseded", "seal"]
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
 _CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
@@ -51,6 +54,14 @@ class Method(TypedDict):
     nonce: str
     ruleset_digest: str
     software_version: str
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """An earlier draw that this one takes the place of: its digest, and the code of the reason."""
+
+    draw: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,11 @@ class SubmissionContent:
         measure: The Measure; known by its ``url``.
         measure_report: The summary MeasureReport.
         group: The commitment to the sampling frame, or None where nothing is drawn.
+        draw: The List of those drawn; goes with ``group``.
         questionnaire: The case-review Questionnaire, known by its ``url``, or None to leave it out.
         cases: The drawn cases, in any order.
         method: How the numbers came about.
+        superseded: Earlier draws of the same period.
     """
 
     facility_code: str
@@ -94,9 +107,11 @@ class SubmissionContent:
     measure: dict[str, Any]
     measure_report: dict[str, Any]
     group: dict[str, Any] | None
+    draw: dict[str, Any] | None
     questionnaire: dict[str, Any] | None
     cases: tuple[CaseContent, ...]
     method: Method
+    superseded: tuple[Superseded, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,14 +157,15 @@ def seal(content: SubmissionContent, timestamp: datetime) -> dict[str, Any]:
     shared = list(_shared_items(content, key))
     known = _names(shared)
     cases = [(case, list(_case_items(case, key))) for case in sorted(content.cases, key=lambda case: case.number)]
-    patients = [items[0].full_url for _, items in cases]
+    patients = {case.token: items[0].full_url for case, items in cases}
 
+    groups = [item.full_url for item in shared if item.kind == "Group"]
     entries = [_entry(item, _resource(item, known, None)) for item in shared]
     for entry in entries:
         if entry["resource"]["resourceType"] == "MeasureReport":
             entry["resource"].setdefault("reporter", _facility(content))
-        if entry["resource"]["resourceType"] == "Group" and patients:
-            entry["resource"]["member"] = [{"entity": {"reference": patient}} for patient in patients]
+        if entry["resource"]["resourceType"] == "List":
+            _name_cases(entry["resource"], patients, groups)
     for _, items in cases:
         here = known | _names(items)
         entries += [_entry(item, _resource(item, here, items[0].full_url)) for item in items]
@@ -180,6 +196,15 @@ def seal(content: SubmissionContent, timestamp: datetime) -> dict[str, Any]:
     return bundle
 
 
+def _name_cases(drawn: dict[str, Any], patients: Mapping[str, str], groups: list[str]) -> None:
+    """Lets the List of a draw point to the frame and to the cases that are in the submission."""
+    drawn["subject"] = {"reference": groups[0]}
+    for place in drawn["entry"]:
+        patient = patients.get(place["item"]["identifier"]["value"])
+        if patient is not None:
+            place["item"]["reference"] = patient
+
+
 def _refused(what: str, where: str, number: int = 1) -> SubmitError:
     return SubmitError(what, where=where, do="nothing was queued; this is a fault of the stage before", number=number)
 
@@ -199,7 +224,7 @@ def _check(content: SubmissionContent) -> None:
     _check_report(content)
     if content.group is not None:
         _check_draw(content)
-    elif content.cases:
+    elif content.cases or content.draw is not None:
         raise _refused("there are cases but no frame that they were drawn from", "group")
     _check_cases(content)
 
@@ -239,6 +264,8 @@ def _check_draw(content: SubmissionContent) -> None:
     _, frame = _own_identifier(content.group or {}, FRAME_SYSTEM, content.method["frame_digest"])
     if frame != content.method["frame_digest"]:
         raise _refused("is not the digest of the frame in the method statement", "Group.identifier")
+    if content.draw is None:
+        raise _refused("there is a frame but no draw", "draw")
 
 
 def _own_identifier(resource: Mapping[str, Any], system: str, value: str) -> tuple[str, str]:
@@ -263,6 +290,9 @@ def _shared_items(content: SubmissionContent, key: str) -> Iterator[_Item]:
     if content.group is not None:
         frame = _own_identifier(content.group, FRAME_SYSTEM, content.method["frame_digest"])
         yield _Item("Group", "Group", content.group, *frame)
+    if content.draw is not None:
+        drawn = draw_digest(content.method["frame_digest"], content.method["nonce"].lower())
+        yield _Item("List", "List", content.draw, *_own_identifier(content.draw, DRAW_SYSTEM, drawn))
 
 
 def _case_items(case: CaseContent, key: str) -> Iterator[_Item]:
@@ -313,6 +343,8 @@ def _resource(item: _Item, known: Mapping[str, str], patient: str | None) -> dic
         made["meta"] = meta
     if item.kind == "QuestionnaireResponse":
         made["identifier"] = {"system": item.system, "value": item.value}
+    elif item.kind == "Group":  # digests of our own making: of the frame and of the rules
+        made["identifier"] = source.get("identifier", [{"system": item.system, "value": item.value}])
     elif item.system != "url":
         made["identifier"] = [{"system": item.system, "value": item.value}]
     for name, value in source.items():
@@ -356,6 +388,14 @@ def _provenance(content: SubmissionContent, targets: list[str], written: str) ->
     sources = [(RULESET_SYSTEM, method["ruleset_digest"])]
     if content.group is not None:
         sources += [(FRAME_SYSTEM, method["frame_digest"]), (NONCE_SYSTEM, method["nonce"].lower())]
+    entities = [
+        {"role": "source", "what": {"identifier": {"system": system, "value": value}}} for system, value in sources
+    ]
+    entities += [
+        {"role": "revision", "what": {"identifier": {"system": DRAW_SYSTEM, "value": earlier.draw}}}
+        for earlier in content.superseded
+    ]
+    reasons = [{"coding": [{"system": SUPERSEDING_REASON, "code": earlier.reason}]} for earlier in content.superseded]
     participant = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
     return {
         "resourceType": "Provenance",
@@ -368,23 +408,11 @@ def _provenance(content: SubmissionContent, targets: list[str], written: str) ->
                 "onBehalfOf": _facility(content),
             }
         ],
-        "entity": [
-            {"role": "source", "what": {"identifier": {"system": system, "value": value}}} for system, value in sources
-        ],
+        "entity": entities,
+        **({"reason": reasons} if reasons else {}),
     }
 
 
 def _escaped(text: str) -> str:
     """FHIR search escapes its own separators with a backslash."""
     return re.sub(r"([\\,$|])", r"\\\1", text)
-
-
-def frame_group(digest: str, size: int) -> dict[str, Any]:
-    """The commitment to the sampling frame as a FHIR Group: how many people, and the digest that identifies it."""
-    return {
-        "resourceType": "Group",
-        "identifier": [{"system": FRAME_SYSTEM, "value": digest}],
-        "type": "person",
-        "actual": True,
-        "quantity": size,
-    }

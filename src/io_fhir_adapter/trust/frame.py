@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from io_fhir_adapter.trust.canonical import canonical_json, digest
 
-__all__ = ["Commitment", "case_pseudonym", "patient_token", "rank", "rank_key"]
+__all__ = ["Commitment", "case_pseudonym", "draw_digest", "patient_token", "rank", "rank_key"]
 
 _FORMAT = "io-fhir-adapter frame 1"
 _TOKEN = re.compile(r"[0-9a-f]{64}\Z")
@@ -56,6 +56,11 @@ def rank(nonce: bytes, tokens: Iterable[str]) -> list[str]:
 def case_pseudonym(nonce: bytes, token: str) -> str:
     """The pseudonym of a case: another one in every draw, so that forms of two draws are not linked by it."""
     return rank_key(nonce, f"case:{token}")[:_PSEUDONYM_DIGITS]
+
+
+def draw_digest(frame: str, nonce: str) -> str:
+    """What a draw is known by: ``sha256:`` and the hash of the frame's digest and the nonce."""
+    return digest({"frame": frame, "nonce": nonce})
 
 
 @dataclass(frozen=True)
