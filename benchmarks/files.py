@@ -23,7 +23,7 @@ from io_fhir_adapter.fhir.structs import Procedure, ProcedureGlance
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.volume.count import Period
 
-__all__ = ["measure"]
+__all__ = ["decode_only", "measure", "seconds"]
 
 _BLOCK = 1 << 20
 _FHIR_RESOURCES_SAMPLE = 2_000
@@ -41,7 +41,7 @@ def _ours(path: Path) -> int:
     return count_files(find_inputs([str(path)]), _RULES, Period.year("2025")).scan.procedures_read
 
 
-def _decode_only(path: Path) -> int:
+def decode_only(path: Path) -> int:
     """The struct that decisions are made from, decoded from the same file in the same blocks, and nothing done."""
     return _decoded(path, msgspec.json.Decoder(Procedure))
 
@@ -81,7 +81,8 @@ def _fhir_resources(path: Path) -> float:
     return len(lines) / (time.perf_counter() - began)
 
 
-def _seconds(work: Callable[[Path], Any], path: Path) -> float:
+def seconds(work: Callable[[Path], Any], path: Path) -> float:
+    """How long a piece of work on a file takes."""
     began = time.perf_counter()
     work(path)
     return time.perf_counter() - began
@@ -112,10 +113,10 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
     _ours(tenth)  # warm the file cache and the imports
     timings: dict[str, list[float]] = {"ours": [], "decode": [], "glance": [], "duckdb": []}
     for _ in range(rounds):  # in turn, so that a slow moment of the machine meets all of them
-        timings["ours"].append(_seconds(_ours, path))
-        timings["decode"].append(_seconds(_decode_only, path))
-        timings["glance"].append(_seconds(_glance_only, path))
-        timings["duckdb"].append(_seconds(_duckdb, path))
+        timings["ours"].append(seconds(_ours, path))
+        timings["decode"].append(seconds(decode_only, path))
+        timings["glance"].append(seconds(_glance_only, path))
+        timings["duckdb"].append(seconds(_duckdb, path))
     pairs = list(zip(*timings.values(), strict=True))
     ours = statistics.median(timings["ours"])
     small, large = _peak_mib(tenth), _peak_mib(path)

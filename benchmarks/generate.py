@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_procedures"]
+__all__ = ["procedure", "write_procedures"]
 
 _OPS = "http://fhir.de/CodeSystem/bfarm/ops"
 _SNOMED = "http://snomed.info/sct"
@@ -23,7 +24,8 @@ _ORDINARY += [(_SNOMED, str(430190000 + 7 * number)) for number in range(300)]
 _KNOWN = [(_OPS, "5-501.93"), (_OPS, "8-836.ka"), (_OPS, "8-541.6"), (_OPS, "5-839.a0"), (_OPS, "8-835.20")]
 
 
-def _procedure(rng: random.Random, number: int, patients: int) -> dict[str, object]:
+def procedure(rng: random.Random, number: int, patients: int) -> dict[str, Any]:
+    """One synthetic Procedure of one of so many patients."""
     system, code = rng.choice(_KNOWN) if rng.random() < 0.012 else rng.choice(_ORDINARY)
     patient = rng.randrange(patients)
     day = f"{rng.choice((2024, 2025))}-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}"
@@ -69,6 +71,6 @@ def write_procedures(path: Path, number: int, seed: int = 1) -> Path:
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as handle:
         for index in range(number):
-            handle.write(json.dumps(_procedure(rng, index, max(number // 12, 1)), separators=(",", ":")) + "\n")
+            handle.write(json.dumps(procedure(rng, index, max(number // 12, 1)), separators=(",", ":")) + "\n")
     part.replace(path)
     return path

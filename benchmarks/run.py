@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import measure
+from benchmarks import classify, files
 
 __all__ = ["main"]
 
@@ -23,6 +23,8 @@ _BOUNDS: dict[str, tuple[float, bool]] = {  # figure: (bound, whether more is be
     "rate_to_duckdb_2_threads": (0.5, True),
     "rate_to_fhir_resources": (30.0, True),
     "memory_growth": (1.2, False),
+    "full_tables_to_decode_only": (0.5, True),
+    "time_with_ten_times_the_rows": (1.1, False),
 }
 
 
@@ -42,12 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help=f"{_FULL:,} Procedures instead of {_SHORT:,}")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for inputs and results")
     options = parser.parse_args(arguments)
-    figures = measure(options.out, _FULL if options.full else _SHORT)
+    figures = files.measure(options.out, _FULL if options.full else _SHORT)
+    figures |= classify.measure(options.out, _SHORT)
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "files": figures,
+        "figures": figures,
     }
     (options.out / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for name, value in figures.items():

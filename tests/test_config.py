@@ -12,7 +12,15 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from io_fhir_adapter.classify.systems import SystemNames
-from io_fhir_adapter.config import Config, FhirSourceConfig, FilesSourceConfig, SecretRef, SubmissionConfig, load_config
+from io_fhir_adapter.config import (
+    AuthConfig,
+    Config,
+    FhirSourceConfig,
+    FilesSourceConfig,
+    SecretRef,
+    SubmissionConfig,
+    load_config,
+)
 from io_fhir_adapter.errors import ConfigError
 from io_fhir_adapter.shipped import shipped_path
 
@@ -55,6 +63,10 @@ def with_source(**keys: Any) -> Json:
     return changed(sources=[{**least()["sources"][0], **keys}])
 
 
+def smart(**keys: Any) -> Json:
+    return {"kind": "smart-backend", "client_id": "a", "key": {"env": "KEY"}, **keys}
+
+
 def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, least())
     source = config.sources[0]
@@ -82,6 +94,12 @@ def test_a_configuration_cannot_be_changed_once_read(tmp_path: Path) -> None:
         (changed(submission={"url": "https://a.example", "automatik": True}), "submission.automatik", "automatic"),
         (changed(schedule={"crom": "x"}), "schedule.crom", "cron"),
         (changed(review={"keyfile": "a"}), "review.keyfile", "key_file"),
+        (changed(scope={"includes": []}), "scope.includes", "include"),
+        (
+            changed(scope={"include": [{"organisation": "Organization/1"}]}),
+            "scope.include.0.organisation",
+            "organization",
+        ),
         (changed(sources=[{"name": "a", "kind": "files", "path": ["x"]}]), "sources.0.path", "paths"),
     ],
 )
@@ -136,11 +154,42 @@ def test_what_is_missing_is_named(document: Json, place: str, tmp_path: Path) ->
         (with_source(auth={"kind": "bearer"}), "bearer needs token"),
         (with_source(auth={"kind": "basic", "username": "u"}), "basic needs username and password"),
         (with_source(auth={"kind": "bearer", "token": {}}), "exactly one of file and env"),
+        (
+            with_source(auth={"kind": "bearer", "token": {"env": "A"}, "scopes": ["a"]}),
+            "scopes has no meaning for kind",
+        ),
+        (
+            with_source(auth={"kind": "client-credentials", "client_id": "a"}),
+            "client_secret (a file or an env) and token",
+        ),
+        (with_source(auth={"kind": "smart-backend"}), "smart-backend needs client_id and key (a file or an env)"),
+        (with_source(auth=smart(token_url="http://auth.example/token")), "reached over https"),
+        (with_source(auth=smart(token_url="https://u:p@auth.example/token")), "without user name, password"),
+        (with_source(auth=smart(scopes=["a b"])), "each scope as an entry"),
+        (with_source(auth=smart(algorithm="HS256")), "sources.0.auth.algorithm"),
+        (with_source(client_key_file="key.pem"), "client_cert_file"),
+        (with_source(proxy="http://u:p@proxy.example:3128"), "proxy_password"),
+        (with_source(proxy="http://proxy.example:3128", proxy_username="u"), "or neither"),
+        (with_source(proxy_username="u", proxy_password={"env": "A"}), "without proxy"),
         (with_source(auth={"kind": "bearer", "token": {"env": "A", "file": "b"}}), "exactly one of file and env"),
         (changed(sources=[{"name": "a", "kind": "files", "paths": []}]), "sources.0.paths"),
         (changed(ledger={"url": "postgresql://user:word@host/db"}), "name it under ledger.password"),
         (changed(schedule={"cron": "30 2 * *"}), "five fields"),
         (changed(submission={"url": "https://a.example", "give_up_after_days": 0}), "submission.give_up_after_days"),
+        (
+            changed(scope={"exclude": [{"organization": "Location/1"}]}),
+            "scope.exclude.0.organization: write Organization/ID, or system|value of an identifier",
+        ),
+        (
+            changed(scope={"include": [{"location": "Location/1"}, {"performer": "7"}]}),
+            "scope.include.1.performer: write Practitioner/ID or PractitionerRole/ID, or system|value",
+        ),
+        (changed(scope={"include": [{"service_category": "394914008"}]}), "system|value of a coding"),
+        (changed(scope={"include": [{"location": "urn:rooms|"}]}), "nothing stands behind the |"),
+        (changed(scope={"include": [{"location": 7}]}), "scope.include.0.location"),
+        (changed(scope={"include": {"location": "Location/1"}}), "scope.include"),
+        (changed(scope={"include": [{}]}), "scope.include.0: name at least one of organization, location"),
+        (changed(scope={"when_unknown": "maybe"}), "scope.when_unknown"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(document: Json, words: str, tmp_path: Path) -> None:
@@ -148,7 +197,7 @@ def test_a_wrong_value_is_refused_by_name(document: Json, words: str, tmp_path: 
 
 
 def test_a_secret_written_into_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    for keys in ({"token": "canary-4711"}, {"password": "canary-4711"}):
+    for keys in ({name: "canary-4711"} for name in ("token", "password", "client_secret", "key", "key_password")):
         sentence = refused(tmp_path, with_source(auth={"kind": "bearer", **keys}))
         assert "canary-4711" not in sentence
         assert "named here, never written" in sentence
@@ -245,6 +294,24 @@ def test_a_programme_is_a_name_or_a_file_beside_the_configuration(tmp_path: Path
     assert load(tmp_path, changed(programme="ours.yaml")).programme == str(tmp_path / "ours.yaml")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ({"location": "https://his.example/fhir/Location/7"}, {"location": "Location/7"}),
+        ({"location": " Location/7 "}, {"location": "Location/7"}),
+        ({"organization": "urn:uuid:5f"}, {"organization": "Organization/5f"}),
+        ({"organization": "urn:ik|77"}, {"organization": "urn:ik|77"}),
+        ({"performer": "Organization/1"}, {"performer": "Organization/1"}),
+        ({"service_category": "HealthcareService/1"}, {"service_category": "HealthcareService/1"}),
+        ({"practitioner_role": "PractitionerRole/1"}, {"practitioner_role": "PractitionerRole/1"}),
+    ],
+)
+def test_a_scope_names_references_and_tokens_in_one_form(written: Json, read: Json, tmp_path: Path) -> None:
+    config = load(tmp_path, changed(scope={"include": [written]}))
+    assert [dict(rule.asks) for rule in config.scope.include] == [read]
+    assert config.scope.when_unknown == "review"
+
+
 def test_a_date_without_quotes_is_a_date(tmp_path: Path) -> None:
     text = yaml.safe_dump(with_source(since="DAY")).replace("DAY", "2024-01-01")
     source = load(tmp_path, text).sources[0]
@@ -310,12 +377,15 @@ def keys_of(model: type[BaseModel], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         many, inner = models_in(field.annotation)
+        name = field.alias or name  # noqa: PLW2901 - as it stands in the file
         place = f"{prefix}{name}{'[]' if many and inner else ''}"
-        if name in {"token", "password"} or not inner:
-            found[f"{prefix}{name}"] = field.get_default(call_default_factory=True, validated_data={})
-        if name not in {"token", "password"}:
-            for model_inside in inner:
-                found |= keys_of(model_inside, f"{place}.")
+        default = field.get_default(call_default_factory=True, validated_data={})
+        # a secret is one value; another way to sign in has the keys of the first
+        if not inner or inner == [SecretRef] or (inner == [AuthConfig] and default is None):
+            found[f"{prefix}{name}"] = default
+            continue
+        for model_inside in inner:
+            found |= keys_of(model_inside, f"{place}.")
     return found
 
 

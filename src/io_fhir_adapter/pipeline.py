@@ -17,11 +17,12 @@ from typing import Any
 from io_fhir_adapter import __version__
 from io_fhir_adapter.classify.redecide import Redecided, redecide
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
+from io_fhir_adapter.classify.scope import Scope
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import AdapterError, PullError, SubmitError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.draws import StoredCase, cases_of, put_response
+from io_fhir_adapter.ledger.draws import StoredCase, cases_of, put_response, superseded
 from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import enqueue, latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
@@ -36,10 +37,14 @@ from io_fhir_adapter.review.forms import load_questionnaire, public_words
 from io_fhir_adapter.review.identifiers import identifiers_of
 from io_fhir_adapter.review.leaks import LeakScanner, refuse_leaks
 from io_fhir_adapter.review.profile import load_profile
-from io_fhir_adapter.review.sample import Sample, draw_sample, pseudonym_key
+from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn, pseudonym_key
+from io_fhir_adapter.submit.announce import ask_nonce
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, make_due
-from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, frame_group, seal
+from io_fhir_adapter.submit.frame import draw_list, frame_group
+from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, Superseded, seal
 from io_fhir_adapter.trust.canonical import canonical_json
+from io_fhir_adapter.trust.drawn import Place
+from io_fhir_adapter.trust.frame import Commitment, draw_digest
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.measure import build_measure, build_measure_report
 from io_fhir_adapter.volume.period import Period, due_period
@@ -77,7 +82,8 @@ class Night:
 def rules_for(config: Config) -> Ruleset:
     """The ruleset that a configuration asks for."""
     tables = [SiteTable(table.system, table.file) for table in config.mappings.site_tables]
-    return load_ruleset(config.programme, tables)
+    maps = [item.file for item in config.mappings.concept_maps]
+    return load_ruleset(config.programme, tables, scope=Scope.of(config.scope), concept_maps=maps)
 
 
 class Nightly:
@@ -165,12 +171,14 @@ class Nightly:
         night.previous = self.count(Period.year(str(int(self.period.label) - 1)))
         submission = self.config.submission
         if night.complete and not dry_run and night.volume.counted:
-            night.sample = self.draw()
+            night.sample = await self.draw()
             if submission is not None:
-                night.submission = await self.prepare(night.sample, night.volume)
-                night.sample = replace(night.sample, cases=self._cases(night.sample))
+                if not night.sample.waits:
+                    night.submission = await self.prepare(night.sample, night.volume)
+                    night.sample = replace(night.sample, cases=self._cases(night.sample))
                 if submission.automatic:
                     night.delivered = await self.deliver()
+                if night.submission is not None:
                     night.submission = as_it_stands(self.ledger, night.submission)
         night.report = self.gather(night)
 
@@ -178,6 +186,7 @@ class Nightly:
         summary: Json = {"as_of": night.as_of.isoformat(), "sources": [source.to_json() for source in night.sources]}
         if night.volume is not None:
             summary["counted"] = night.volume.counted
+            summary["funnel"] = [step.to_json() for step in night.volume.funnel]
         if night.submission is not None:
             summary["submission"] = night.submission.identifier
         with self.ledger.begin() as connection:
@@ -191,31 +200,46 @@ class Nightly:
         """Decides on every patient whose facts changed."""
         touched = {patient for source in sources for patient in source.touched}
         return redecide(
-            self.ledger, self.ruleset, touched, run, lambda done, total: self._progress("deciding", done, total)
+            self.ledger,
+            self.ruleset,
+            touched,
+            run,
+            lambda done, total: self._progress("deciding", done, total),
+            today=self.as_of.isoformat(),
         )
 
     def count(self, period: Period) -> Volume:
         """Counts a period."""
         with self.ledger.read() as connection:
-            return count_ledger(connection, period, self.ruleset.programme)
+            return count_ledger(
+                connection,
+                period,
+                self.ruleset.programme,
+                scoped=self.ruleset.scope is not None,
+                today=self.as_of.isoformat(),
+            )
 
-    def draw(self) -> Sample:
-        """Draws the sample of the reported year, or gives the one that was drawn."""
-        return draw_sample(
-            self.ledger,
-            self.ruleset.programme,
-            facility_code=self.config.facility.code,
-            period=self.period.label,
-            as_of=self.as_of,
-            key=pseudonym_key(self.config.review.key_file),
-            ruleset_digest=self.ruleset.digest,
-            now=datetime.now(UTC),
-        )
+    async def draw(self, *, supersede_because: str = "") -> Sample:
+        """Draws the sample of the reported year, or gives the one that was drawn; anew where a reason is given.
+
+        The frame is committed to and announced first. Where the accreditation system is to give the nonce and has not
+        done so yet, nobody is drawn, and the sample says so.
+        """
+        key = pseudonym_key(self.config.review.key_file)
+        design = Design(self.ruleset.programme, self.config.facility.code, key, self.ruleset.digest)
+        committed = commit_sample(
+            self.ledger, design, period=self.period.label, as_of=self.as_of, now=datetime.now(UTC),
+            supersede_because=supersede_because,
+        )  # fmt: skip
+        asked = await ask_nonce(self.ledger, self.config.submission, committed)
+        if asked.waits:
+            return Sample(asked.draw, (), fresh=False, waits=asked.waits)
+        return draw_sample(self.ledger, design, asked.draw, datetime.now(UTC))
 
     async def review(self, sample: Sample) -> tuple[list[PreparedCase], LeakScanner]:
         """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
         with self.ledger.begin() as connection:
-            needs = needs_of(connection, sample.draw.id)
+            needs = needs_of(connection, sample.draw, datetime.now(UTC))
         self._progress("reading the drawn cases", 0, len(needs))
         pulled = await fetch_resources(self.config, _wanted(needs))
         self._progress("reading the drawn cases", len(needs), len(needs))
@@ -267,7 +291,10 @@ class Nightly:
         return as_it_stands(self.ledger, Prepared(identifier, fresh, body, share, known, "queued", ""))
 
     def _content(self, sample: Sample, volume: Volume, cases: list[PreparedCase]) -> SubmissionContent:
-        programme, period = self.ruleset.programme, volume.period
+        programme, period, draw = self.ruleset.programme, volume.period, sample.draw
+        with self.ledger.read() as connection:
+            drawn = [Place(case.token, case.reason or case.role) for case in cases_of(connection, draw.id, None)]
+            earlier = superseded(connection, programme.id, draw.period)
         return SubmissionContent(
             facility_code=self.config.facility.code,
             programme=programme.id,
@@ -275,7 +302,8 @@ class Nightly:
             period_end=date.fromisoformat(period.end),
             measure=build_measure(programme),
             measure_report=self.measure_report(volume),
-            group=frame_group(sample.draw.digest, sample.draw.frame_size),
+            group=frame_group(Commitment.from_json(json.loads(draw.commitment))),
+            draw=draw_list(draw.digest, draw.nonce, draw.nonce_origin, drawn),
             questionnaire=load_questionnaire(),
             cases=tuple(
                 CaseContent(
@@ -290,6 +318,7 @@ class Nightly:
                 "ruleset_digest": self.ruleset.digest,
                 "software_version": __version__,
             },
+            superseded=tuple(Superseded(draw_digest(old.digest, old.nonce), old.superseded) for old in earlier),
         )  # fmt: skip
 
     def measure_report(self, volume: Volume) -> Json:
@@ -315,7 +344,12 @@ class Nightly:
             ReviewError: Nobody could be drawn.
         """
         night = Night(0, self.as_of)
-        night.volume, night.sample = self.count(self.period), self.draw()
+        night.volume, night.sample = self.count(self.period), await self.draw()
+        if night.sample.waits:
+            make_due(self.ledger, datetime.now(UTC))
+            night.delivered = await self.deliver()
+            night.problem = not_drawn(night.sample)
+            return night
         made = await self.prepare(night.sample, night.volume)
         make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry else None)
         night.delivered = await self.deliver()
@@ -347,7 +381,7 @@ class Nightly:
                 volume=volume,
                 previous=night.previous,
                 outcomes=[source.to_json() for source in night.sources],
-                draw=night.sample.draw if night.sample is not None else None,
+                draw=night.sample.draw if night.sample is not None and not night.sample.waits else None,
                 cases=night.sample.cases if night.sample is not None else (),
                 submission=night.submission.identifier if night.submission is not None else "",
                 synthetic=self.synthetic,

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config, FhirSourceConfig, SubmissionConfig, load_config
-from io_fhir_adapter.errors import AdapterError, ResourceError
+from io_fhir_adapter.errors import AdapterError, PullError, ResourceError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.fhir.facts import procedure_fact
 from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.pull.files import find_inputs
-from io_fhir_adapter.pull.search import parse_searchset
+from io_fhir_adapter.pull.searchset import parse_searchset
+from io_fhir_adapter.pull.strategy import abilities_of, choose
 from io_fhir_adapter.review.sample import pseudonym_key
 from io_fhir_adapter.transport.client import FhirClient
+from io_fhir_adapter.transport.hints import Hint, connection_hints, failure_hints
 
 __all__ = ["Check", "run_checks"]
 
@@ -104,26 +107,49 @@ async def _server(source: FhirSourceConfig, rules: Ruleset, config: Config) -> l
         async with FhirClient(source, f"sources.{source.name}") as client:
             statement = await client.fhirpy.execute("metadata", method="get")
             checks += _capabilities(name, statement)
-            checks.append(await _coverage(name, client, rules, config))
+            checks += _hinted(name, connection_hints(client, source, datetime.now(UTC)))
+            checks.append(way := await _strategy(name, source, client))
+            if way.text.startswith("search") and way.state == "ok":
+                checks.append(await _coverage(name, client, rules, config))
     except AdapterError as exc:
         checks.append(Check(name, "fail", exc.what, exc.do))
+        checks += _hinted(name, failure_hints(exc, source, datetime.now(UTC)))
     except ValueError:
         checks.append(Check(name, "fail", "the server's answer is no JSON", "check the base URL and proxies"))
     return checks
 
 
+def _hinted(name: str, hints: Iterable[Hint]) -> Iterator[Check]:
+    for hint in hints:
+        yield Check(f"{name} {hint.about}", hint.state, hint.text, hint.do)
+
+
+async def _strategy(name: str, source: FhirSourceConfig, client: FhirClient) -> Check:
+    """Which way the source will be read, and why; what is configured is tried too."""
+    auto = source.model_copy(update={"strategy": "auto"})
+    try:
+        possible = await choose(auto, client)
+    except PullError as exc:
+        if source.strategy in {"bulk", "patient"}:
+            return Check(f"{name} strategy", "ok", f"{source.strategy}: as configured; {exc.what}")
+        return Check(f"{name} strategy", "fail", exc.what, exc.do)
+    if source.strategy in {"auto", possible.way}:
+        return Check(f"{name} strategy", "ok", f"{possible.way}: {possible.why}")
+    if source.strategy == "search":
+        do = f"set strategy to {possible.way} or auto"
+        return Check(f"{name} strategy", "fail", f"search: {possible.why}", do)
+    return Check(f"{name} strategy", "ok", f"{source.strategy}: as configured; {possible.why}")
+
+
 def _capabilities(name: str, statement: Any) -> Iterator[Check]:
-    if not isinstance(statement, dict) or statement.get("resourceType") != "CapabilityStatement":
+    abilities = abilities_of(statement)
+    if abilities is None:
         yield Check(name, "fail", "the address has no CapabilityStatement", "check the base URL")
         return
-    software = (statement.get("software") or {}).get("name", "unnamed software")
-    version = statement.get("fhirVersion", "unknown version")
-    yield Check(name, "ok", f"{software}, FHIR {version}")
-    offered = {
-        resource.get("type"): {parameter.get("name") for parameter in resource.get("searchParam", ())}
-        for rest in statement.get("rest", ())
-        for resource in rest.get("resource", ())
-    }
+    exports = f", exports {', '.join(sorted(abilities.exports))}" if abilities.exports else ""
+    version = abilities.version or "unknown version"
+    yield Check(name, "ok", f"{abilities.software or 'unnamed software'}, FHIR {version}{exports}")
+    offered = abilities.parameters
     for resource_type, parameters in _NEEDED.items():
         if resource_type not in offered:
             state: Literal["warn", "fail"] = "fail" if resource_type == "Procedure" else "warn"

@@ -149,7 +149,9 @@ class Site:
             "quarantine": self.rows(
                 "select source, resource_type, position, reason, code from quarantine order by 1, 2, 3"
             ),
-            "cursors": self.rows("select source, resource_type, value from cursors"),
+            "cursors": self.rows(  # when everything was last read is a time of our own clock
+                "select source, resource_type, value from cursors where resource_type <> 'reconciled'"
+            ),
             "stale": self.rows("select patient from stale"),
             "draws": self.rows("select programme, period, window_start, window_end, digest, frame_size from draws"),
             "cases": self.rows("select patient from cases order by patient"),  # the rest hangs on the nonce

@@ -167,6 +167,13 @@ class Site:
         connection.commit()
         connection.close()
 
+    def forget_reconciling(self) -> None:
+        """As if the last complete reading had been long ago."""
+        connection = sqlite3.connect(self.ledger_path)
+        connection.execute("update cursors set value = '2000' where resource_type = 'reconciled'")
+        connection.commit()
+        connection.close()
+
     def requests(self) -> list[Json]:
         """The requests to this site, oldest first."""
         stats = httpx.get(f"{self.url}/_sandbox/stats").json()["requests"]

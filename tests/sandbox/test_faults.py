@@ -398,3 +398,28 @@ def test_the_first_fault_that_fits_strikes_and_counts() -> None:
     assert [strike(page) for page in (2, 1, 2, 2, 1)] == ["error", "html", "error", None, None]
     planner.switch(planner.faults)
     assert strike(2) == "error"
+
+
+def test_searches_by_post_refused_or_not_read(start: Start) -> None:
+    form = {"_id": "p1", "_count": "50"}
+    assert start(Faults()).post("/fhir/Procedure/_search", data=form).json()["total"] == 1
+    assert start(Faults(posted_searches="refused")).post("/fhir/Procedure/_search", data=form).status_code == 405
+    whole = start(Faults(posted_searches="ignored")).post("/fhir/Procedure/_search", data=form).json()
+    assert whole["total"] == _COUNT
+
+
+def test_a_list_that_is_taken_for_one_value(start: Start) -> None:
+    assert start(Faults()).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 2
+    assert start(Faults(no_lists=True)).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 0
+
+
+def test_totals_stop_counting(start: Start) -> None:
+    assert start(Faults(total_at_most=5)).get("/fhir/Procedure?_count=3").json()["total"] == 5
+
+
+def test_missing_dates(start: Start) -> None:
+    client = start(Faults())
+    assert client.get("/fhir/Procedure?date:missing=false").json()["total"] == _COUNT
+    assert client.get("/fhir/Procedure?date:missing=true").json()["total"] == 0
+    assert client.get("/fhir/Procedure?date:missing=maybe").status_code == 400
+    assert start(Faults(no_missing=True)).get("/fhir/Procedure?date:missing=true").status_code == 400

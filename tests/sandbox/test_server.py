@@ -296,7 +296,7 @@ def test_unknown_parameters_are_left_out_or_refused(client: httpx.Client, url: s
     [
         ("GET", "/Procedure/missing", {}, 404),
         ("GET", "/Nonsense", {}, 404),
-        ("GET", "/$export", {}, 404),
+        ("GET", "/$lastn", {}, 404),
         ("GET", "/Procedure/p1/_history/1", {}, 404),
         ("GET", "", {}, 400),
         ("GET", "/Procedure?date=yesterday", {}, 400),

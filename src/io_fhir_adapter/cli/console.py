@@ -122,7 +122,10 @@ def show_night(night: Night) -> None:
         _reasons("not counted", volume.not_counted_by_reason, volume.not_counted)
         out.print()
         show_volume(volume, f"Volume {volume.period.label}")
-    if night.sample is not None:
+    if night.sample is not None and night.sample.waits:
+        size = night.sample.draw.frame_size
+        out.print(f"Case review  waits for the nonce of the draw ({size} patients committed to): {night.sample.waits}")
+    elif night.sample is not None:
         draw = night.sample.draw
         done = "drawn" if night.sample.fresh else "drawn before"
         out.print(

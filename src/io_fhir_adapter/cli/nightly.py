@@ -25,7 +25,7 @@ from io_fhir_adapter.logs import configure_logs
 from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem, rules_for
 from io_fhir_adapter.preflight import run_checks
 from io_fhir_adapter.report.output import check_folder
-from io_fhir_adapter.review.sample import leave_sample
+from io_fhir_adapter.review.sample import leave_sample, not_drawn
 from io_fhir_adapter.serve.app import serve_forever
 from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
 
@@ -134,15 +134,20 @@ def draw(
 ) -> int:
     """Draw the case-review sample of the year that is due, once; say what was drawn."""
     with _job(config, as_of) as job, job.alone():
-        sample = job.draw(supersede_because=supersede)
+        sample = asyncio.run(job.draw(supersede_because=supersede))
     found = sample.draw
     if as_json:
         summary = {
             "programme": found.programme, "period": found.period, "window": [found.window_start, found.window_end],
             "frame": {"size": found.frame_size, "digest": found.digest}, "nonce": found.nonce,
-            "nonce_origin": found.nonce_origin, "cases": [case.token for case in sample.cases],
+            "nonce_origin": found.nonce_origin, "waits": sample.waits, "cases": [case.token for case in sample.cases],
         }  # fmt: skip
         typer.echo(json.dumps(summary, indent=2))
+        return 0
+    if sample.waits:
+        out.print(f"{found.frame_size} patients committed to, window {found.window_start} to {found.window_end}")
+        out.print(f"frame  {found.digest}")
+        out.print(f"nonce  awaited; {sample.waits}")
         return 0
     out.print(f"{len(sample.cases)} of {found.frame_size} patients, window {found.window_start} to {found.window_end}")
     out.print(f"frame  {found.digest}")
@@ -161,7 +166,9 @@ def review(
 ) -> int:
     """Pull, pre-fill and de-identify the drawn cases; say how full their forms are."""
     with told_progress() as tell, _job(config, as_of, tell) as job, job.alone():
-        sample = job.draw()
+        sample = asyncio.run(job.draw())
+        if sample.waits:
+            raise not_drawn(sample)
         if leave is not None:
             leave_sample(job.ledger, sample, leave, reason, datetime.now(UTC))
         prepared, _ = asyncio.run(job.review(sample))

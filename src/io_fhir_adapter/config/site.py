@@ -90,8 +90,8 @@ class SubmissionConfig(HttpConfig):
     Attributes:
         automatic: Send without a person's approval.
         give_up_after_days: After so many days of failing tries a submission is parked.
-        nonce: Who gives the nonce of a draw: ``task`` the accreditation system alone, ``auto`` the facility itself where
-            the system offers none, ``local`` the facility, without announcing the frame.
+        nonce: Who gives the nonce of a draw: ``task`` the accreditation system alone, ``auto`` the facility where the
+            system offers none, ``local`` the facility, without announcing the frame.
         nonce_wait_days: For ``auto``: so many days a system that took the announcement may take to give one.
     """
 

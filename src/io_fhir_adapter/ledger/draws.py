@@ -36,8 +36,8 @@ __all__ = [
 class StoredDraw:
     """A draw as the ledger has it; ``nonce`` is empty between commitment and drawing.
 
-    ``frame`` is the JSON of who was committed to, which never leaves; ``superseded`` is why another draw took its place;
-    ``announced`` is when the accreditation system took note of the frame.
+    ``frame`` is the JSON of who was committed to, which never leaves; ``superseded`` is why another draw took its
+    place; ``announced`` is when the accreditation system took note of the frame.
     """
 
     id: int

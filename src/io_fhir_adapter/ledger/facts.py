@@ -11,26 +11,31 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select, tuple_, union
 
 from io_fhir_adapter.errors import LedgerError
+from io_fhir_adapter.ledger.database import among
 from io_fhir_adapter.ledger.schema import decisions, facts, quarantine, stale
 from io_fhir_adapter.model import ConditionFact, Decision, EncounterFact, PatientFact, ProcedureFact, Quarantined
 
 __all__ = [
     "FACT_TYPES",
     "REPLACED",
+    "SET_ASIDE_BY_DECIDING",
     "Fact",
     "PatientRecord",
     "all_patients",
     "decisions_between",
     "decisions_with",
     "decode_fact",
+    "ended_procedures",
     "every_procedure",
     "facts_of",
     "find_procedure",
+    "ids_set_aside",
     "mapped_encounters",
     "mapped_patients",
     "merged_into",
     "patient_links",
     "person_of",
+    "procedures_set_aside",
     "put_decisions",
     "quarantine_reasons",
     "quarantined",
@@ -49,6 +54,8 @@ FACT_TYPES: Final[dict[str, type[Fact]]] = {
 }
 REPLACED: Final = "replaced"
 """The status of a Patient that was merged into another."""
+SET_ASIDE_BY_DECIDING: Final = ("IOA-RES-014", "IOA-RES-015")
+"""Codes of quarantine that reading cannot know: deciding sets such Procedures aside, and they stay among the facts."""
 _DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind in FACT_TYPES.items()}
 _DECISION: Final = msgspec.json.Decoder(Decision)
 _STEP = 2_000
@@ -56,20 +63,21 @@ _STEP = 2_000
 
 @dataclass(frozen=True, slots=True)
 class PatientRecord:
-    """All facts of one patient."""
+    """All facts of one patient; ``people`` are the Patient resources themselves, one per source and merged record."""
 
     procedures: list[ProcedureFact]
     conditions: list[ConditionFact]
     encounters: list[EncounterFact]
+    people: list[PatientFact]
 
 
 def facts_of(connection: Connection, patient: str, *, mapped_only: bool = False) -> PatientRecord:
     """All facts of one patient's record, from every source; ``mapped_only`` leaves out Procedures without a row."""
-    record = PatientRecord([], [], [])
+    record = PatientRecord([], [], [], [])
     columns = facts.c
     query = (
         select(columns.resource_type, columns.data)
-        .where(columns.patient == patient, columns.resource_type.in_(["Procedure", "Condition", "Encounter"]))
+        .where(columns.patient == patient, columns.resource_type.in_(list(FACT_TYPES)))
         .order_by(columns.resource_type, columns.source, columns.id)
     )
     if mapped_only:
@@ -82,6 +90,8 @@ def facts_of(connection: Connection, patient: str, *, mapped_only: bool = False)
             record.conditions.append(fact)
         elif isinstance(fact, EncounterFact):
             record.encounters.append(fact)
+        else:
+            record.people.append(fact)
     return record
 
 
@@ -96,6 +106,9 @@ def survivor(patient: str, links: Mapping[str, str]) -> str:
 
 def merged_into(patient: str, links: Mapping[str, str]) -> list[str]:
     """The records that were merged into a patient's."""
+    members: Mapping[str, list[str]] | None = getattr(links, "members", None)
+    if members is not None:
+        return members.get(patient, [])
     return [other for other in sorted(links) if other != patient and survivor(other, links) == patient]
 
 
@@ -109,6 +122,7 @@ def person_of(
         record.procedures.extend(msgspec.structs.replace(fact, patient=patient) for fact in former.procedures)
         record.conditions.extend(msgspec.structs.replace(fact, patient=patient) for fact in former.conditions)
         record.encounters.extend(msgspec.structs.replace(fact, patient=patient) for fact in former.encounters)
+        record.people.extend(former.people)
     return record
 
 
@@ -156,14 +170,14 @@ def mapped_encounters(connection: Connection, source: str) -> set[str]:
 
 
 def mapped_patients(connection: Connection, source: str) -> list[str]:
-    """Every patient of a source with a Procedure that a row of the code tables matches."""
+    """Every patient of a source with a Procedure that a row of the code tables matches, as the source names them."""
     query = (
         select(facts.c.patient)
         .where(facts.c.resource_type == "Procedure", facts.c.source == source, facts.c.mapped)
         .distinct()
         .order_by(facts.c.patient)
     )
-    return list(connection.execute(query).scalars())
+    return [patient.partition("@")[0] for patient in connection.execute(query).scalars()]
 
 
 def referenced(connection: Connection, source: str, resource_type: str) -> set[str]:
@@ -231,6 +245,39 @@ def tally_procedures(connection: Connection) -> Iterator[tuple[str, str, bool, b
         yield day, status, bool(mapped), bool(known), number
 
 
+def ids_set_aside(connection: Connection) -> dict[str, set[str]]:
+    """Source to the ids of the Procedures that are in the ledger and that deciding set aside."""
+    columns = quarantine.c
+    query = select(columns.source, columns.position).where(columns.code.in_(SET_ASIDE_BY_DECIDING))
+    found: dict[str, set[str]] = {}
+    for source, position in connection.execute(query):
+        found.setdefault(source, set()).add(position.removeprefix("Procedure/"))
+    return found
+
+
+def procedures_set_aside(connection: Connection) -> list[ProcedureFact]:
+    """The Procedures themselves that deciding set aside."""
+    columns = facts.c
+    found: list[ProcedureFact] = []
+    for source, ids in ids_set_aside(connection).items():
+        query = select(columns.data).where(
+            columns.source == source, columns.resource_type == "Procedure", among(connection, columns.id, sorted(ids))
+        )
+        decoded = (decode_fact("Procedure", data) for data in connection.execute(query).scalars())
+        found += [fact for fact in decoded if isinstance(fact, ProcedureFact)]
+    return found
+
+
+def ended_procedures(connection: Connection) -> list[ProcedureFact]:
+    """Procedures with a row in the code tables that are ``in-progress`` and have an end."""
+    columns = facts.c
+    query = select(columns.data).where(
+        columns.resource_type == "Procedure", columns.mapped, columns.status == "in-progress"
+    )
+    found = (decode_fact("Procedure", data) for data in connection.execute(query).scalars())
+    return [fact for fact in found if isinstance(fact, ProcedureFact) and fact.end_day]
+
+
 def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> Iterator[ProcedureFact]:
     """Every Procedure, or every one that no row of the code tables matches; read in steps of ids."""
     last = ("", "")
@@ -254,11 +301,26 @@ def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> I
         last = (rows[-1].source, rows[-1].id)
 
 
-def patient_links(connection: Connection) -> dict[str, str]:
-    """Patient references that were merged into another, with that other."""
-    query = select(facts.c.data).where(facts.c.resource_type == "Patient", facts.c.status == REPLACED)
-    found = (decode_fact("Patient", data) for data in connection.execute(query).scalars())
-    return {f"Patient/{fact.id}": fact.replaced_by for fact in found if isinstance(fact, PatientFact)}
+def patient_links(connection: Connection, source: str = "") -> dict[str, str]:
+    """Patient references that were merged into another, with that other.
+
+    Args:
+        connection: An open transaction.
+        source: Only those of one source, as it names them.
+    """
+    query = select(facts.c.data, facts.c.patient).where(
+        facts.c.resource_type == "Patient", facts.c.status == REPLACED
+    )
+    if source:
+        query = query.where(facts.c.source == source)
+    links = {}
+    for data, patient in connection.execute(query).all():
+        fact = decode_fact("Patient", data)
+        if isinstance(fact, PatientFact):
+            links[patient] = fact.replaced_by
+    if source:
+        return {patient.partition("@")[0]: other.partition("@")[0] for patient, other in links.items()}
+    return links
 
 
 def quarantined(connection: Connection) -> list[Quarantined]:

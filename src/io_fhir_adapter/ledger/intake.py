@@ -16,7 +16,8 @@ import msgspec
 from sqlalchemy import Connection, delete, select
 
 from io_fhir_adapter.ledger.database import among, upsert
-from io_fhir_adapter.ledger.facts import FACT_TYPES, REPLACED, Fact, decode_fact
+from io_fhir_adapter.ledger.facts import FACT_TYPES, REPLACED, SET_ASIDE_BY_DECIDING, Fact, decode_fact, ids_set_aside
+from io_fhir_adapter.ledger.identities import holders_of
 from io_fhir_adapter.ledger.schema import facts, quarantine, stale
 from io_fhir_adapter.model import PatientFact, Quarantined
 
@@ -26,8 +27,11 @@ __all__ = [
     "drop_facts",
     "drop_quarantined",
     "forget_quarantined",
+    "known_ids",
     "put_facts",
     "put_quarantined",
+    "release",
+    "release_unmatched",
     "stale_patients",
 ]
 
@@ -68,7 +72,9 @@ class _Known(NamedTuple):
 
 
 def _patient_of(fact: Fact) -> str:
-    return f"Patient/{fact.id}" if isinstance(fact, PatientFact) else fact.patient
+    if isinstance(fact, PatientFact):
+        return f"Patient/{fact.id}@{fact.scope}" if fact.scope else f"Patient/{fact.id}"
+    return fact.patient
 
 
 def _status_of(fact: Fact) -> str:
@@ -101,6 +107,7 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, 
     known = {row[:2]: row for row in _known(connection, name, given)}
     rows: list[dict[str, object]] = []
     concerned: set[str] = set()
+    lost: set[str] = set()  # identifiers that a person no longer has: whoever shares them was the same person
     new = changed = 0
     for key, item in given.items():
         row = _row(item, name, run)
@@ -116,6 +123,9 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, 
                 continue  # only its time is new
             changed += 1
             concerned |= _concerned(name, before)
+            if isinstance(item.fact, PatientFact):
+                person = decode_fact(name, before.data)
+                lost |= set(person.tokens if isinstance(person, PatientFact) else ()) - set(item.fact.tokens)
         else:
             new += 1
             rows.append(row)
@@ -123,6 +133,7 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, 
             concerned.add(_patient_of(item.fact))
         if isinstance(item.fact, PatientFact) and item.fact.replaced_by:
             concerned.add(item.fact.replaced_by)
+    concerned |= holders_of(connection, lost)
     upsert(connection, facts, rows, _KEY)
     _mark_stale(connection, concerned)
     return Stored(new, changed, len(given) - new - changed)
@@ -140,8 +151,8 @@ def _row(item: StoredFact, name: str, run: int) -> dict[str, object]:
         "day": getattr(fact, "day", ""),
         "mapped": item.mapped,
         "known_system": item.known_system,
-        # ``updated`` comes last in every fact, and a later one alone is no change
-        "digest": hashlib.sha256(data[: len(data) - len(_ENCODE(fact.updated))]).hexdigest(),
+        # a later ``updated`` alone is no change
+        "digest": hashlib.sha256(_ENCODE(msgspec.structs.replace(fact, updated=""))).hexdigest(),
         "data": data,
         "run": run,
     }
@@ -180,8 +191,8 @@ def _concerned(name: str, row: _Known) -> set[str]:
     return {row.patient}
 
 
-def drop_facts(connection: Connection, source: str, resource_type: str, ids: Iterable[str]) -> None:
-    """Forgets facts, so that nothing rests on them any longer."""
+def drop_facts(connection: Connection, source: str, resource_type: str, ids: Iterable[str]) -> int:
+    """Forgets facts, so that nothing rests on them any longer; says how many there were."""
     columns = facts.c
     gone = list(_known(connection, resource_type, ((source, resource_id) for resource_id in ids)))
     _mark_stale(connection, {patient for row in gone for patient in _concerned(resource_type, row)})
@@ -189,6 +200,28 @@ def drop_facts(connection: Connection, source: str, resource_type: str, ids: Ite
     named = among(connection, columns.id, [row.id for row in gone])
     if gone:
         connection.execute(delete(facts).where(columns.source == source, columns.resource_type == resource_type, named))
+    return len(gone)
+
+
+def known_ids(
+    connection: Connection, source: str, resource_type: str, before: int, since: str = ""
+) -> list[tuple[str, str]]:
+    """(id, patient) of the facts of a source and type that were written before a run and not in it.
+
+    Args:
+        connection: An open transaction.
+        source: Name of the source.
+        resource_type: Their type.
+        before: Number of the run.
+        since: A day: only those dated after it.
+    """
+    columns = facts.c
+    query = select(columns.id, columns.patient).where(
+        columns.source == source, columns.resource_type == resource_type, columns.run < before
+    )
+    if since:
+        query = query.where(columns.day > since)  # a partial day sorts before the whole ones within it
+    return [(name, patient) for name, patient in connection.execute(query).all()]
 
 
 def _mark_stale(connection: Connection, patients: Iterable[str]) -> None:
@@ -217,17 +250,47 @@ def put_quarantined(connection: Connection, items: Sequence[Quarantined], run: i
 
 
 def drop_quarantined(connection: Connection, source: str, resource_type: str, positions: Sequence[str]) -> None:
-    """Forgets positions that turned out good."""
+    """Forgets positions that turned out good; what deciding set aside is for deciding to release."""
     columns = quarantine.c
     connection.execute(
         delete(quarantine).where(
             columns.source == source,
             columns.resource_type == resource_type,
+            columns.code.not_in(SET_ASIDE_BY_DECIDING),
             among(connection, columns.position, positions),
         )
     )
 
 
 def forget_quarantined(connection: Connection, source: str, run: int) -> None:
-    """Forgets what a complete reading of a whole source, in that run, no longer found."""
-    connection.execute(delete(quarantine).where(quarantine.c.source == source, quarantine.c.run < run))
+    """Forgets what a complete reading of a whole source, in that run, no longer found; not what deciding set aside."""
+    columns = quarantine.c
+    own = columns.code.not_in(SET_ASIDE_BY_DECIDING)
+    connection.execute(delete(quarantine).where(columns.source == source, columns.run < run, own))
+
+
+def release(connection: Connection, source: str, positions: Iterable[str]) -> None:
+    """Forgets Procedures that deciding had set aside and now can use."""
+    columns = quarantine.c
+    connection.execute(
+        delete(quarantine).where(
+            columns.source == source,
+            columns.resource_type == "Procedure",
+            columns.code.in_(SET_ASIDE_BY_DECIDING),
+            among(connection, columns.position, sorted(positions)),
+        )
+    )
+
+
+def release_unmatched(connection: Connection) -> None:
+    """Forgets what deciding had set aside of Procedures that are gone, or that no row of the tables matches now."""
+    columns = facts.c
+    for source, ids in ids_set_aside(connection).items():
+        query = select(columns.id).where(
+            columns.source == source,
+            columns.resource_type == "Procedure",
+            columns.mapped,
+            among(connection, columns.id, sorted(ids)),
+        )
+        gone = ids - set(connection.execute(query).scalars())
+        release(connection, source, {f"Procedure/{name}" for name in gone})

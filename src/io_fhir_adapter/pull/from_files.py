@@ -29,7 +29,7 @@ def pull_files(
     Of several versions of one resource the newest by ``meta.lastUpdated`` stands, in whatever order they lie.
     """
     began = time.monotonic()
-    outcome = SourceOutcome(config.name)
+    outcome = SourceOutcome(config.name, strategy="files")
     store = FactStore(config.name, ruleset, tz, run, newest_wins=True)
     try:
         inputs = find_inputs(config.paths)

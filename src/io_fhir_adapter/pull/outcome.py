@@ -24,6 +24,9 @@ class TypeOutcome:
         changed: Replaced an earlier version.
         quarantined: Set aside.
         complete: Whether everything reconciles: the last page was reached and the numbers agree.
+        slices: Searches that it was read by, where one search was cut into several.
+        removed: Taken out of the ledger because a complete reading did not find them any more.
+        ids: Digest of the set of ids that were read; two readings of the same resources have the same.
     """
 
     pages: int = 0
@@ -33,6 +36,9 @@ class TypeOutcome:
     changed: int = 0
     quarantined: int = 0
     complete: bool = False
+    slices: int = 0
+    removed: int = 0
+    ids: str = ""
 
     @property
     def unchanged(self) -> int:
@@ -46,11 +52,6 @@ class TypeOutcome:
         self.new += part.new
         self.changed += part.changed
         self.quarantined += part.quarantined
-
-    def subtract_read(self, attempt: TypeOutcome) -> None:
-        """Takes back what an attempt read that is made again; what it wrote stays written."""
-        self.read -= attempt.read
-        self.quarantined -= attempt.quarantined
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class SourceOutcome:
         types: What became of each resource type.
         touched: Patients to decide on again, whichever source and run changed their facts.
         error: What ended it early, empty where nothing did.
+        strategy: How it was read: search, patient, bulk or files.
+        notes: What the server could not do and what was done instead, in plain sentences without patient data.
     """
 
     name: str
@@ -76,6 +79,13 @@ class SourceOutcome:
     types: dict[str, TypeOutcome] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     error: str = ""
+    strategy: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        """Writes down what was done in another way than usual; each sentence once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def of(self, resource_type: str) -> TypeOutcome:
         """The outcome of a type, made at first use."""
@@ -96,6 +106,8 @@ class SourceOutcome:
             "retried": self.retried,
             "complete": self.complete,
             "error": self.error,
+            "strategy": self.strategy,
+            "notes": list(self.notes),
             "types": {
                 name: {**asdict(outcome), "unchanged": outcome.unchanged}
                 for name, outcome in sorted(self.types.items())

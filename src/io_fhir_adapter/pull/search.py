@@ -6,39 +6,36 @@ come; writing one twice changes nothing, so a pull that was cut off simply start
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-
-import msgspec
+from typing import Final
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.errors import AdapterError, PullError, TransportError
-from io_fhir_adapter.fhir.references import id_of, reference_key
-from io_fhir_adapter.fhir.structs import Patient
+from io_fhir_adapter.errors import AdapterError, TransportError
+from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
-from io_fhir_adapter.pull.decode import Item
-from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
-from io_fhir_adapter.pull.searchset import parse_searchset, search_pages
+from io_fhir_adapter.pull.batches import Batches, is_literal, subject_of
+from io_fhir_adapter.pull.decode import Resource
+from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
+from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader, instant_of
+from io_fhir_adapter.pull.reconcile import Gone, is_due, note_reconciled, remove_gone
+from io_fhir_adapter.pull.searchset import SearchPage, parse_searchset
+from io_fhir_adapter.pull.sliced import SlicedSearch
+from io_fhir_adapter.pull.slices import Slice, changed_slices, dated_slices
 from io_fhir_adapter.pull.store import FactStore
 from io_fhir_adapter.transport.client import FhirClient
 
 __all__ = ["SearchPull", "parse_searchset"]
 
-_RESTARTS = 2
-_TOO_LONG = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_URI_TOO_LONG, 431})  # what a long URL is answered with
-_TICK = timedelta(seconds=1)  # the resolution of HTTP dates
-
-Found = tuple[Item, str]
-Keep = Callable[[Found], bool]
+_TICK: Final = timedelta(seconds=1)  # the resolution of HTTP dates
+_NEEDED: Final = ("Patient", "Condition", "Encounter")
 
 
 class SearchPull:
@@ -54,6 +51,8 @@ class SearchPull:
         progress: Told what is being read.
     """
 
+    strategy = "search"
+
     def __init__(
         self,
         config: FhirSourceConfig,
@@ -67,12 +66,14 @@ class SearchPull:
         self._config = config
         self._client = client
         self._ledger = ledger
-        self._store = FactStore(config.name, ruleset, tz, run)
         self._run = run
-        self._progress = progress
-        self._newest: datetime | None = None
-        self._asks_total = True
-        self.outcome = SourceOutcome(config.name)
+        self._tz = tz
+        self.outcome = SourceOutcome(config.name, strategy=self.strategy)
+        self.read_patients: frozenset[str] | None = None  # whose Procedures were asked for; None for everyone's
+        store = FactStore(config.name, ruleset, tz, run)
+        self._reader = SearchReader(config, client, ledger, store, self.outcome, progress)
+        self._batches = Batches(config, self._reader, self.outcome)
+        self._sliced = SlicedSearch(self._reader, self.outcome, config.slice_size, config.concurrency)
 
     async def pull(self) -> SourceOutcome:
         """Reads what changed since the last complete pull, or everything the first time.
@@ -84,6 +85,7 @@ class SearchPull:
             await self._pull()
         except AdapterError as exc:
             self.outcome.error = exc.sentence
+        self._reader.settle()
         self.outcome.seconds = time.monotonic() - began
         self.outcome.requests = self._client.requests
         self.outcome.retried = self._client.retried
@@ -93,47 +95,120 @@ class SearchPull:
         name = self._config.name
         with self._ledger.read() as connection:
             since = cursor(connection, name, "Procedure")
-            on_record = {
-                kind: referenced(connection, name, kind) if since else set()
-                for kind in ("Patient", "Condition", "Encounter")
-            }
+            if since and is_due(connection, name, self._config.reconcile_days, datetime.now(UTC)):
+                since = ""
+                self.outcome.note("everything was read again, to find what was deleted")
+        since = await self._procedures(since)
         self.outcome.since = since
-        await self._procedures(since)
-        with self._ledger.read() as connection:
-            encounters = {id_of(key) for key in mapped_encounters(connection, name) if _is_literal(key, "Encounter")}
-        await self._batches("Encounter", "_id", sorted(encounters - on_record["Encounter"]))
-        if since:
-            await self._changes("Patient", since, on_record["Patient"])  # first: a merged record brings another one
-            await self._changes("Encounter", since, on_record["Encounter"])
-        people = await self._people(on_record["Patient"])
-        if since:
-            await self._changes("Condition", since, on_record["Condition"], people)
+        await self._needed(since)
+        self._reader.settle()
         for outcome in self.outcome.types.values():
             outcome.complete = True
         with self._ledger.begin() as connection:
+            before = cursor(connection, name, "Procedure")
             if not since:
                 forget_quarantined(connection, name, self._run)
+                gone = Gone(name, self._reader.seen, self._config.since, self.read_patients)
+                remove_gone(connection, gone, self.outcome, self._run)
+                note_reconciled(connection, name, self._run, datetime.now(UTC))
             reached = self._reached()
-            if reached > since:
+            if reached > before:
                 move_cursor(connection, name, "Procedure", reached, self._run)
+        self._ended()
+
+    def _ended(self) -> None:
+        """Called when a pull is complete."""
 
     def _reached(self) -> str:
         """Up to when the server was read: the newest version seen, but never beyond the server's own clock.
 
         One resource that claims to come from the future would hide all that follow.
         """
-        if self._newest is None:
+        newest = self._reader.newest.get("Procedure")
+        if newest is None:
             return ""
-        newest = min(self._newest, _moment(self._client.server_date) + _TICK)
-        return newest.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return min(newest, self._now() + _TICK).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
-    async def _procedures(self, since: str) -> None:
-        """Procedures: all that the configuration asks for, or later all that changed, from whatever date it is now."""
+    def _now(self) -> datetime:
+        """The server's time when the pull began; our own clock where it does not say."""
+        try:
+            moment = parsedate_to_datetime(self._client.server_date)
+        except ValueError:
+            return datetime.now(UTC)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+
+    # --- Procedures ---------------------------------------------------------------------------------------------
+
+    async def _procedures(self, since: str) -> str:
+        """Procedures: all that the configuration asks for, or later all that changed, from whatever date it is now.
+
+        Returns:
+            The cursor that was used, empty where everything was read.
+        """
         if since:
-            params = {"_lastUpdated": f"ge{self._earlier(since)}"}
-        else:
-            params = {"date": f"ge{self._config.since}"} if self._config.since is not None else {}
-        await self._search("Procedure", params)
+            pairs = self._since(since)
+            first = await self._first_changed(pairs)
+            if first is not None:
+                await self._sliced.read("Procedure", pairs, self._changed(since), first=first)
+                return since
+        await self._all_procedures()
+        return ""
+
+    async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
+        """The first page of what changed, None where the server cannot be asked so."""
+        try:
+            first = await self._reader.open("Procedure", pairs)
+        except TransportError as exc:
+            if exc.status != HTTPStatus.BAD_REQUEST:
+                raise
+            self.outcome.note("the server refuses to search by _lastUpdated; everything was read again")
+            return None
+        since = datetime.fromisoformat(pairs[0][1].removeprefix("ge"))
+        moments = [instant_of(one.meta.lastUpdated or "") for one in first.resources if one.meta is not None]
+        if any(moment is not None and moment < since - _TICK for moment in moments):
+            self.outcome.note("the server ignores _lastUpdated; everything was read again")
+            return None
+        return first
+
+    async def _all_procedures(self) -> None:
+        since = self._config.since
+        pairs: Pairs = (("date", f"ge{since}"),) if since is not None else ()
+        today = datetime.now(self._tz).date()
+        await self._sliced.read(
+            "Procedure", pairs, lambda _: dated_slices(since, today), undated=since is None
+        )  # fmt: skip
+        if since is not None:
+            await self._undated()
+
+    async def _undated(self) -> None:
+        """Procedures without a date, which a search from a day on does not find."""
+        part = Slice("date", undated=True)
+        try:
+            first = await self._reader.open("Procedure", part.pairs())
+        except TransportError as exc:
+            if exc.status != HTTPStatus.BAD_REQUEST:
+                raise
+            first = None
+        if first is None or not all(part.admits(one) for one in first.resources):
+            self.outcome.note("the server cannot be asked for Procedures without a date; with since they are not read")
+            return
+        await self._reader.read("Procedure", part.pairs(), first=first)
+
+    # --- what their decisions need ------------------------------------------------------------------------------
+
+    async def _needed(self, since: str) -> None:
+        """Patients, Conditions and Encounters: of everyone anew, or what changed and what became needed."""
+        name = self._config.name
+        with self._ledger.read() as connection:
+            on_record = {kind: referenced(connection, name, kind) if since else set() for kind in _NEEDED}
+            encounters = {id_of(key) for key in mapped_encounters(connection, name) if is_literal(key, "Encounter")}
+        await self._batches.read("Encounter", "_id", encounters - on_record["Encounter"])
+        if since:
+            await self._changes("Patient", since, on_record["Patient"])  # first: a merged record brings another one
+            await self._changes("Encounter", since, on_record["Encounter"])
+        people = await self._people(on_record["Patient"])
+        if since:
+            await self._changes("Condition", since, on_record["Condition"], people)
 
     async def _people(self, on_record: set[str]) -> set[str]:
         """Conditions and records of everyone with a mapped Procedure, and of the records that they were merged into.
@@ -145,181 +220,60 @@ class SearchPull:
             Ids of everyone whose Conditions matter.
         """
         asked: set[str] = set()
-        while fresh := sorted(self._wanted() - on_record - asked):
-            await self._batches("Condition", "patient", [f"Patient/{patient}" for patient in fresh])
+        while fresh := self._wanted() - on_record - asked:
+            await self._batches.read("Condition", "patient", [f"Patient/{patient}" for patient in fresh])
             # after their Conditions: a patient on record is one whose Conditions were read
-            await self._batches("Patient", "_id", fresh)
-            asked |= set(fresh)
+            await self._batches.read("Patient", "_id", fresh)
+            asked |= fresh
         return self._wanted()
 
     def _wanted(self) -> set[str]:
         with self._ledger.read() as connection:
-            links = patient_links(connection)
+            links = patient_links(connection, self._config.name)
             patients = mapped_patients(connection, self._config.name)
         keys = {key for patient in patients for key in (patient, survivor(patient, links))}
-        return {id_of(key) for key in keys if _is_literal(key, "Patient")}
-
-    async def _batches(self, resource_type: str, parameter: str, values: Sequence[str]) -> None:
-        """Searches by so many values at a time, some of them side by side; each answer is written by itself."""
-        self.outcome.of(resource_type)
-        size = self._config.batch_size
-        batches = iter([values[start : start + size] for start in range(0, len(values), size)])
-
-        async def work() -> None:
-            for batch in batches:
-                await self._batch(resource_type, parameter, batch)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._config.concurrency):
-                    group.create_task(work())
-        except BaseExceptionGroup as failed:
-            first = failed.exceptions[0]
-            raise first from first.__cause__
-
-    async def _batch(self, resource_type: str, parameter: str, batch: Sequence[str]) -> None:
-        asked = set(batch)
-
-        def is_asked(found: Found) -> bool:
-            """Whether it was asked for: a server may ignore the parameter and send everything."""
-            item, resource_id = found
-            if parameter == "_id":
-                return resource_id in asked
-            return item.resource is None or _subject(item) in asked
-
-        try:
-            await self._search(resource_type, {parameter: ",".join(_escaped(batch))}, is_asked)
-        except TransportError as exc:
-            if exc.status not in _TOO_LONG or len(batch) == 1:
-                raise
-            middle = len(batch) // 2
-            await self._batch(resource_type, parameter, batch[:middle])
-            await self._batch(resource_type, parameter, batch[middle:])
+        return {id_of(key) for key in keys if is_literal(key, "Patient")}
 
     async def _changes(self, resource_type: str, since: str, on_record: set[str], people: Collection[str] = ()) -> None:
         """Later versions of what is on record, and what is new of ``people``."""
         subjects = {f"Patient/{patient}" for patient in people}
-
-        def matters(found: Found) -> bool:
-            item, resource_id = found
-            return resource_id in on_record or _subject(item) in subjects
-
-        params = {"_lastUpdated": f"ge{self._earlier(since)}"}
-        await self._search(resource_type, params, matters)
-
-    def _earlier(self, instant: str) -> str:
-        moment = datetime.fromisoformat(instant) - timedelta(minutes=self._config.overlap_minutes)
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    async def _search(self, resource_type: str, params: Mapping[str, str], keep: Keep | None = None) -> None:
-        """One whole search; started again where the server forgot it half-way (410).
-
-        It is also started again, once in a pull, where the server may not know ``_total`` (400).
-        """
-        left = _RESTARTS
-        while True:
-            tally = TypeOutcome()
-            try:
-                await self._read(resource_type, params, keep, tally)
-            except TransportError as exc:
-                if exc.status == HTTPStatus.BAD_REQUEST and self._asks_total:
-                    self._asks_total = False
-                elif exc.status == HTTPStatus.GONE and left:
-                    left -= 1
-                else:
-                    raise
-                # what was written is written; the rest of this attempt is read again
-                self.outcome.of(resource_type).subtract_read(tally)
+        keep: Keep = _matters(on_record, subjects)
+        try:
+            await self._sliced.read(resource_type, self._since(since), self._changed(since), keep)
+        except TransportError as exc:
+            if exc.status != HTTPStatus.BAD_REQUEST:
+                raise
+            self.outcome.note(
+                f"the server refuses to search {resource_type} by _lastUpdated; all needed were read again"
+            )
+            if resource_type == "Condition":
+                await self._batches.read("Condition", "patient", subjects)
             else:
-                return
+                await self._batches.read(resource_type, "_id", on_record)
 
-    async def _read(self, resource_type: str, params: Mapping[str, str], keep: Keep | None, tally: TypeOutcome) -> None:
-        """One attempt at a search, reconciled against the server's own total."""
-        outcome = self.outcome.of(resource_type)
-        seen: set[str] = set()
-        nameless: Counter[str] = Counter()
-        total: int | None = None
-        asked = {"_count": str(self._config.page_size), **params}
-        if self._asks_total:
-            asked["_total"] = "accurate"
-        pages = search_pages(
-            self._client, resource_type, asked, lambda answer, where: parse_searchset(answer, where, resource_type)
-        )
-        async for page in pages:
-            total = page.total if page.total is not None else total
-            items = [found if found[1] else _numbered(found[0], nameless) for found in page.items]
-            kept = [found for found in items if keep(found)] if keep is not None else items
-            fresh = {resource_id for _, resource_id in kept if resource_id} - seen
-            without_id = sum(not resource_id for _, resource_id in kept)
-            seen.update(resource_id for _, resource_id in items if resource_id)
-            part = TypeOutcome(pages=1, read=len(fresh) + without_id)
-            if kept:
-                with self._ledger.begin() as connection:
-                    self._store.put(connection, resource_type, kept, part)
-            tally.add(part)
-            outcome.add(part)
-            if resource_type == "Procedure":
-                self._note_versions(kept)
-            self._progress(f"{self._config.name} {resource_type}", outcome.read, total if keep is None else None)
-        if total is not None:
-            if keep is None:
-                outcome.total = (outcome.total or 0) + total
-            handed_over = len(seen) + nameless.total()
-            if handed_over < total:
-                raise PullError(
-                    f"the server says {total} {resource_type} resources and handed over {handed_over}",
-                    where=self._client.base_url,
-                    do="run again; if it persists, lower page_size or ask the server's vendor",
-                    number=4,
-                )
+    def _changed(self, since: str) -> _Changed:
+        return _Changed(self._earlier(since), self._now())
 
-    def _note_versions(self, items: Iterable[Found]) -> None:
-        for item, _ in items:
-            meta = item.resource.meta if item.resource is not None else None
-            moment = _instant(meta.lastUpdated) if meta is not None and meta.lastUpdated else None
-            if moment is not None and (self._newest is None or moment > self._newest):
-                self._newest = moment
+    def _since(self, since: str) -> Pairs:
+        return (("_lastUpdated", f"ge{self._earlier(since).strftime('%Y-%m-%dT%H:%M:%SZ')}"),)
+
+    def _earlier(self, instant: str) -> datetime:
+        return datetime.fromisoformat(instant) - timedelta(minutes=self._config.overlap_minutes)
 
 
-def _numbered(item: Item, nameless: Counter[str]) -> Found:
-    """A resource without an id under a position of its own; those with the same content are numbered."""
-    nameless[item.position] += 1
-    number = nameless[item.position]
-    position = item.position if number == 1 else f"{item.position} ({number})"
-    return msgspec.structs.replace(item, position=position), ""
+class _Changed:
+    """The slices of what changed since a moment."""
+
+    def __init__(self, since: datetime, now: datetime) -> None:
+        self._since = since
+        self._now = now
+
+    def __call__(self, parts: int) -> Sequence[Slice]:
+        return changed_slices(self._since, self._now, parts)
 
 
-def _is_literal(key: str, resource_type: str) -> bool:
-    """Whether a reference names a resource by its id; a logical one names it by an identifier."""
-    return key.startswith(f"{resource_type}/") and "?" not in key
+def _matters(on_record: Collection[str], subjects: Collection[str]) -> Keep:
+    def matters(resource: Resource | None, resource_id: str) -> bool:
+        return resource_id in on_record or subject_of(resource) in subjects
 
-
-def _subject(item: Item) -> str:
-    resource = item.resource
-    if resource is None:
-        return ""
-    if isinstance(resource, Patient):
-        return f"Patient/{resource.id}"
-    return reference_key(resource.subject, "Patient")
-
-
-def _escaped(values: Iterable[str]) -> list[str]:
-    return [value.replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$") for value in values]
-
-
-def _instant(text: str) -> datetime | None:
-    """An instant in UTC; None where it is none."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _moment(header: str) -> datetime:
-    """An HTTP date; our own clock where the server sends none."""
-    try:
-        moment = parsedate_to_datetime(header)
-    except ValueError:
-        return datetime.now(UTC)
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    return matters

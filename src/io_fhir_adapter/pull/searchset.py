@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -22,12 +22,13 @@ from io_fhir_adapter.fhir.structs import (
     Patient,
     Procedure,
 )
-from io_fhir_adapter.pull.decode import Item, decode_resource, has_resource
+from io_fhir_adapter.pull.decode import Item, Resource, decode_resource, has_resource
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
-__all__ = ["Page", "parse_searchset", "search_pages", "searchset_of"]
+__all__ = ["Found", "Page", "SearchPage", "circle", "parse_searchset", "search_pages", "searchset_of"]
 
 T = TypeVar("T")
+Found = tuple[Item, str]
 
 _BUNDLE: Final = msgspec.json.Decoder(Bundle)
 _HEADER: Final = msgspec.json.Decoder(Header)
@@ -71,6 +72,44 @@ class Page(Generic[T]):
     url: str
 
 
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """One page of a search as the pull reads it.
+
+    Attributes:
+        sound: Its resources, where all of them are of the type asked for and have an id.
+        found: Otherwise every entry with its id as far as one can be read.
+        total: How many the server says match in all.
+        next_link: Where it goes on, empty on the last page.
+        self_link: What the server says that it searched for, empty where it does not say.
+        url: The page's own address, which relative links start from.
+        where: For messages.
+    """
+
+    sound: Sequence[Resource]
+    found: Sequence[Found]
+    total: int | None
+    next_link: str
+    self_link: str
+    url: str
+    where: str = field(default="", compare=False)
+
+    @property
+    def resources(self) -> Sequence[Resource]:
+        """Every resource that could be decoded."""
+        return self.sound or [item.resource for item, _ in self.found if item.resource is not None]
+
+    @property
+    def items(self) -> Sequence[Found]:
+        """Every entry with its id, sound or not."""
+        if self.found or not self.sound:
+            return self.found
+        return [
+            (Item(f"{self.where} entry {number}", resource.__class__.__name__, resource), resource.id or "")
+            for number, resource in enumerate(self.sound, start=1)
+        ]
+
+
 def searchset_of(answer: Answer, where: str) -> Bundle:
     """The Bundle in an answer, its resources still raw.
 
@@ -98,11 +137,11 @@ def searchset_of(answer: Answer, where: str) -> Bundle:
     return bundle
 
 
-def _next_link(bundle: Any) -> str:
-    return next((link.url for link in bundle.link or () if link.relation == "next" and link.url), "")
+def _link(bundle: Any, relation: str) -> str:
+    return next((link.url for link in bundle.link or () if link.relation == relation and link.url), "")
 
 
-def parse_searchset(answer: Answer, where: str, resource_type: str = "") -> Page[tuple[Item, str]]:
+def parse_searchset(answer: Answer, where: str, resource_type: str = "") -> SearchPage:
     """One page out of an answer.
 
     Args:
@@ -122,10 +161,11 @@ def parse_searchset(answer: Answer, where: str, resource_type: str = "") -> Page
         return sound
     bundle = searchset_of(answer, where)
     items = [_item(entry, number, where, resource_type) for number, entry in enumerate(bundle.entry or (), start=1)]
-    return Page([item for item in items if item is not None], bundle.total, _next_link(bundle), answer.url)
+    found = [item for item in items if item is not None]
+    return SearchPage((), found, bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
 
 
-def _all_sound(answer: Answer, where: str, resource_type: str) -> Page[tuple[Item, str]] | None:
+def _all_sound(answer: Answer, where: str, resource_type: str) -> SearchPage | None:
     decoder = _SOUND.get(resource_type)
     try:
         bundle = decoder.decode(answer.body) if decoder is not None else None
@@ -133,13 +173,12 @@ def _all_sound(answer: Answer, where: str, resource_type: str) -> Page[tuple[Ite
         return None  # looked at entry by entry
     if bundle is None:
         return None
-    items = []
-    for number, entry in enumerate(bundle.entry or (), start=1):
-        resource_id = entry.resource.id
-        if not resource_id or (entry.search is not None and entry.search.mode not in {None, "match"}):
+    sound = []
+    for entry in bundle.entry or ():
+        if not entry.resource.id or (entry.search is not None and entry.search.mode not in {None, "match"}):
             return None
-        items.append((Item(f"{where} entry {number}", resource_type, entry.resource), resource_id))
-    return Page(items, bundle.total, _next_link(bundle), answer.url)
+        sound.append(entry.resource)
+    return SearchPage(sound, (), bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
 
 
 def _item(entry: BundleEntry, number: int, where: str, resource_type: str) -> tuple[Item, str] | None:
@@ -196,11 +235,12 @@ async def search_pages(
             return
         target, asked = client.resolve(page.next_link, base=page.url), {}
         if target in seen:
-            raise PullError(
-                "the server's next links run in a circle",
-                where=where,
-                do="report this to the server's vendor",
-                number=3,
-            )
+            raise circle(where)
         seen.add(target)
     raise PullError("the search does not end", where=f"{client.base_url}/{resource_type}", number=3)
+
+
+def circle(where: str) -> PullError:
+    """The error for links that lead back to where they came from."""
+    what = "the server's next links run in a circle"
+    return PullError(what, where=where, do="report this to the server's vendor", number=3)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import tzinfo
 from typing import Any
 
 from io_fhir_adapter.classify.recode import recode
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config, FhirSourceConfig
+from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.identities import settle_identities
 from io_fhir_adapter.ledger.intake import stale_patients
+from io_fhir_adapter.pull.bulk import pull_bulk
+from io_fhir_adapter.pull.by_patient import PatientPull
 from io_fhir_adapter.pull.from_files import pull_files
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
+from io_fhir_adapter.pull.reconcile import read_whole
 from io_fhir_adapter.pull.search import SearchPull
+from io_fhir_adapter.pull.strategy import choose
 from io_fhir_adapter.pull.targets import fetch_by_reference, fetch_from_files
 from io_fhir_adapter.transport.client import FhirClient
 
@@ -25,12 +32,17 @@ async def pull_sources(
 ) -> list[SourceOutcome]:
     """Pulls every source; one that fails does not keep the others from being read."""
     recode(ledger, ruleset, run)
+    names = [source.name for source in config.sources]
+    with ledger.begin() as connection:
+        if settle_identities(connection, config.facility.patient_identifier_systems, names):
+            for name in names:
+                read_whole(connection, name, run)
     tz = zone(config.facility.time_zone)
     outcomes = []
     for source in config.sources:
         if isinstance(source, FhirSourceConfig):
             async with FhirClient(source, f"sources.{source.name}") as client:
-                outcomes.append(await SearchPull(source, client, ledger, ruleset, tz, run, progress).pull())
+                outcomes.append(await _pull_server(source, config, client, ledger, ruleset, tz, run, progress))
         else:
             outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
     with ledger.read() as connection:
@@ -40,11 +52,40 @@ async def pull_sources(
     return outcomes
 
 
+async def _pull_server(
+    source: FhirSourceConfig,
+    config: Config,
+    client: FhirClient,
+    ledger: Ledger,
+    ruleset: Ruleset,
+    tz: tzinfo,
+    run: int,
+    progress: Progress,
+) -> SourceOutcome:
+    """Pulls one server in the way that fits it."""
+    try:
+        choice = await choose(source, client)
+    except AdapterError as exc:
+        return SourceOutcome(source.name, error=exc.sentence, requests=client.requests, retried=client.retried)
+    if choice.way == "bulk":
+        outcome = await pull_bulk(source, config.ledger, client, ledger, ruleset, tz, run, progress)
+    else:
+        kind = PatientPull if choice.way == "patient" else SearchPull
+        outcome = await kind(source, client, ledger, ruleset, tz, run, progress).pull()
+    outcome.strategy = choice.way
+    if source.strategy == "auto":
+        outcome.notes.insert(0, f"read by {choice.way}: {choice.why}")
+    return outcome
+
+
 async def fetch_resources(config: Config, wanted: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], dict[str, Any]]:
     """Whole resources by (source name, reference), for the few that a case review needs."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for source in config.sources:
-        references = wanted.get(source.name)
+    several = len(config.sources) > 1 and bool(config.facility.patient_identifier_systems)
+    for number, source in enumerate(config.sources):
+        scope = f"@{source.name}" if several and number else ""
+        named = _names_at(source.name, scope, wanted.get(source.name, ()), several=several)
+        references = named.keys()
         if not references:
             continue
         if isinstance(source, FhirSourceConfig):
@@ -52,5 +93,23 @@ async def fetch_resources(config: Config, wanted: Mapping[str, Iterable[str]]) -
                 resources = await fetch_by_reference(client, references)
         else:
             resources = fetch_from_files(source, references)
-        found.update({(source.name, reference): resource for reference, resource in resources.items()})
+        found.update({(source.name, named[reference]): resource for reference, resource in resources.items()})
     return found
+
+
+def _names_at(name: str, scope: str, references: Iterable[str], *, several: bool) -> dict[str, str]:
+    """References as a source itself writes them, to the ones that they have in the ledger.
+
+    Where patients of several sources are told apart, one of another source is not asked for: by its id alone it
+    would be somebody else.
+    """
+    if not several:
+        return {reference: reference for reference in references}
+    own: dict[str, str] = {}
+    for reference in references:
+        bare, at, source = reference.partition("@")
+        if not reference.startswith("Patient/"):
+            own[reference] = reference
+        elif (source == name) if at else not scope:
+            own[bare] = reference
+    return own

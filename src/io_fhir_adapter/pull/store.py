@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 
+import msgspec
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.findings import read_codes
@@ -14,6 +15,8 @@ from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
+from io_fhir_adapter.ledger.facts import Fact
+from io_fhir_adapter.ledger.identities import Identities, identities_of
 from io_fhir_adapter.ledger.intake import (
     StoredFact,
     drop_facts,
@@ -21,8 +24,8 @@ from io_fhir_adapter.ledger.intake import (
     put_facts,
     put_quarantined,
 )
-from io_fhir_adapter.model import Quarantined
-from io_fhir_adapter.pull.decode import Item
+from io_fhir_adapter.model import PatientFact, Quarantined
+from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import TypeOutcome
 
 __all__ = ["FactStore", "known_position"]
@@ -52,10 +55,11 @@ class FactStore:
     run: int
     newest_wins: bool = False
     not_after: str = field(default_factory=tomorrow)
+    _identities: list[Identities] = field(default_factory=list, repr=False)
 
     def put(
         self, connection: Connection, resource_type: str, items: Iterable[tuple[Item, str]], outcome: TypeOutcome
-    ) -> None:
+    ) -> set[str]:
         """Writes items of ONE type, each with its id as far as known.
 
         A good one ends the quarantine of an earlier version. A broken one ends its earlier version: what was true of
@@ -66,7 +70,11 @@ class FactStore:
             resource_type: Their type, as far as it could be read.
             items: The resources; of several with one id the last is taken.
             outcome: Takes the numbers.
+
+        Returns:
+            The positions of those that were set aside.
         """
+        self._learn(connection)
         found: dict[str, StoredFact | ResourceError] = {}
         ids: dict[str, str] = {}
         for item, resource_id in items:
@@ -86,17 +94,63 @@ class FactStore:
         outcome.new += stored.new
         outcome.changed += stored.changed
         outcome.quarantined += len(bad)
+        return set(bad)
+
+    def put_sound(
+        self, connection: Connection, resource_type: str, resources: Iterable[Resource], outcome: TypeOutcome
+    ) -> set[str]:
+        """:meth:`put` for resources that were decoded and have an id; quicker, since there are millions of them."""
+        self._learn(connection)
+        facts: dict[str, StoredFact] = {}
+        bad: dict[str, Item] = {}
+        for resource in resources:
+            resource_id = resource.id or ""
+            try:
+                facts[resource_id] = self._fact_of(resource, "")
+                bad.pop(resource_id, None)
+            except ResourceError:
+                facts.pop(resource_id, None)
+                bad[resource_id] = Item("", resource_type, resource)
+        stored = put_facts(connection, list(facts.values()), self.run, newest_wins=self.newest_wins)
+        drop_quarantined(connection, self.source, resource_type, [f"{resource_type}/{name}" for name in facts])
+        outcome.new += stored.new
+        outcome.changed += stored.changed
+        items = [(item, resource_id) for resource_id, item in bad.items()]
+        return self.put(connection, resource_type, items, outcome) if items else set()
+
+    def _learn(self, connection: Connection) -> None:
+        """Asks the ledger, once, how people are told apart."""
+        if not self._identities:
+            self._identities.append(identities_of(connection))
 
     def _fact(self, item: Item) -> StoredFact:
-        resource = item.resource
+        if item.resource is None:
+            raise ResourceError(item.problem or "of a type that was not asked for", number=10)
+        return self._fact_of(item.resource, item.fallback_id)
+
+    def _fact_of(self, resource: Resource, fallback_id: str) -> StoredFact:
+        stored = self._made_of(resource, fallback_id)
+        identities = self._identities[0]
+        return (
+            replace(stored, fact=self._told_apart(stored.fact, resource, identities)) if identities.systems else stored
+        )
+
+    def _told_apart(self, fact: Fact, resource: Resource, identities: Identities) -> Fact:
+        """The fact with references to patients that no other source's patients share."""
+        scope = identities.scope(self.source)
+        if isinstance(fact, PatientFact):
+            tokens = identities.tokens(resource.identifier if isinstance(resource, Patient) else None)
+            replaced_by = f"{fact.replaced_by}@{scope}" if scope and fact.replaced_by else fact.replaced_by
+            return msgspec.structs.replace(fact, tokens=tokens, scope=scope, replaced_by=replaced_by)
+        return msgspec.structs.replace(fact, patient=f"{fact.patient}@{scope}") if scope else fact
+
+    def _made_of(self, resource: Resource, fallback_id: str) -> StoredFact:
         if isinstance(resource, Procedure):
-            fact = procedure_fact(resource, self.source, self.tz, item.fallback_id, not_after=self.not_after)
+            fact = procedure_fact(resource, self.source, self.tz, fallback_id, not_after=self.not_after)
             reading = read_codes(fact, self.ruleset)
             return StoredFact(fact, bool(reading.findings), reading.known_system)
         if isinstance(resource, Condition):
-            return StoredFact(condition_fact(resource, self.source, self.tz, item.fallback_id))
+            return StoredFact(condition_fact(resource, self.source, self.tz, fallback_id))
         if isinstance(resource, Encounter):
-            return StoredFact(encounter_fact(resource, self.source, self.tz, item.fallback_id))
-        if isinstance(resource, Patient):
-            return StoredFact(patient_fact(resource, self.source, self.tz, item.fallback_id))
-        raise ResourceError(item.problem or "of a type that was not asked for", number=10)
+            return StoredFact(encounter_fact(resource, self.source, self.tz, fallback_id))
+        return StoredFact(patient_fact(resource, self.source, self.tz, fallback_id))

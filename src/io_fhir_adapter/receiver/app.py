@@ -1,7 +1,8 @@
 """The reference accreditation endpoint: a narrow, strict FHIR R4 server over HTTP.
 
-It takes submissions (``POST /fhir``), gives back what a facility stored, and shows the body one page. The interface is
-this project's proposal; no accreditation body has published one.
+It takes submissions (``POST /fhir``), gives the nonce for a frame that is announced (``PUT /fhir/Group?identifier=…``),
+gives back what a facility stored, and shows the body one page. The interface is this project's proposal; no
+accreditation body has published one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from starlette.responses import HTMLResponse, Response
 
 from io_fhir_adapter.receiver.capability import capability_statement
 from io_fhir_adapter.receiver.checks import RESOURCE_TYPES, check_submission, parse_token
+from io_fhir_adapter.receiver.draws import check_announcement
 from io_fhir_adapter.receiver.faults import CutResponse, Fault, ReceiverFaults, half_refused
 from io_fhir_adapter.receiver.pages import PAGE_HEADERS, Programme, overview
 from io_fhir_adapter.receiver.store import EntryResult, ReceiverStore, StoredResource
@@ -67,6 +69,7 @@ def create_app(
     for path in ("/fhir", "/fhir/"):
         app.add_api_route(path, receiver.transaction, methods=["POST"], include_in_schema=path == "/fhir")
     app.add_api_route("/fhir/metadata", receiver.metadata, methods=["GET"])
+    app.add_api_route("/fhir/Group", receiver.announce, methods=["PUT"])
     app.add_api_route("/fhir/{kind}", receiver.search, methods=["GET"])
     app.add_api_route("/fhir/{kind}/{id_}", receiver.read, methods=["GET"])
     app.add_api_route("/fhir/{kind}/{id_}/_history/{version}", receiver.version_read, methods=["GET"])
@@ -89,15 +92,7 @@ class _Receiver:
     async def transaction(self, request: Request) -> Response:
         """Take one submission."""
         facility = self._facility(request)
-        length = request.headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length) > self.limits.body_bytes:
-            raise RefusedError(413, Issue("too-long", f"the body is larger than {self.limits.body_bytes} bytes"))
-        body = await read_body(
-            request.stream(),
-            request.headers.get("content-type", ""),
-            request.headers.get("content-encoding", ""),
-            self.limits,
-        )
+        body = await self._body(request)
         fault = self.faults.take()
         if fault == "cut-before-storing":
             return CutResponse(b"{}", media_type=FHIR_JSON)
@@ -108,6 +103,31 @@ class _Receiver:
         if fault == "cut-after-storing":
             return CutResponse(_bytes(answer), media_type=FHIR_JSON)
         return _fhir(answer)
+
+    async def _body(self, request: Request) -> bytes:
+        length = request.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length) > self.limits.body_bytes:
+            raise RefusedError(413, Issue("too-long", f"the body is larger than {self.limits.body_bytes} bytes"))
+        return await read_body(
+            request.stream(),
+            request.headers.get("content-type", ""),
+            request.headers.get("content-encoding", ""),
+            self.limits,
+        )
+
+    async def announce(self, request: Request) -> Response:
+        """Take note of a frame, and give the nonce for it."""
+        facility = self._facility(request)
+        group = parse_json(await self._body(request), self.limits)
+        announcement = check_announcement(group, request.url.query, self.programmes)
+        if facility is not None and announcement.facility != facility:
+            raise RefusedError(
+                403, Issue("forbidden", "the Group names another facility than the token", "Group.managingEntity")
+            )
+        stored, new = await run_in_threadpool(self.store.announce, announcement)
+        base = f"{str(request.base_url).rstrip('/')}/fhir"
+        headers = {"ETag": f'W/"{stored.version}"', "Location": f"{base}/Group/{stored.id}/_history/{stored.version}"}
+        return _fhir(stored.content, 201 if new else 200, headers)
 
     def _early_fault(self, fault: Fault | None) -> Response | None:
         if fault == "too-many":
@@ -210,7 +230,7 @@ class _Receiver:
 
 
 def _known_type(kind: str) -> None:
-    if kind not in RESOURCE_TYPES:
+    if kind not in RESOURCE_TYPES and kind != "Task":
         raise RefusedError(404, Issue("not-supported", "this resource type is not kept here"))
 
 

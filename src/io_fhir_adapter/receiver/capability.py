@@ -11,6 +11,17 @@ from io_fhir_adapter.receiver.wire import FHIR_JSON
 __all__ = ["capability_statement"]
 
 _CANONICAL = ("Measure", "Questionnaire")
+_DOCUMENTED = {
+    "Group": (
+        "PUT Group?identifier=system|digest announces a sampling frame, without its members, before anybody is drawn. "
+        "A frame that is known stays as it is."
+    ),
+    "Task": (
+        "Made here, one for each announced frame, for its facility alone, and never changed: search by the frame's "
+        "digest as identifier. Its input is the nonce to draw with. A submission drawn with another nonce, or with the "
+        "facility's own although one was given, is refused."
+    ),
+}
 
 
 def capability_statement(date: str, secured: bool) -> dict[str, Any]:
@@ -18,7 +29,7 @@ def capability_statement(date: str, secured: bool) -> dict[str, Any]:
     rest: dict[str, Any] = {"mode": "server"}
     if secured:
         rest["security"] = {"description": "A bearer token, given at registration, names the facility."}
-    rest["resource"] = [_resource(kind) for kind in sorted(RESOURCE_TYPES)]
+    rest["resource"] = [_resource(kind) for kind in sorted({*RESOURCE_TYPES, "Task"})]
     rest["interaction"] = [{"code": "transaction"}]
     return {
         "resourceType": "CapabilityStatement",
@@ -42,8 +53,12 @@ def _resource(kind: str) -> dict[str, Any]:
         "type": kind,
         "interaction": [{"code": "read"}, {"code": "vread"}, {"code": "search-type"}],
         "versioning": "versioned",
-        "updateCreate": True,
-        "conditionalUpdate": True,
+        "updateCreate": kind != "Task",
+        "conditionalUpdate": kind != "Task",
         "searchParam": [{"name": "_id", "type": "token"}, *parameters],
     }
+    if kind == "Group":
+        resource["interaction"].append({"code": "update"})
+    if kind in _DOCUMENTED:
+        resource["documentation"] = _DOCUMENTED[kind]
     return resource

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -16,9 +16,19 @@ from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.receiver.privacy import privacy_issues
 from io_fhir_adapter.receiver.wire import Issue, Limits, RefusedError
 from io_fhir_adapter.trust.submission import submission_digest
-from io_fhir_adapter.trust.verify import draw_issues
+from io_fhir_adapter.trust.verify import draw_issues, drawn_with, nonce_origin
 
-__all__ = ["RESOURCE_TYPES", "EntryTarget", "Submission", "check_submission", "parse_token", "references"]
+__all__ = [
+    "CODE",
+    "RESOURCE_TYPES",
+    "EntryTarget",
+    "Nonce",
+    "Submission",
+    "check_submission",
+    "entry_target",
+    "parse_token",
+    "references",
+]
 
 RESOURCE_TYPES: Final = frozenset(
     {
@@ -40,7 +50,8 @@ RESOURCE_TYPES: Final = frozenset(
 _ENTRY_ELEMENTS: Final = frozenset({"fullUrl", "resource", "request"})
 _BY_ID: Final = re.compile(r"([A-Za-z]{1,64})/([A-Za-z0-9.-]{1,64})")
 _FULL_URL: Final = re.compile(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What the code of a facility or programme looks like."""
 _MAX_ISSUES: Final = 50
 
 
@@ -52,6 +63,15 @@ class EntryTarget:
     by: Literal["id", "identifier", "url"]
     system: str
     value: str
+
+
+@dataclass(frozen=True)
+class Nonce:
+    """What a submission was drawn with: digest of the frame, the nonce, and who gave it (``task`` or ``local``)."""
+
+    frame: str
+    value: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,7 @@ class Submission:
         populations: Code and count of each population of the report's first group, in order.
         cases: How many case reviews it holds.
         targets: One for each entry, in order.
+        nonce: What was drawn with; None where nothing was drawn.
         bundle: The whole Bundle.
     """
 
@@ -78,6 +99,7 @@ class Submission:
     populations: tuple[tuple[str, int], ...]
     cases: int
     targets: tuple[EntryTarget, ...]
+    nonce: Nonce | None
     bundle: dict[str, Any]
 
 
@@ -96,7 +118,7 @@ def check_submission(
     """
     entries = _entries(bundle, limits or Limits())
     _raise(_entry_issues(entries))
-    targets = tuple(_target(entry["request"]["url"]) for entry in entries)
+    targets = tuple(entry_target(entry["request"]["url"]) for entry in entries)
     _raise(_target_issues(entries, targets))
     _raise(_link_issues(entries))
     _raise(issue for index, entry in enumerate(entries) for issue in privacy_issues(entry["resource"], _place(index)))
@@ -104,6 +126,8 @@ def check_submission(
     _raise(_number_issues(report, _place(index)))
     submission = _submission(bundle, report, index, targets, programmes)
     _raise(_draw_issues(bundle, entries))
+    if _of_kind(entries, "List"):
+        return replace(submission, nonce=Nonce(*drawn_with(bundle), nonce_origin(bundle)))
     return submission
 
 
@@ -151,7 +175,7 @@ def _entry_issues(entries: list[Any]) -> Iterator[Issue]:
             yield Issue("value", "must be a string", f"{place}.request.url")
 
 
-def _target(url: str) -> EntryTarget:
+def entry_target(url: str) -> EntryTarget:
     """What ``Type/id``, ``Type?identifier=system|value`` or ``Type?url=…`` asks for.
 
     Raises:
@@ -296,10 +320,10 @@ def _submission(
             422, Issue("business-rule", "is not the digest of what the Bundle says", "Bundle.identifier")
         )
     tags = [tag.get("code") for tag in bundle.get("meta", {}).get("tag", []) if tag.get("system") == PROGRAMME_SYSTEM]
-    if len(tags) != 1 or not _CODE.fullmatch(tags[0] or "") or (programmes is not None and tags[0] not in programmes):
+    if len(tags) != 1 or not CODE.fullmatch(tags[0] or "") or (programmes is not None and tags[0] not in programmes):
         raise RefusedError(422, Issue("business-rule", "name one programme that is known here", "Bundle.meta.tag"))
     reporter = report.get("reporter", {}).get("identifier", {})
-    if reporter.get("system") != FACILITY_SYSTEM or not _CODE.fullmatch(reporter.get("value") or ""):
+    if reporter.get("system") != FACILITY_SYSTEM or not CODE.fullmatch(reporter.get("value") or ""):
         raise RefusedError(422, Issue("business-rule", "name the facility by its code", f"{place}.reporter.identifier"))
     groups = report.get("group", [])
     return Submission(
@@ -311,6 +335,7 @@ def _submission(
         populations=tuple(_counts(groups[0].get("population", []))) if groups else (),
         cases=sum(target.kind == "QuestionnaireResponse" for target in targets),
         targets=targets,
+        nonce=None,
         bundle=bundle,
     )
 

@@ -6,6 +6,7 @@ A submission is stored in one database transaction or not at all.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +17,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from io_fhir_adapter.canonical_urls import FRAME_SYSTEM
 from io_fhir_adapter.receiver.checks import EntryTarget, Submission, references
+from io_fhir_adapter.receiver.draws import NONCES, Announcement, check_nonce, draw_task, nonce_given
 from io_fhir_adapter.receiver.wire import Issue, RefusedError
 from io_fhir_adapter.trust.canonical import digest
 
 __all__ = ["EntryResult", "ReceiverStore", "StoredResource", "StoredSubmission"]
+
+_NONCE_BYTES = 32
 
 _META = sa.MetaData()
 
@@ -134,6 +139,7 @@ class ReceiverStore:
             _tune_sqlite(self._engine, memory)
         with self._engine.begin() as connection:
             _META.create_all(connection)
+            NONCES.metadata.create_all(connection)
 
     def close(self) -> None:
         """Give the database back."""
@@ -151,7 +157,7 @@ class ReceiverStore:
 
         Raises:
             RefusedError: 412 more than one stored resource matches; 403 the resource is another facility's;
-                422 a reference leads nowhere, or two entries are the same stored resource.
+                422 a reference leads nowhere, two entries are the same stored resource, or another nonce was given.
         """
         with self._writing() as connection:
             known = connection.execute(
@@ -167,6 +173,8 @@ class ReceiverStore:
                     .values(times=_SUBMISSIONS.c.times + 1)
                 )
                 return tuple(EntryResult(200, *result) for result in known.results)
+            if submission.nonce is not None:
+                check_nonce(connection, submission.facility, submission.nonce)
             results = self._store(connection, submission)
             connection.execute(
                 sa.insert(_SUBMISSIONS).values(
@@ -184,6 +192,26 @@ class ReceiverStore:
                 )
             )
             return results
+
+    def announce(self, announcement: Announcement) -> tuple[StoredResource, bool]:
+        """Takes note of a frame and gives its one nonce, in a Task of the same facility.
+
+        Returns:
+            The Group as it is stored, and whether it is new. A frame that is known stays as it is.
+        """
+        facility, frame = announcement.facility, announcement.frame
+        with self._writing() as connection:
+            id_, new = _find(connection, EntryTarget("Group", "identifier", FRAME_SYSTEM, frame), facility, 0)
+            now = self.now()
+            if new:
+                _put(connection, announcement.group, ("Group", id_), True, facility, now)
+            if nonce_given(connection, facility, frame) is None:
+                nonce, task = secrets.token_hex(_NONCE_BYTES), str(uuid.uuid4())
+                _put(connection, draw_task(announcement, id_, nonce, now), ("Task", task), True, facility, now)
+                row = {"facility": facility, "frame": frame, "nonce": nonce, "task": task}
+                connection.execute(sa.insert(NONCES).values(row))
+            group = _newest().where(_RESOURCES.c.kind == "Group", _RESOURCES.c.id == id_)
+            return _stored(connection.execute(group).one()), new
 
     def read(self, kind: str, id_: str, facility: str | None, version: int | None = None) -> StoredResource | None:
         """One resource, its newest version unless another is named; of any facility where ``facility`` is None."""

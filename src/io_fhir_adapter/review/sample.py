@@ -1,8 +1,9 @@
 """Drawing the sample of a period in the ledger: commitment first, nonce after it, cases last.
 
-Each of the three steps is its own transaction and is done once, so that a run that dies in between goes on where it
-stopped and nobody can draw until the result pleases. Who is in the frame is kept with the commitment, so that what is
-decided later changes nothing about who is drawn; whoever counts no more then leaves the sample with that reason.
+The nonce comes from outside, between the two functions. Each of the three steps is its own transaction and is done
+once, so that a run that dies in between goes on where it stopped and nobody can draw until the result pleases. Who is
+in the frame is kept with the commitment, so that what is decided later changes nothing about who is drawn; whoever
+counts no more then leaves the sample with that reason.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from io_fhir_adapter.ledger.draws import (
     find_draw,
     leave_case,
     put_cases,
-    put_nonce,
     supersede,
 )
 from io_fhir_adapter.ledger.facts import decisions_between
@@ -33,7 +33,7 @@ from io_fhir_adapter.review.draw import Case, Draw, Frame, Session, build_frame,
 from io_fhir_adapter.trust.canonical import canonical_json
 from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
 
-__all__ = ["Sample", "draw_sample", "leave_sample", "pseudonym_key"]
+__all__ = ["Design", "Sample", "commit_sample", "draw_sample", "leave_sample", "not_drawn", "pseudonym_key"]
 
 _KEY_BYTES = 32
 _OWNER_ONLY = 0o600
@@ -42,11 +42,40 @@ _NO_NONCE = bytes(_KEY_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The drawn sample of a period; ``fresh`` says whether it was drawn just now."""
+    """The drawn sample of a period; ``fresh`` says whether it was drawn just now.
+
+    Nobody is drawn where ``waits`` says why there is no nonce yet.
+    """
 
     draw: StoredDraw
     cases: tuple[StoredCase, ...]
     fresh: bool
+    waits: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What a sample is drawn with beside the frame and the nonce.
+
+    Attributes:
+        programme: Gives size, reserves and window.
+        facility_code: The facility's code from registration.
+        key: The facility's secret key.
+        ruleset_digest: What decided who counts.
+    """
+
+    programme: Programme
+    facility_code: str
+    key: bytes
+    ruleset_digest: str
+
+    def draw(self, frame: Frame, nonce: bytes) -> Draw:
+        """The draw that frame and nonce give."""
+        rule = self.programme.sample
+        return draw_cases(
+            frame, key=self.key, facility_code=self.facility_code, programme=self.programme.id,
+            ruleset_digest=self.ruleset_digest, nonce=nonce, size=rule.size, reserves=rule.reserves,
+        )  # fmt: skip
 
 
 def pseudonym_key(path: Path) -> bytes:
@@ -74,30 +103,18 @@ def pseudonym_key(path: Path) -> bytes:
     return key
 
 
-def draw_sample(
-    ledger: Ledger,
-    programme: Programme,
-    *,
-    facility_code: str,
-    period: str,
-    as_of: date,
-    key: bytes,
-    ruleset_digest: str,
-    now: datetime,
-    supersede_because: str = "",
-) -> Sample:
-    """The sample of a period: the stored one where it is drawn, else a new one.
+def commit_sample(
+    ledger: Ledger, design: Design, *, period: str, as_of: date, now: datetime, supersede_because: str = ""
+) -> StoredDraw:
+    """The draw of a period that stands, committed to and perhaps drawn already; else a new commitment.
 
     Args:
         ledger: Holds decisions and draws.
-        programme: Gives size, reserves and window.
-        facility_code: The facility's code from registration.
+        design: What is drawn with.
         period: Label of the reporting period that the sample belongs to.
         as_of: The local date of the draw; the window ends the programme's number of days before it.
-        key: The facility's secret key.
-        ruleset_digest: What decided who counts.
         now: The time written down.
-        supersede_because: Draw anew although there is a draw, for this reason; it stays on record.
+        supersede_because: Commit anew although there is a draw, for this reason; it stays on record.
 
     Raises:
         ReviewError: Nobody could be drawn, or the reason is none of the list.
@@ -107,25 +124,28 @@ def draw_sample(
             f"{supersede_because!r} is no reason to draw again", do=f"give one of {', '.join(SUPERSEDING)}", number=7
         )
     with ledger.begin() as connection:
-        stored = find_draw(connection, programme.id, period)
+        stored = find_draw(connection, design.programme.id, period)
         if stored is not None and supersede_because:
             supersede(connection, stored, supersede_because, now)
             stored = None
-        drawn = tuple(cases_of(connection, stored.id)) if stored is not None else ()
-    if stored is not None and drawn:
-        return Sample(stored, drawn, fresh=False)
-    design = _Design(programme, facility_code, key, ruleset_digest)
-    if stored is None:
-        stored = _commit(ledger, design, period, as_of, now)
-    if not stored.nonce:
-        with ledger.begin() as connection:
-            put_nonce(connection, stored, secrets.token_hex(_KEY_BYTES), "local", now)
-            stored = find_draw(connection, programme.id, period) or stored
+    return stored or _commit(ledger, design, period, as_of, now)
+
+
+def draw_sample(ledger: Ledger, design: Design, stored: StoredDraw, now: datetime) -> Sample:
+    """The sample of a committed frame that has its nonce: the stored one where it is drawn, else drawn now.
+
+    Raises:
+        ReviewError: The key is not the one that the frame was committed to with.
+    """
+    with ledger.read() as connection:
+        everybody = cases_of(connection, stored.id, None)
+    if everybody:
+        return Sample(stored, tuple(case for case in everybody if case.role == "case"), fresh=False)
     outcome = design.draw(_frame_of(stored), bytes.fromhex(stored.nonce))
     if [*outcome.commitment.tokens] != json.loads(stored.commitment)["tokens"]:
         raise ReviewError(
             "the pseudonym key is not the one that the frame was committed to with",
-            where=f"draw of {period}",
+            where=f"draw of {stored.period}",
             do="restore the key that review.key_file had, or draw again with --supersede key-lost",
             number=6,
         )
@@ -133,6 +153,16 @@ def draw_sample(
         chosen = [*_stored(outcome.cases, "case"), *_stored(outcome.reserves, "reserve")]
         put_cases(connection, stored, chosen, now)
         return Sample(stored, tuple(cases_of(connection, stored.id)), fresh=True)
+
+
+def not_drawn(sample: Sample) -> ReviewError:
+    """The error for whoever needs the cases of a sample that waits for its nonce."""
+    return ReviewError(
+        "nobody is drawn yet, because the nonce is awaited",
+        do=f"{sample.waits}; it is asked for again in the next night",
+        number=11,
+        transient=True,
+    )
 
 
 def leave_sample(ledger: Ledger, sample: Sample, number: int, reason: str, now: datetime) -> None:
@@ -154,24 +184,7 @@ def leave_sample(ledger: Ledger, sample: Sample, number: int, reason: str, now: 
         leave_case(connection, sample.draw, cases[number], reason, now)
 
 
-@dataclass(frozen=True, slots=True)
-class _Design:
-    """What a draw is made with beside the frame and the nonce."""
-
-    programme: Programme
-    facility_code: str
-    key: bytes
-    ruleset_digest: str
-
-    def draw(self, frame: Frame, nonce: bytes) -> Draw:
-        rule = self.programme.sample
-        return draw_cases(
-            frame, key=self.key, facility_code=self.facility_code, programme=self.programme.id,
-            ruleset_digest=self.ruleset_digest, nonce=nonce, size=rule.size, reserves=rule.reserves,
-        )  # fmt: skip
-
-
-def _commit(ledger: Ledger, design: _Design, period: str, as_of: date, now: datetime) -> StoredDraw:
+def _commit(ledger: Ledger, design: Design, period: str, as_of: date, now: datetime) -> StoredDraw:
     rule = design.programme.sample
     window = review_window(as_of, rule.window_months, rule.ends_days_before)
     with ledger.begin() as connection:

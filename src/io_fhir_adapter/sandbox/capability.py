@@ -9,6 +9,13 @@ from io_fhir_adapter.sandbox.search import PARAMETERS, parameters_for
 
 __all__ = ["capability_statement"]
 
+_BULK = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
+_EXPORTED = {"Patient": "patient-export", "Group": "group-export"}
+
+
+def _operation(name: str, definition: str) -> dict[str, str]:
+    return {"name": name, "definition": f"http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{definition}"}
+
 
 def capability_statement(types: Iterable[str], base: str, now: str, unsupported: Collection[str]) -> dict[str, Any]:
     """A CapabilityStatement (R4, kind instance).
@@ -19,7 +26,7 @@ def capability_statement(types: Iterable[str], base: str, now: str, unsupported:
         now: The server's time as a FHIR instant.
         unsupported: Search parameters to leave out.
     """
-    resources = [_resource(name, unsupported) for name in sorted({*types, *PARAMETERS})]
+    resources = [_resource(name, unsupported) for name in sorted({*types, *PARAMETERS, *_EXPORTED})]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -28,9 +35,10 @@ def capability_statement(types: Iterable[str], base: str, now: str, unsupported:
         "kind": "instance",
         "software": {"name": "io-fhir-adapter sandbox"},
         "implementation": {"description": "Synthetic hospital; holds no real person's data", "url": base},
+        "instantiates": [_BULK],
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json"],
-        "rest": [{"mode": "server", "resource": resources}],
+        "rest": [{"mode": "server", "resource": resources, "operation": [_operation("export", "export")]}],
     }
 
 
@@ -42,5 +50,6 @@ def _resource(resource_type: str, unsupported: Collection[str]) -> dict[str, Any
         "versioning": "no-version",
         "searchInclude": [f"{resource_type}:{name}" for name, one in known.items() if one.kind == "reference"],
         "searchParam": [{"name": name, "type": one.kind} for name, one in known.items()],
+        "operation": [_operation("export", _EXPORTED[resource_type])] if resource_type in _EXPORTED else [],
     }
     return {name: value for name, value in found.items() if value}

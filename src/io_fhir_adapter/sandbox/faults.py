@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
 
 import msgspec
 
+from io_fhir_adapter.sandbox.auth_plan import AuthPlan
+from io_fhir_adapter.sandbox.bulk_faults import BulkFaults
 from io_fhir_adapter.sandbox.search import QueryError, is_partial, parameters_for
 
 __all__ = ["FaultPlanner", "Faults", "PageFault", "Refusal", "faults_from_json", "faults_to_json", "refuse_search"]
@@ -74,6 +76,10 @@ class Faults:
         duplicate_entries: Each page repeats so many of the last resources of the page before.
         total: ``always`` in the Bundle, ``on-request`` only for ``_total=accurate``, ``never``.
         total_off_by: Added to every total.
+        total_at_most: Totals stop counting here, as search indexes do; 0 for no limit.
+        posted_searches: Searches by POST are taken, ``refused`` (405), or their form is not read (``ignored``).
+        no_lists: A comma in a value separates nothing.
+        no_missing: The modifier ``:missing`` is refused.
         ignored_parameters: Search parameters that have no effect, without a word; ``_count`` and the like too.
         ignored_in_self: Ignored parameters still stand in the self link, as if they had been used.
         unsupported_parameters: Parameters that the server does not know: absent from metadata, 400 where handling
@@ -82,6 +88,8 @@ class Faults:
         refuse_partial_dates: Years and months in date parameters are 400.
         patient_required: Status (400 or 403) of a Procedure search without patient, subject or ``_id``; 0 for none.
         broken_json_pages: Broken texts that are no JSON at all are put into pages, which breaks the page.
+        bulk: How ``$export`` behaves.
+        auth: Who may ask the token endpoint, and what goes wrong there.
     """
 
     latency_s: float = 0.0
@@ -103,6 +111,10 @@ class Faults:
     duplicate_entries: int = 0
     total: Literal["always", "on-request", "never"] = "always"
     total_off_by: int = 0
+    total_at_most: int = 0
+    posted_searches: Literal["taken", "refused", "ignored"] = "taken"
+    no_lists: bool = False
+    no_missing: bool = False
     ignored_parameters: tuple[str, ...] = ()
     ignored_in_self: bool = False
     unsupported_parameters: tuple[str, ...] = ()
@@ -110,6 +122,8 @@ class Faults:
     refuse_partial_dates: bool = False
     patient_required: int = 0
     broken_json_pages: bool = False
+    bulk: BulkFaults = field(default_factory=BulkFaults)
+    auth: AuthPlan = field(default_factory=AuthPlan)
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ class Refusal:
 
 
 def _known_only(content: Any, kind: type[Any]) -> None:
-    unknown = set(content) - {field.name for field in fields(kind)} if isinstance(content, dict) else set()
+    unknown = set(content) - {one.name for one in fields(kind)} if isinstance(content, dict) else set()
     if unknown:
         raise ValueError(f"unknown: {', '.join(sorted(map(str, unknown)))}")
 
@@ -139,12 +153,17 @@ def faults_from_json(data: bytes) -> Faults:
     page_faults = content.get("page_faults") if isinstance(content, dict) else None
     for one in page_faults if isinstance(page_faults, list) else ():
         _known_only(one, PageFault)
+    _known_only(content.get("bulk") if isinstance(content, dict) else None, BulkFaults)
+    _known_only(content.get("auth") if isinstance(content, dict) else None, AuthPlan)
     return msgspec.convert(content, Faults)
 
 
 def faults_to_json(faults: Faults) -> dict[str, Any]:
-    """All attributes as JSON values; the bearer token is only said to be there."""
-    return {**asdict(faults), "require_bearer": "***" if faults.require_bearer else ""}
+    """All attributes as JSON values; secrets are only said to be there."""
+    content = asdict(faults)
+    content["require_bearer"] = "***" if faults.require_bearer else ""
+    content["auth"]["client_secret"] = "***" if faults.auth.client_secret else ""
+    return content
 
 
 class FaultPlanner:
@@ -236,6 +255,7 @@ def refuse_search(
         unknown: Those of them that the server does not know.
         strict: Whether the client asked for strict handling.
     """
+    pairs = list(pairs)
     given = [(name.partition(":")[0], value) for name, value in pairs]
     needed = faults.patient_required and resource_type == "Procedure"
     if needed and not any(name in ("patient", "subject", "_id") and value for name, value in given):
@@ -246,6 +266,8 @@ def refuse_search(
         for name, value in given:
             if name in known and known[name].kind == "date" and any(_partial(part) for part in value.split(",")):
                 return Refusal(400, "value", f"{name}: a whole date is needed")
+    if faults.no_missing and any(name.endswith(":missing") for name, _ in pairs):
+        return Refusal(400, "not-supported", "the modifier 'missing' is not supported")
     if unknown and (strict or faults.strict_parameters):
         return Refusal(400, "not-supported", f"unknown search parameter: {', '.join(sorted(unknown))}")
     return None

@@ -108,7 +108,8 @@ def _next_url(search: Search, cursor: Cursor, origin: str, base_path: str, fault
 def _total(search: Search, faults: Faults) -> dict[str, int]:
     wish = search.query.total
     shown = faults.total == "always" if wish is None else faults.total != "never" and wish != "none"
-    return {"total": len(search.rows) + faults.total_off_by} if shown else {}
+    total = min(len(search.rows), faults.total_at_most or len(search.rows)) + faults.total_off_by
+    return {"total": total} if shown else {}
 
 
 def _entry(lead: bytes, row: Row, mode: bytes) -> bytes:

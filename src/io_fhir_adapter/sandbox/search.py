@@ -220,11 +220,15 @@ def split_prefix(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One parameter of a query: a resource matches with any of ``keys``, or with any of ``dates`` (prefix, range)."""
+    """One parameter of a query: a resource matches with any of ``keys``, or with any of ``dates`` (prefix, range).
+
+    ``missing`` says of a date instead that it is not there (True) or is (False).
+    """
 
     name: str
     keys: tuple[Key, ...] = ()
     dates: tuple[tuple[str, Range], ...] = ()
+    missing: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -269,10 +273,14 @@ def _reference_keys(text: str, targets: Iterable[str], base: str) -> list[Key]:
     return [(None, text)] if ":" in text else [(None, text), (None, f"{base}/{text}")]
 
 
-def _criterion(name: str, modifier: str, parameter: Parameter, value: str, *, base: str, zone: tzinfo) -> Criterion:
+def _criterion(
+    name: str, modifier: str, parameter: Parameter, value: str, *, base: str, zone: tzinfo, lists: bool
+) -> Criterion:
+    if modifier == "missing" and parameter.kind == "date" and value in ("true", "false"):
+        return Criterion(name, missing=value == "true")
     if modifier and not (parameter.kind == "reference" and modifier in parameter.targets):
         raise QueryError(f"the modifier {modifier!r} of {name!r} is not supported", "not-supported")
-    alternatives = [part for part in _COMMA.split(value) if part]
+    alternatives = [part for part in (_COMMA.split(value) if lists else [value]) if part]
     if parameter.kind == "token":
         return Criterion(name, keys=tuple(_token_key(part) for part in alternatives))
     if parameter.kind == "reference":
@@ -319,6 +327,7 @@ def parse_query(
     base: str = "",
     zone: tzinfo = UTC,
     unsupported: Collection[str] = (),
+    lists: bool = True,
 ) -> Query:
     """Understand a search.
 
@@ -328,6 +337,7 @@ def parse_query(
         base: The server's base URL; absolute references below it are its own.
         zone: The server's time zone.
         unsupported: Parameters to treat as unknown although this server could use them.
+        lists: Whether a comma separates values; else it is part of one.
 
     Raises:
         QueryError: A value or a modifier cannot be used.
@@ -348,7 +358,7 @@ def parse_query(
         if not understood:
             pass
         elif plain in known:
-            criteria.append(_criterion(plain, modifier, known[plain], value, base=base, zone=zone))
+            criteria.append(_criterion(plain, modifier, known[plain], value, base=base, zone=zone, lists=lists))
         elif name == "_count":
             count = _count(value)
         elif name == "_summary" and value == "count":

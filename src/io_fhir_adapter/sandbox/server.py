@@ -6,7 +6,8 @@ to be wrong. Beside the FHIR base it has endpoints of its own:
 - ``GET``/``POST /_sandbox/faults``: what is switched on (a JSON object of ``Faults``);
 - ``GET /_sandbox/truth``: the ground truth of the data it serves;
 - ``POST /_sandbox/advance``: apply the later changes;
-- ``GET /_sandbox/stats``: requests by path and status, the last requests, the most at a time.
+- ``GET /_sandbox/stats``: requests by path and status, the last requests, the most at a time;
+- ``POST /auth/token``: the token endpoint, which ``.well-known/smart-configuration`` below the FHIR base names.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from io_fhir_adapter.sandbox.auth import TOKEN_PATH, WELL_KNOWN, TokenDesk
+from io_fhir_adapter.sandbox.bulk import BulkExports
 from io_fhir_adapter.sandbox.capability import capability_statement
 from io_fhir_adapter.sandbox.faults import (
     FaultPlanner,
@@ -115,7 +118,9 @@ class SandboxApp:
         self._truth = truth
         self._truth_later = truth_later
         self._pages = Pages()
+        self._bulk = BulkExports(self.planner, lambda: self.store, self._base_path)
         self._stats = _Stats()
+        self.desk = TokenDesk(lambda: self.planner.faults.auth)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -127,7 +132,8 @@ class SandboxApp:
             if path == self._base_path or path.startswith(f"{self._base_path}/"):
                 await self._serve_fhir(request, send)
             else:
-                reply = await self._sandbox(request)
+                is_token = path == TOKEN_PATH
+                reply = await (self.desk.token(request, _origin(request)) if is_token else self._sandbox(request))
                 await deliver(reply, receive, send, accept_gzip=False, fault=None)
 
     async def _serve_fhir(self, request: Request, send: Send) -> None:
@@ -136,12 +142,16 @@ class SandboxApp:
         status, struck_by = 0, ""
         self._stats.enter()
         try:
+            is_open = parts in (["metadata"], WELL_KNOWN) or self._bulk.is_open(request, parts)
+            authorization = request.headers.get("authorization", "")
             refusal = self.planner.before(
                 target=target,
-                authorization=request.headers.get("authorization", ""),
-                is_metadata=parts == ["metadata"],
+                authorization=authorization,
+                is_metadata=is_open,
                 in_flight=self._stats.in_flight,
             )
+            if refusal is None and not is_open:
+                refusal = self.desk.refusal(authorization)
             fault = None
             if refusal is not None:
                 reply = refused(refusal)
@@ -161,6 +171,10 @@ class SandboxApp:
             self._stats.leave(request, _pattern(self._base_path, parts), status, struck_by)
 
     async def _answer(self, request: Request, parts: list[str]) -> Reply:
+        if parts == WELL_KNOWN:
+            return self.desk.configuration(_origin(request))
+        if self._bulk.is_meant(parts):
+            return await self._bulk.answer(request, parts, _origin(request))
         try:
             _negotiate(request)
             return await self._route(request, parts)
@@ -207,6 +221,8 @@ class SandboxApp:
         return Reply(200, row.body, headers, resource_type=resource_type)
 
     async def _post_search(self, request: Request, resource_type: str) -> Reply:
+        if self.planner.faults.posted_searches == "refused":
+            raise _Refused(405, "not-supported", "searches are taken by GET alone", Allow="GET")
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media != _FORM:
             raise _Refused(415, "not-supported", f"_search takes {_FORM}")
@@ -214,7 +230,8 @@ class SandboxApp:
             text = (await request.body()).decode()
         except UnicodeDecodeError as exc:
             raise _Refused(400, "invalid", "the form is not UTF-8") from exc
-        return self._search(request, resource_type, _pairs(request.url.query) + _pairs(text))
+        form = [] if self.planner.faults.posted_searches == "ignored" else _pairs(text)
+        return self._search(request, resource_type, _pairs(request.url.query) + form)
 
     def _search(self, request: Request, resource_type: str, pairs: list[tuple[str, str]]) -> Reply:
         faults = self.planner.faults
@@ -227,6 +244,7 @@ class SandboxApp:
                 base=origin + self._base_path,
                 zone=self.store.zone,
                 unsupported=faults.unsupported_parameters,
+                lists=not faults.no_lists,
             )
         except QueryError as exc:
             raise _Refused(400, exc.code, str(exc)) from exc

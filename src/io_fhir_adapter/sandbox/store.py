@@ -51,6 +51,7 @@ class _Table:
         self.rows: dict[int, Row] = {}
         self.by_id: dict[str, int] = {}
         self.gone: dict[str, int] = {}
+        self.gone_at: dict[str, datetime] = {}
         self.unparseable: list[Row] = []
         self.keys: dict[str, dict[Key, list[int]]] = {}
         self.dates: dict[str, dict[int, Range]] = {}
@@ -132,6 +133,9 @@ class _Table:
         numbers = list(self.rows) if chosen is None else sorted(chosen)
         for criterion in dated:
             column = self.column(criterion.name)
+            if criterion.missing is not None:
+                numbers = [number for number in numbers if (number not in column) is criterion.missing]
+                continue
             tests = [(COMPARISONS[prefix], asked) for prefix, asked in criterion.dates]
             numbers = [
                 number
@@ -264,6 +268,17 @@ class SandboxStore:
             number = table.by_id.pop(resource_id)
             table.drop(number)
             table.gone[resource_id] = table.rows.pop(number).version
+            table.gone_at[resource_id] = self.now()
+
+    def deleted_since(self, since: datetime) -> list[tuple[str, str]]:
+        """Type and id of what was deleted at that moment or later and is not there again."""
+        with self._lock:
+            return [
+                (resource_type, resource_id)
+                for resource_type, table in sorted(self._tables.items())
+                for resource_id in table.gone
+                if table.gone_at[resource_id] >= since
+            ]
 
     def apply_later(self) -> int:
         """Store the later resources, once; says how many.

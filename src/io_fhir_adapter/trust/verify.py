@@ -27,9 +27,12 @@ from io_fhir_adapter.trust.drawn import SUPERSEDING, Place, draw_problems
 from io_fhir_adapter.trust.frame import Commitment, draw_digest
 from io_fhir_adapter.trust.submission import submission_digest
 
-__all__ = ["CHECKS", "Finding", "draw_issues", "verify_submission"]
+__all__ = ["CHECKS", "NONCE_ORIGINS", "Finding", "draw_issues", "drawn_with", "nonce_origin", "verify_submission"]
 
 Json = Mapping[str, Any]
+
+NONCE_ORIGINS: Final = ("task", "local")
+"""Who gave the nonce of a draw: the accreditation system in a Task, or the facility itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,10 @@ def _stated(bundle: Json, system: str) -> str:
 def _commitment(bundle: Json) -> Commitment:
     """The commitment, put together again from the Group, the programme and the facility."""
     group = _only(bundle, "Group")
+    if "managingEntity" in group:
+        owner = group["managingEntity"].get("identifier", {})
+        if _identified([owner], FACILITY_SYSTEM) != _facility(bundle):
+            raise _WrongError("the frame is another facility's")
     windows = [
         item.get("period", {}) for item in group.get("characteristic", [])
         if _code(item.get("code"), FRAME_CODES) == "review-window"
@@ -115,6 +122,17 @@ def _commitment(bundle: Json) -> Commitment:
         )
     except ValueError as exc:
         raise _WrongError(str(exc)) from exc
+
+
+def nonce_origin(bundle: Json) -> str:
+    """Where the draw of a submission says that its nonce came from, one of :data:`NONCE_ORIGINS`, or empty."""
+    drawn = _of_kind(bundle, "List")
+    return _code(drawn[0][1].get("orderedBy"), DRAW_ORDER).removeprefix("nonce-") if drawn else ""
+
+
+def drawn_with(bundle: Json) -> tuple[str, str]:
+    """Digest of the frame, and nonce, of a submission that :func:`draw_issues` finds nothing wrong with."""
+    return _stated(bundle, FRAME_SYSTEM), _stated(bundle, NONCE_SYSTEM)
 
 
 def _places(bundle: Json) -> list[Place]:
@@ -162,8 +180,10 @@ def _draw_check(bundle: Json) -> str:
         raise _WrongError("an earlier draw was superseded without a reason from the list")
     roles = [place.role for place in places]
     cases, reserves = roles.count("case"), roles.count("reserve")
-    origin = _code(drawn.get("orderedBy"), DRAW_ORDER).removeprefix("nonce-")
-    words = f"{cases} cases, {reserves} reserves, {len(roles) - cases - reserves} left; nonce: {origin or 'not said'}"
+    origin = nonce_origin(bundle)
+    if origin not in NONCE_ORIGINS:
+        raise _WrongError("the draw does not say where the nonce came from")
+    words = f"{cases} cases, {reserves} reserves, {len(roles) - cases - reserves} left; nonce: {origin}"
     return words + (f"; {len(reasons)} earlier draw superseded ({', '.join(reasons)})" if reasons else "")
 
 

@@ -1,0 +1,173 @@
+"""Pulling: our pull, with classification and ledger, beside other clients that only read, from one loopback server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["measure"]
+
+_PEERS: Final = ("fhirpy", "fhir-pyrate", "smart-fetch")
+_SLOW_S: Final = 0.2
+_SLOW_NUMBER: Final = 50_000
+
+# A pull in a process of its own: what it read, how long it took, how much memory and how many requests it needed;
+# then the same again, when nothing has changed.
+_OURS = """
+import asyncio, json, resource, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from io_fhir_adapter.config import Config
+from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.ledger.runs import start_run
+from io_fhir_adapter.pipeline import rules_for
+from io_fhir_adapter.pull.sources import pull_sources
+
+url, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+config = Config.model_validate({
+    "facility": {"code": "BENCH", "time_zone": "Europe/Berlin"},
+    "sources": [{"name": "bench", "kind": "fhir", "url": url, **settings}],
+    "ledger": {"path": str(folder / "ledger.sqlite")}, "review": {"key_file": str(folder / "key")},
+    "output": {"folder": str(folder)},
+})
+rules, ledger, nights = rules_for(config), open_ledger(config.ledger), []
+for _ in range(2):
+    with ledger.begin() as connection:
+        run = start_run(connection, datetime.now(UTC))
+    began = time.perf_counter()
+    outcome = asyncio.run(pull_sources(config, ledger, rules, run, lambda *_: None))[0]
+    if not outcome.complete:
+        sys.exit(f"the pull is not complete: {outcome.error}")
+    nights.append({
+        "seconds": time.perf_counter() - began, "requests": outcome.requests,
+        "read": sum(kind.read for kind in outcome.types.values()),
+        "procedures": outcome.of("Procedure").read,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    })
+ledger.close()
+print(json.dumps(nights))
+"""
+
+_FHIRPY = """
+import asyncio, sys
+from fhirpy import AsyncFHIRClient
+async def main():
+    client = AsyncFHIRClient(sys.argv[1])
+    search = client.resources("Procedure").limit(500)
+    if sys.argv[2] == "iterate":
+        number = 0
+        async for _ in search:
+            number += 1
+    else:
+        number = len(await search.fetch_all())
+    print(number)
+asyncio.run(main())
+"""
+
+_PYRATE = """
+import sys
+from fhir_pyrate import Pirate
+pirate = Pirate(base_url=sys.argv[1], auth=None, num_processes=1)
+bundles = pirate.steal_bundles("Procedure", {"_count": 500})
+print(sum(len(bundle.entry) for bundle in bundles))
+"""
+
+
+@contextmanager
+def _server(number: int, delay_s: float = 0.0) -> Iterator[str]:
+    """The measuring server in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.fhir_server", str(number), str(delay_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def _ours(url: str, folder: Path, **settings: Any) -> list[dict[str, Any]]:
+    """The first pull and the one after it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", _OURS, url, str(folder), json.dumps(settings)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    nights: list[dict[str, Any]] = json.loads(done.stdout)
+    return nights
+
+
+def _peers(folder: Path) -> Path | None:
+    """The Python of an environment with the other clients; None where they cannot be installed."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        if subprocess.run([str(python), "-m", "pip", "install", "--quiet", *_PEERS], check=False).returncode:
+            shutil.rmtree(folder)
+            return None
+    return python
+
+
+def _peer(command: list[str], number: int) -> float:
+    """Seconds of another client in a process of its own; what it read is checked."""
+    began = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    read = int(done.stdout.strip().splitlines()[-1])
+    assert read == number, f"{command[-2:]} read {read} of {number}"
+    return seconds
+
+
+def _smart_fetch(python: Path, url: str, folder: Path) -> float:
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [str(python.with_name("smart-fetch")), "bulk", str(folder), "--fhir-url", url, "--type", "Procedure"]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
+    """All figures at ``number`` Procedures; with a slow server and by Bulk Data too."""
+    work = folder / "pull"
+    peers = _peers(folder / "peers")
+    names = ["ours", "bulk", *(["fhirpy_iterate", "fhirpy_fetch_all", "fhir_pyrate", "smart_fetch"] if peers else [])]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    first: list[dict[str, Any]] = []
+    with _server(number) as url:
+        for _ in range(rounds):  # in turn, so that a slow moment of the machine meets all of them
+            first = _ours(url, work)
+            assert first[0]["procedures"] == number
+            seconds["ours"].append(first[0]["seconds"])
+            seconds["bulk"].append(_ours(url, work, **({"strategy":"bulk"} if False else {}))[0]["seconds"])
+            if peers is not None:
+                for way in ("iterate", "fetch_all"):
+                    seconds[f"fhirpy_{way}"].append(_peer([str(peers), "-c", _FHIRPY, url, way], number))
+                seconds["fhir_pyrate"].append(_peer([str(peers), "-c", _PYRATE, url], number))
+                seconds["smart_fetch"].append(_smart_fetch(peers, url, folder / "smart-fetch"))
+    with _server(_SLOW_NUMBER, _SLOW_S) as url:
+        slow = _ours(url, work, concurrency=8)[0]
+    rates = {name: round(number / statistics.median(times)) for name, times in seconds.items()}
+    ahead = min((rates["ours"] / rates[name] for name in names[2:] if name != "smart_fetch"), default=0.0)
+    figures: dict[str, Any] = {
+        "procedures": number,
+        **{f"{name}_per_second": rate for name, rate in rates.items()},
+        "slow_server_8_slices_per_second": round(slow["procedures"] / slow["seconds"]),
+        "search_to_best_search_peer": round(ahead, 2),
+        "peak_mib": round(first[0]["peak_mib"], 1),
+        "quiet_night_seconds": round(first[1]["seconds"], 2),
+        "quiet_night_requests": first[1]["requests"],
+    }
+    if peers is not None:
+        figures["bulk_to_smart_fetch"] = round(rates["bulk"] / rates["smart_fetch"], 2)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), indent=2) + "\n")

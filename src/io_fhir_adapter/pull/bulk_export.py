@@ -1,0 +1,197 @@
+"""Whole exports: kicked off or gone on with, waited for, downloaded, and cleared up when the ledger has everything.
+
+What is under way is written down in the ledger and lies in the spool folder, so that a run that was cut off goes on
+with the same export and the files it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from io_fhir_adapter.config import FhirSourceConfig
+from io_fhir_adapter.ledger.bulk_jobs import BulkJob, bulk_job, forget_bulk_job, put_bulk_job
+from io_fhir_adapter.ledger.database import Ledger, timestamp
+from io_fhir_adapter.pull.bulk_files import Spool, download
+from io_fhir_adapter.pull.bulk_ingest import Downloaded
+from io_fhir_adapter.pull.bulk_job import JobGone, Wish, await_manifest, delete_job, kick_off
+from io_fhir_adapter.pull.bulk_manifest import Manifest
+from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
+from io_fhir_adapter.transport.client import FhirClient
+
+__all__ = ["BACKGROUND", "CHANGES", "Export", "Exports"]
+
+CHANGES: Final = "changes"
+"""Purpose of the export that a pull is about."""
+BACKGROUND: Final = "background"
+"""Purpose of the export of what did not change and is needed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One export, all its files in the spool folder; ``output`` has those of the types asked for alone."""
+
+    manifest: Manifest
+    output: list[Downloaded]
+    deleted: list[Downloaded]
+    errors: list[Downloaded]
+
+
+class Exports:
+    """The exports of one source.
+
+    Args:
+        config: The source.
+        client: The client that is signed in for exports.
+        ledger: Where jobs are written down.
+        folder: Where their files lie.
+        outcome: Takes notes.
+        progress: Told how far they are.
+    """
+
+    def __init__(
+        self,
+        config: FhirSourceConfig,
+        client: FhirClient,
+        ledger: Ledger,
+        folder: Path,
+        outcome: SourceOutcome,
+        progress: Progress,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._ledger = ledger
+        self._spool = Spool(folder)
+        self._outcome = outcome
+        self._progress = progress
+
+    async def make(self, purpose: str, wish: Wish) -> Export:
+        """An export with all its files; one that expired half-way is made once more.
+
+        Raises:
+            PullError: It cannot be had whole.
+            TransportError: The server does not answer or refuses.
+        """
+        job = await self._begun(purpose, wish)
+        if job is None and purpose == CHANGES:
+            # one that was made for an older export of changes would bring older versions than this one
+            for other in self._jobs():
+                await self._end(other)
+        left = 1 if job is None else 2  # one that was found may have expired long ago
+        while True:
+            if job is None:
+                job = await self._kicked_off(purpose, wish)
+            try:
+                manifest = await self._manifest(job)
+                return await self._download(job, manifest, wish.types)
+            except JobGone:
+                self._forget(job)
+                if not left:
+                    raise
+                left -= 1
+                job = None
+                self._outcome.note("the server's export had expired; it was made once more")
+
+    async def _begun(self, purpose: str, wish: Wish) -> BulkJob | None:
+        """The job of an earlier run that asked for the same and may still be done."""
+        with self._ledger.read() as connection:
+            job = bulk_job(connection, self._config.name, purpose)
+        if job is None:
+            return None
+        age = datetime.now(UTC) - datetime.fromisoformat(job.started)
+        if job.request == _text(wish) and age < timedelta(hours=self._config.bulk.give_up_after_hours):
+            self._outcome.note("an export that an earlier run had begun was gone on with")
+            return job
+        await self._end(job)
+        return None
+
+    async def _kicked_off(self, purpose: str, wish: Wish) -> BulkJob:
+        status_url = await kick_off(self._client, wish, self._outcome.note)
+        job = BulkJob(self._config.name, purpose, secrets.token_hex(8), _text(wish), status_url, timestamp())
+        with self._ledger.begin() as connection:
+            put_bulk_job(connection, job)
+        return job
+
+    async def _manifest(self, job: BulkJob) -> Manifest:
+        if job.manifest:
+            return msgspec.json.decode(job.manifest, type=Manifest)
+        what = f"{self._config.name} export, per cent"
+        manifest = await await_manifest(
+            self._client, job.status_url, self._config.bulk, datetime.fromisoformat(job.started),
+            lambda percent: self._progress(what, percent or 0, 100),
+        )  # fmt: skip
+        with self._ledger.begin() as connection:
+            put_bulk_job(connection, replace(job, manifest=msgspec.json.encode(manifest).decode()))
+        return manifest
+
+    async def _download(self, job: BulkJob, manifest: Manifest, types: Collection[str]) -> Export:
+        """All files, several at a time; those of types that were not asked for are left where they are."""
+        self._spool.prepare(job.key)
+        parts = (manifest.files, manifest.deletions, manifest.failures)
+        paths = (self._spool.path(job.key, number) for number in range(sum(map(len, parts))))
+        output, deleted, errors = ([Downloaded(file, next(paths)) for file in part] for part in parts)
+        asked = [one for one in output if not one.file.type or one.file.type in types]
+        if len(asked) < len(output):
+            self._outcome.note("the export has types that were not asked for; they were not read")
+        needed = [*asked, *deleted, *errors]
+        queue = iter(needed)
+        done = 0
+
+        async def work() -> None:
+            nonlocal done
+            for one in queue:
+                await download(
+                    self._client, one.file, one.path, authorised=manifest.requiresAccessToken,
+                    retries=self._config.retries, longest_wait=self._config.max_retry_wait_s,
+                )  # fmt: skip
+                done += 1
+                self._progress(f"{self._config.name} files", done, len(needed))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.bulk.concurrency):
+                    group.create_task(work())
+        except BaseExceptionGroup as failed:
+            first = failed.exceptions[0]
+            raise first from first.__cause__
+        return Export(manifest, asked, deleted, errors)
+
+    async def clear_up(self) -> None:
+        """Ends jobs that the ledger has everything of, and removes files of jobs that are no more."""
+        for job in self._jobs():
+            if job.ingested:
+                await self._end(job)
+        self._spool.keep_only({job.key for job in self._jobs()})
+
+    async def give_up(self) -> None:
+        """After a failure that another try cannot mend, the next run starts with exports of its own."""
+        for job in self._jobs():
+            await self._end(job)
+        self._spool.keep_only(set())
+
+    def _jobs(self) -> list[BulkJob]:
+        with self._ledger.read() as connection:
+            found = [bulk_job(connection, self._config.name, purpose) for purpose in (CHANGES, BACKGROUND)]
+        return [job for job in found if job is not None]
+
+    async def _end(self, job: BulkJob) -> None:
+        failure = await delete_job(self._client, job.status_url)
+        if failure:
+            self._outcome.note(f"the finished export could not be deleted on the server: {failure}")
+        self._forget(job)
+
+    def _forget(self, job: BulkJob) -> None:
+        with self._ledger.begin() as connection:
+            forget_bulk_job(connection, job.source, job.purpose)
+        self._spool.keep_only({other.key for other in self._jobs()})
+
+
+def _text(wish: Wish) -> str:
+    return msgspec.json.encode(wish).decode()

@@ -1,0 +1,334 @@
+"""The files of an export: downloaded into a folder, each proved whole before it gets its name.
+
+A file under its own name is complete; whatever was cut off lies under another one and is fetched again. The folder
+is readable by its owner alone and removed when the ledger has everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import shutil
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from io import BufferedReader
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from io_fhir_adapter.errors import PullError, TransportError
+from io_fhir_adapter.fhir.structs import Header
+from io_fhir_adapter.pull.bulk_job import JobGone
+from io_fhir_adapter.pull.bulk_manifest import ManifestFile
+from io_fhir_adapter.transport.client import FhirClient
+from io_fhir_adapter.transport.retry import pause
+
+__all__ = ["Spool", "download", "open_plain"]
+
+_EXPIRED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_DOWNLOADS: Final = 2  # of a file that arrives whole and is not
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_BOM: Final = b"\xef\xbb\xbf"
+_PIECE: Final = 1 << 20
+_OWNER_ONLY: Final = 0o700
+_ACCEPT: Final = {"Accept": "application/fhir+ndjson, application/ndjson, */*;q=0.5"}
+_HEADER: Final = msgspec.json.Decoder(Header)
+
+
+class _Unproved(PullError):  # noqa: N818 - the sentence it carries is the error
+    """A file that arrived and is not whole."""
+
+
+class _CutOff(Exception):  # noqa: N818 - carries an error
+    """The answer began and did not arrive whole."""
+
+    def __init__(self, cause: TransportError) -> None:
+        super().__init__(cause.what)
+        self.cause = cause
+
+
+class Spool:
+    """The folder of one source's downloads: a folder in it for each job.
+
+    Args:
+        folder: Where it lies; made when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, job: str, number: int) -> Path:
+        """Where a file of a job lies, complete."""
+        return self.folder / job / f"{number:06}.ndjson"
+
+    def prepare(self, job: str) -> None:
+        """Makes the folder of a job.
+
+        Raises:
+            PullError: It cannot be made.
+        """
+        with spooling(self.folder):
+            for folder in (self.folder, self.folder / job):
+                folder.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
+
+    def keep_only(self, jobs: set[str]) -> None:
+        """Removes the files of all other jobs, and the folder where none is left.
+
+        Raises:
+            PullError: They cannot be removed.
+        """
+        with spooling(self.folder):
+            if not self.folder.is_dir():
+                return
+            for folder in self.folder.iterdir():
+                if folder.name not in jobs:
+                    shutil.rmtree(folder)
+            if not jobs:
+                self.folder.rmdir()
+
+
+@contextmanager
+def spooling(folder: Path) -> Iterator[None]:
+    """Turns errors of the file system into ours.
+
+    Raises:
+        PullError: The disk is full, or the folder cannot be used.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise PullError(
+            f"the downloaded files cannot be kept ({exc.strerror or type(exc).__name__})",
+            where=str(folder),
+            do="make room or correct the permissions, or name another folder under bulk.folder",
+            number=26,
+        ) from exc
+
+
+async def download(
+    client: FhirClient, file: ManifestFile, target: Path, *, authorised: bool, retries: int, longest_wait: float
+) -> None:
+    """Fetches one file, proved whole; a file that is there already is not fetched again.
+
+    Args:
+        client: The server's client.
+        file: What the manifest says of it.
+        target: Where it is to lie.
+        authorised: Whether credentials are to be sent, where the address is a trusted one.
+        retries: How often to try again after a passing fault.
+        longest_wait: The most seconds between tries.
+
+    Raises:
+        JobGone: The server does not have the file any more.
+        PullError: It is not whole, also the second time, or cannot be kept.
+        TransportError: The server does not answer or refuses.
+    """
+    if await asyncio.to_thread(target.exists):
+        return
+    unproved = attempt = 0
+    while True:
+        try:
+            with spooling(target.parent):
+                await _fetch(client, file, target, authorised=authorised)
+        except _Unproved:
+            unproved += 1
+            if unproved == _DOWNLOADS:
+                raise
+        except TransportError as exc:
+            if exc.status in _EXPIRED:
+                raise JobGone(
+                    f"the server does not give a file of its export any more (HTTP {exc.status})",
+                    where=client.base_url,
+                    do="run again; look after the server's limits if it persists",
+                    number=24,
+                ) from exc
+            raise
+        except _CutOff as exc:
+            if not exc.cause.transient or attempt == retries:
+                raise exc.cause from exc
+            await asyncio.sleep(pause(attempt, None, longest_wait))
+            attempt += 1
+        else:
+            return
+
+
+async def _fetch(client: FhirClient, file: ManifestFile, target: Path, *, authorised: bool) -> None:
+    part = target.with_suffix(".part")
+    lines = _Lines()
+    with part.open("wb") as out:
+        async with client.stream(
+            "GET", file.url, follow_foreign_without_auth=True, authorised=authorised, headers=_ACCEPT
+        ) as answer:
+            chunks = aiter(answer.chunks())
+            while chunk := await _next(chunks):
+                out.write(chunk)
+                lines.feed(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+    _prove(file, part, lines, client.base_url)
+    part.replace(target)
+    _sync(target.parent)
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """The next bytes, empty at the end; a connection that fails under way is told from one that never came about."""
+    try:
+        async for chunk in chunks:
+            if chunk:
+                return chunk
+    except TransportError as exc:
+        raise _CutOff(exc) from exc
+    return b""
+
+
+def _sync(folder: Path) -> None:
+    """Makes a file's new name outlast a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _Lines:
+    """Counts lines as they go by, and keeps what follows the last line end."""
+
+    def __init__(self) -> None:
+        self.first = b""  # the first bytes of the text
+        self.ends = 0
+        self.size = 0
+        self._tail: list[bytes] = []
+        self._zip: _Unzip | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next bytes of the file."""
+        if not self.size and chunk[:2] == _GZIP_MAGIC:
+            self._zip = _Unzip()
+        self.size += len(chunk)
+        if self._zip is None:
+            self._text(chunk)
+        else:
+            for piece in self._zip.pieces(chunk):
+                self._text(piece)
+
+    def _text(self, piece: bytes) -> None:
+        if not self.first:
+            self.first = piece.removeprefix(_BOM).lstrip()[:1]
+        ends = piece.count(b"\n")
+        if ends:
+            self.ends += ends
+            self._tail = [piece[piece.rfind(b"\n") + 1 :]]
+        else:
+            self._tail.append(piece)
+
+    @property
+    def tail(self) -> bytes:
+        """What follows the last line end."""
+        return b"".join(self._tail).strip()
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether compressed data ended early or could not be read."""
+        return self._zip is not None and self._zip.is_damaged
+
+
+class _Unzip:
+    """Unpacks gzip members in bounded pieces."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP)
+        self._broken = False
+
+    @property
+    def is_damaged(self) -> bool:
+        return self._broken or not self._member.eof
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        """The text in the next bytes."""
+        while chunk and not self._broken:
+            if self._member.eof:
+                self._member = zlib.decompressobj(_GZIP)
+            try:
+                piece = self._member.decompress(chunk, _PIECE)
+            except zlib.error:
+                self._broken = True
+                return
+            chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if piece:
+                yield piece
+
+
+def _prove(file: ManifestFile, part: Path, lines: _Lines, where: str) -> None:
+    """Checks that a file is whole.
+
+    Where the manifest counts its resources, so many there must be; else it must end with a line end. What follows the
+    last line end must be whole in any case.
+
+    Raises:
+        _Unproved: It is not.
+    """
+    kind = file.type or "mixed"
+    tail = lines.tail
+    if lines.is_damaged:
+        raise _not_whole(f"a file of the export ({kind}) is compressed and ends early", where)
+    if lines.first not in {b"", b"{"}:
+        raise _not_whole(f"a file of the export ({kind}) is no NDJSON, maybe a sign-in page", where)
+    if tail and not _is_resource(tail):
+        raise _not_whole(f"a file of the export ({kind}) ends in mid-line", where)
+    if file.count is None:
+        if tail or not lines.ends:
+            raise _not_whole(f"a file of the export ({kind}) has no line end at its end, and no count", where)
+        return
+    found = lines.ends + bool(tail)
+    if found == file.count and file.type:
+        return
+    resources, headers = _count(part)
+    if file.count not in {resources, resources - headers}:
+        raise _not_whole(
+            f"the manifest says {file.count} resources and a file of the export ({kind}) holds {resources}", where
+        )
+
+
+def _not_whole(what: str, where: str) -> _Unproved:
+    return _Unproved(what, where=where, do="run again; if it persists, ask the server's vendor", number=27)
+
+
+def _is_resource(line: bytes) -> bool:
+    try:
+        return bool(_HEADER.decode(line).resourceType)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _count(path: Path) -> tuple[int, int]:
+    """Lines that hold something, and how many of them are no resources of the export but say whose follow."""
+    resources = headers = 0
+    with open_plain(path) as handle:
+        for line in handle:
+            if line.strip():
+                resources += 1
+                headers += _is_parameters(line)
+    return resources, headers
+
+
+def _is_parameters(line: bytes) -> bool:
+    try:
+        return _HEADER.decode(line).resourceType == "Parameters"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+@contextmanager
+def open_plain(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
+    """A file's text, unpacked where it is compressed."""
+    with path.open("rb") as handle:
+        if handle.peek(2)[:2] == _GZIP_MAGIC:
+            with gzip.GzipFile(fileobj=handle) as unpacked:
+                yield unpacked
+        else:
+            yield handle

@@ -1,0 +1,336 @@
+"""From the downloaded files of an export to facts: a block of lines at a time, by type, and only what is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from io_fhir_adapter.errors import PullError
+from io_fhir_adapter.fhir.references import normalise, reference_key
+from io_fhir_adapter.fhir.structs import Header, Patient, Reference
+from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.intake import drop_facts, drop_quarantined
+from io_fhir_adapter.pull.bulk_files import open_plain
+from io_fhir_adapter.pull.bulk_manifest import ManifestFile
+from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, Item, Resource, decode_resource
+from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
+from io_fhir_adapter.pull.seen import Seen, marks_of
+from io_fhir_adapter.pull.store import FactStore
+
+__all__ = ["Downloaded", "Intake", "Keep", "merged_patients", "read_deletions", "read_issues", "subject_of"]
+
+_BLOCK: Final = 1 << 20
+_AT_ONCE: Final = 4_000  # resources that are written in one transaction
+_DIGEST_SHOWN: Final = 12
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_GRAVE: Final = frozenset({"fatal", "error"})
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A file of an export that lies complete in the spool folder."""
+
+    file: ManifestFile
+    path: Path
+
+    def may_hold(self, resource_type: str) -> bool:
+        """Whether resources of that type may stand in it."""
+        return self.file.type in {"", resource_type}
+
+
+class _Subject(msgspec.Struct):
+    """Whom a resource is about, of one that cannot be decoded otherwise."""
+
+    subject: Reference | None = None
+
+
+class _Request(msgspec.Struct):
+    method: str = ""
+    url: str = ""
+
+
+class _DeletedEntry(msgspec.Struct):
+    request: _Request | None = None
+
+
+class _Deleted(msgspec.Struct):
+    entry: list[_DeletedEntry] | None = None
+
+
+class _Issue(msgspec.Struct):
+    severity: str = ""
+
+
+class _Outcome(msgspec.Struct):
+    issue: list[_Issue] | None = None
+
+
+_HEADER: Final = msgspec.json.Decoder(Header)
+_SUBJECT: Final = msgspec.json.Decoder(_Subject)
+_DELETED: Final = msgspec.json.Decoder(_Deleted)
+_OUTCOME: Final = msgspec.json.Decoder(_Outcome)
+
+Keep = Callable[[str, str], bool]
+"""Says whether to keep a resource, by its id and by the reference to its subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A line that is no sound resource of the type wanted."""
+
+    item: Item
+    resource_id: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Consecutive resources of one type: sound ones, decoded and with an id, or those to be looked at one by one."""
+
+    sound: Sequence[Resource]
+    broken: Sequence[_Broken] = ()
+
+
+def subject_of(resource: Resource) -> str:
+    """The patient that a resource is about, as ``Patient/id``; of a Patient itself."""
+    if isinstance(resource, Patient):
+        return f"Patient/{resource.id}"
+    return reference_key(resource.subject, "Patient")
+
+
+def _read(downloaded: Downloaded, resource_type: str) -> Iterator[_Part]:
+    """The resources of one type in one file, in bounded memory."""
+    decoder = DECODERS[resource_type]
+    with open_plain(downloaded.path) as handle:
+        while block := handle.read(_BLOCK):
+            if not block.endswith(b"\n"):
+                block += handle.readline()
+            sound: Sequence[Resource] | None = None
+            if downloaded.file.type:
+                try:
+                    sound = decoder.decode_lines(block)
+                except _UNREADABLE:
+                    sound = None  # looked at line by line
+            if sound is None or not all(resource.id for resource in sound):
+                yield _line_by_line(block, resource_type, mixed=not downloaded.file.type)
+            else:
+                yield _Part(sound)
+
+
+def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> _Part:
+    sound: list[Resource] = []
+    broken: list[_Broken] = []
+    for raw in block.split(b"\n"):
+        line = raw.strip()
+        if not line:
+            continue
+        header = _header(line)
+        if header is not None and header.resourceType != resource_type:
+            # in a mixed file it is another pass's; a Parameters line says whose resources follow
+            if not mixed and header.resourceType != "Parameters":
+                problem = "of a type that was not asked for"
+                broken.append(_set_aside(Item("", resource_type, None, "", problem), header.id or "", line))
+            continue
+        if header is None and mixed and resource_type != "Procedure":
+            continue  # of no type: set aside with the Procedures, once
+        item = decode_resource(line, "")
+        if item.resource is not None and item.resource.id:
+            sound.append(item.resource)
+        else:
+            kept = Item("", resource_type, item.resource, "", item.problem)
+            broken.append(_set_aside(kept, (header.id or "") if header is not None else "", line))
+    return _Part(sound, broken)
+
+
+def _header(line: bytes) -> Header | None:
+    try:
+        return _HEADER.decode(line)
+    except _UNREADABLE:
+        return None
+
+
+def _set_aside(item: Item, resource_id: str, line: bytes) -> _Broken:
+    place = "" if resource_id else f"without an id, content {hashlib.sha256(line).hexdigest()[:_DIGEST_SHOWN]}"
+    if item.resource is not None:
+        subject = subject_of(item.resource)
+    else:
+        try:
+            subject = reference_key(_SUBJECT.decode(line).subject, "Patient")
+        except _UNREADABLE:
+            subject = ""
+    return _Broken(msgspec.structs.replace(item, position=place), resource_id, subject)
+
+
+@dataclass(slots=True)
+class Intake:
+    """Writes the files of exports into the ledger.
+
+    Attributes:
+        ledger: Takes the facts.
+        store: Makes facts and writes them.
+        outcome: Takes the numbers.
+        progress: Told what is being read.
+        seen: What was read and kept, by type.
+    """
+
+    ledger: Ledger
+    store: FactStore
+    outcome: SourceOutcome
+    progress: Progress
+    seen: dict[str, Seen] = field(default_factory=dict)
+    _nameless: dict[str, Counter[str]] = field(default_factory=dict)
+    _set_aside: dict[str, set[str]] = field(default_factory=dict)
+
+    def take(
+        self,
+        resource_type: str,
+        files: Iterable[Downloaded],
+        keep: Keep | None = None,
+        look: Callable[[Sequence[Resource]], None] | None = None,
+    ) -> None:
+        """Reads all resources of one type.
+
+        Args:
+            resource_type: Which.
+            files: The files that may hold them.
+            keep: What to keep; everything where None.
+            look: Is shown the sound ones that are kept, before they are written.
+        """
+        self.outcome.of(resource_type)
+        pending: list[Resource] = []
+        broken: list[_Broken] = []
+        for downloaded in files:
+            if not downloaded.may_hold(resource_type):
+                continue
+            self.outcome.of(resource_type).pages += 1
+            for part in _read(downloaded, resource_type):
+                sound = part.sound
+                if keep is not None:
+                    sound = [one for one in sound if keep(one.id or "", subject_of(one))]
+                if look is not None:
+                    look(sound)
+                pending.extend(sound)
+                broken.extend(one for one in part.broken if keep is None or _matters(one, keep))
+                if len(pending) + len(broken) >= _AT_ONCE:
+                    self._write(resource_type, pending, broken)
+                    pending, broken = [], []
+        self._write(resource_type, pending, broken)
+
+    def _write(self, resource_type: str, sound: Sequence[Resource], broken: Sequence[_Broken]) -> None:
+        outcome, part = self.outcome.of(resource_type), TypeOutcome()
+        seen = self.seen.setdefault(resource_type, Seen())
+        seen.add(marks_of([one.id or "" for one in sound]))
+        seen.add(marks_of([one.resource_id for one in broken if one.resource_id]))
+        found = [(one.item if one.resource_id else self._numbered(resource_type, one.item), one.resource_id)
+                 for one in broken]  # fmt: skip
+        bad: set[str] = set()
+        with self.ledger.begin() as connection:
+            if sound:
+                bad |= self.store.put_sound(connection, resource_type, sound, part)
+            if found:
+                bad |= self.store.put(connection, resource_type, found, part)
+        self._set_aside.setdefault(resource_type, set()).update(bad)
+        outcome.new += part.new
+        outcome.changed += part.changed
+        outcome.read += len(sound) + len(broken)  # told again exactly at the end
+        self.progress(f"{self.outcome.name} {resource_type}", outcome.read, outcome.total)
+
+    def _numbered(self, resource_type: str, item: Item) -> Item:
+        """A resource without an id under a position of its own; those with the same content are numbered."""
+        counted = self._nameless.setdefault(resource_type, Counter())
+        counted[item.position] += 1
+        number = counted[item.position]
+        return item if number == 1 else msgspec.structs.replace(item, position=f"{item.position} ({number})")
+
+    def settle(self) -> None:
+        """Brings the numbers of the outcome to what they are over all files: different resources, each once."""
+        for resource_type, seen in self.seen.items():
+            outcome = self.outcome.of(resource_type)
+            outcome.read = seen.count() + self._nameless.get(resource_type, Counter()).total()
+            outcome.quarantined = len(self._set_aside.get(resource_type, ()))
+            outcome.ids = seen.digest() if outcome.read else ""
+
+    def delete(self, files: Iterable[Downloaded], where: str) -> None:
+        """Removes what the server says was deleted.
+
+        Raises:
+            PullError: It says so in a way that cannot be understood.
+        """
+        for downloaded in files:
+            for resource_type, ids in read_deletions(downloaded, where).items():
+                with self.ledger.begin() as connection:
+                    gone = drop_facts(connection, self.store.source, resource_type, ids)
+                    positions = [f"{resource_type}/{name}" for name in ids]
+                    drop_quarantined(connection, self.store.source, resource_type, positions)
+                if gone:
+                    self.outcome.of(resource_type).removed += gone
+
+
+def _matters(broken: _Broken, keep: Keep) -> bool:
+    """Whether a broken resource is one of those that are kept; damage of the file itself always is told."""
+    return broken.item.problem in DAMAGED or keep(broken.resource_id, broken.subject)
+
+
+def merged_patients(files: Iterable[Downloaded]) -> dict[str, str]:
+    """References of records that were merged into another, with that other; as the files say."""
+    links: dict[str, str] = {}
+    for downloaded in files:
+        if downloaded.may_hold("Patient"):
+            for part in _read(downloaded, "Patient"):
+                for one in part.sound:
+                    for link in (one.link or ()) if isinstance(one, Patient) else ():
+                        if link.type == "replaced-by":
+                            links[f"Patient/{one.id}"] = reference_key(link.other, "Patient")
+    return {record: other for record, other in links.items() if other}
+
+
+def read_deletions(downloaded: Downloaded, where: str) -> dict[str, list[str]]:
+    """Ids by type out of a file of Bundles whose entries are DELETE requests.
+
+    Raises:
+        PullError: Something else stands there.
+    """
+    found: dict[str, list[str]] = {}
+    with open_plain(downloaded.path) as handle:
+        for line in handle:
+            if not line.strip():
+                continue
+            try:
+                entries = _DELETED.decode(line).entry or []
+            except _UNREADABLE:
+                entries = [_DeletedEntry()]
+            for entry in entries:
+                request = entry.request or _Request()
+                resource_type, _, resource_id = normalise(request.url, "").partition("/")
+                if request.method != "DELETE" or not resource_type or not resource_id or "?" in request.url:
+                    raise PullError(
+                        "the export names deleted resources in a way that is not understood",
+                        where=where,
+                        do="report this to the server's vendor; set bulk.since to false until it is corrected",
+                        number=28,
+                    )
+                found.setdefault(resource_type, []).append(resource_id)
+    return found
+
+
+def read_issues(downloaded: Downloaded) -> tuple[int, int]:
+    """How many grave and how many slight issues an error file names; what cannot be read is grave."""
+    grave = slight = 0
+    with open_plain(downloaded.path) as handle:
+        for line in handle:
+            if not line.strip():
+                continue
+            try:
+                issues = _OUTCOME.decode(line).issue or [_Issue("error")]
+            except _UNREADABLE:
+                issues = [_Issue("error")]
+            number = sum(issue.severity in _GRAVE for issue in issues)
+            grave += number
+            slight += len(issues) - number
+    return grave, slight

@@ -1,0 +1,368 @@
+"""Reading whole searches into the ledger: one search, from its first page to its last, reconciled with its total.
+
+How a server wants to be asked is found out on the way and remembered for the rest of the pull: whether it takes
+``_total``, strict handling, POST. Every such fall-back is said in the outcome.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
+
+from io_fhir_adapter.config import FhirSourceConfig
+from io_fhir_adapter.errors import PullError, TransportError
+from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.pull.decode import Item, Resource
+from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
+from io_fhir_adapter.pull.searchset import Found, SearchPage, circle, parse_searchset
+from io_fhir_adapter.pull.seen import Seen, marks_of
+from io_fhir_adapter.pull.store import FactStore
+from io_fhir_adapter.transport.client import Answer, FhirClient
+
+__all__ = ["Incomplete", "Keep", "Manner", "Pairs", "Reading", "SearchReader", "instant_of"]
+
+Pairs = tuple[tuple[str, str], ...]
+Keep = Callable[[Resource | None, str], bool]
+"""Says of a resource (None where it could not be decoded) and its id whether it is to be kept."""
+
+_RESTARTS: Final = 2
+_LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
+_EMPTY_PAGES: Final = 1_000  # one after the other: a server that filters late may send some, not this many
+_AT_ONCE: Final = 2_000  # resources that are written in one transaction
+_EXPIRED: Final = frozenset({HTTPStatus.GONE, HTTPStatus.NOT_FOUND})
+_NO_POST: Final = frozenset({400, 403, 404, 405, 406, 415, 501})
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+class Incomplete(PullError):  # noqa: N818 - the sentence it carries is the error
+    """A search handed over less than the server says there is; ``handed_over`` so many."""
+
+    handed_over = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a server wants to be asked.
+
+    Attributes:
+        handling: The ``Prefer`` handling of unknown parameters: strict, so that one that is not used is said.
+        total: Whether ``_total=accurate`` is sent.
+        posts: Whether long searches are posted.
+    """
+
+    handling: str = "strict"
+    total: bool = True
+    posts: bool = True
+
+
+@dataclass(slots=True)
+class Reading:
+    """One search as it was read.
+
+    Attributes:
+        total: What the server said, None where it did not.
+        seen: Ids that were handed over.
+        nameless: How many resources without an id, by position.
+        pages: How many pages.
+    """
+
+    total: int | None = None
+    seen: Seen = field(default_factory=Seen)
+    nameless: Counter[str] = field(default_factory=Counter)
+    pages: int = 0
+
+    @property
+    def handed_over(self) -> int:
+        """How many different resources."""
+        return self.seen.count() + self.nameless.total()
+
+
+class SearchReader:
+    """Reads searches of one source into the ledger.
+
+    Args:
+        config: The source.
+        client: Its HTTP client.
+        ledger: Takes the facts.
+        store: Makes facts and writes them.
+        outcome: Takes numbers and notes.
+        progress: Told what is being read.
+    """
+
+    def __init__(
+        self,
+        config: FhirSourceConfig,
+        client: FhirClient,
+        ledger: Ledger,
+        store: FactStore,
+        outcome: SourceOutcome,
+        progress: Progress,
+    ) -> None:
+        self.manner = Manner()
+        self.newest: dict[str, datetime] = {}
+        self.seen: dict[str, Seen] = {}
+        self._nameless: dict[str, set[str]] = {}
+        self._set_aside: dict[str, set[str]] = {}
+        self._config = config
+        self._client = client
+        self._ledger = ledger
+        self._store = store
+        self._outcome = outcome
+        self._progress = progress
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    async def open(self, resource_type: str, pairs: Pairs, *, count: int | None = None) -> SearchPage:
+        """The first page of a search.
+
+        A server that refuses (400) is asked again with less: without strict handling, then without ``_total``.
+
+        Raises:
+            TransportError: It does not answer or refuses whatever is left out.
+            PullError: The answer is no searchset.
+        """
+        manners = [self.manner]
+        if self.manner.handling == "strict":
+            manners.append(replace(self.manner, handling="lenient"))
+        if self.manner.total:
+            manners.append(replace(manners[-1], total=False))
+        for manner in manners:
+            try:
+                page = await self._ask(resource_type, pairs, manner, count)
+            except TransportError as exc:
+                if exc.status != HTTPStatus.BAD_REQUEST or manner is manners[-1]:
+                    raise
+            else:
+                if manner is not manners[0]:
+                    self._remember(manner)
+                self._note_unused(page, pairs)
+                return page
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _remember(self, manner: Manner) -> None:
+        if self.manner.total and not manner.total:
+            self._outcome.note("the server refuses _total; it is not asked for")
+        elif self.manner.handling != manner.handling:
+            self._outcome.note("the server refuses strict handling of searches; it is asked leniently")
+        self.manner = replace(self.manner, handling=manner.handling, total=manner.total)
+
+    def _note_unused(self, page: SearchPage, pairs: Pairs) -> None:
+        """The self link says what a server searched for; what it lacks was not used."""
+        used = {name for name, _ in parse_qsl(urlsplit(page.self_link).query)}
+        for name, _ in pairs:
+            if used and "_getpages" not in used and name not in used:
+                self._outcome.note(f"by its self link the server does not search by {name}")
+
+    async def _ask(self, resource_type: str, pairs: Pairs, manner: Manner, count: int | None) -> SearchPage:
+        asked = [("_count", str(count or self._config.page_size)), *pairs]
+        if manner.total:
+            asked.append(("_total", "accurate"))
+        query = urlencode(asked, safe="/,:|")
+        base = f"{self._client.base_url}/{resource_type}"
+        headers = {"Prefer": f"handling={manner.handling}"}
+
+        def parse(answer: Answer) -> SearchPage:
+            return parse_searchset(answer, f"{base} page 1", resource_type)
+
+        posted = self.posts(resource_type, pairs)
+        if posted:
+            form = {**headers, "Content-Type": _FORM}
+            try:
+                return await self._client.exchange("POST", f"{base}/_search", parse, body=query.encode(), headers=form)
+            except TransportError as exc:
+                if exc.status not in _NO_POST:
+                    raise
+        try:
+            page = await self._client.exchange("GET", f"{base}?{query}", parse, headers=headers)
+        except TransportError as exc:
+            if posted and exc.status in {HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_URI_TOO_LONG}:
+                self.refuse_posts()  # neither way: smaller ones have to do
+            raise
+        if posted:
+            self.refuse_posts()
+        return page
+
+    def posts(self, resource_type: str, pairs: Pairs) -> bool:
+        """Whether a search is so long that it is posted."""
+        length = (
+            len(self._client.base_url) + len(resource_type) + sum(len(name) + len(value) + 2 for name, value in pairs)
+        )
+        return self.manner.posts and length > _LONG_URL
+
+    def refuse_posts(self) -> None:
+        """From now on long searches are not posted, but sent in smaller parts where they are too long."""
+        if self.manner.posts:
+            self._outcome.note("the server does not take searches by POST; they are sent in smaller parts")
+            self.manner = replace(self.manner, posts=False)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def read(
+        self, resource_type: str, pairs: Pairs, keep: Keep | None = None, *, first: SearchPage | None = None
+    ) -> Reading:
+        """One whole search, written as it comes; started again where the server forgot it half-way (410, or 404).
+
+        Args:
+            resource_type: What is searched for.
+            pairs: The search's parameters.
+            keep: What to keep of it; everything where None.
+            first: Its first page, where it has been fetched.
+
+        Raises:
+            Incomplete: The server handed over less than it says there is.
+            PullError: A page cannot be read, or the links never end.
+            TransportError: The server does not answer or refuses.
+        """
+        left = _RESTARTS
+        while True:
+            reading = Reading()
+            try:
+                await self._follow(resource_type, first or await self.open(resource_type, pairs), keep, reading)
+            except TransportError as exc:
+                if not (reading.pages and exc.status in _EXPIRED and left):
+                    raise
+                left -= 1
+                first = None
+                self._outcome.note("the server forgot a search half-way; it was started again")
+            else:
+                break
+        if reading.total is not None:
+            handed_over = reading.handed_over
+            if handed_over < reading.total:
+                error = Incomplete(
+                    f"the server says {reading.total} {resource_type} resources and handed over {handed_over}",
+                    where=self._client.base_url,
+                    do="run again; if it persists, lower page_size or ask the server's vendor",
+                    number=4,
+                )
+                error.handed_over = handed_over
+                raise error
+        return reading
+
+    async def _follow(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading) -> None:
+        targets: set[str] = set()
+        base = f"{self._client.base_url}/{resource_type}"
+        empty = 0
+        pending: list[SearchPage] = []
+        waiting = 0
+
+        def write() -> None:
+            nonlocal waiting
+            pages, pending[:], waiting = list(pending), [], 0
+            if pages:
+                self._write(resource_type, pages, keep, reading)
+
+        try:
+            while True:
+                reading.pages += 1
+                reading.total = page.total if page.total is not None else reading.total
+                size = len(page.sound) or len(page.found)
+                empty = 0 if size else empty + 1
+                pending.append(page)
+                waiting += size
+                if waiting >= _AT_ONCE:
+                    write()
+                if not page.next_link:
+                    return
+                target = self._client.resolve(page.next_link, base=page.url)
+                if target in targets:
+                    write()
+                    if reading.total is not None and reading.handed_over >= reading.total:
+                        self._outcome.note("the server's last page leads back to an earlier one")
+                        return
+                    raise circle(page.where)
+                if empty > _EMPTY_PAGES:
+                    raise PullError("the search does not end", where=base, number=3)
+                targets.add(target)
+                where = f"{base} page {reading.pages + 1}"
+                page = await self._client.exchange(
+                    "GET", target, lambda answer, where=where: parse_searchset(answer, where, resource_type)  # type: ignore[misc]
+                )  # fmt: skip
+        finally:
+            write()
+
+    def _write(self, resource_type: str, pages: Sequence[SearchPage], keep: Keep | None, reading: Reading) -> None:
+        outcome = self._outcome.of(resource_type)
+        part = TypeOutcome()
+        sound: list[Resource] = []
+        found: list[Found] = []
+        for page in pages:
+            marks = marks_of([resource.id or "" for resource in page.sound])
+            reading.seen.add(marks)
+            kept: Sequence[Resource] = page.sound
+            if keep is not None:
+                kept = [one for one in page.sound if keep(one, one.id or "")]
+                marks = marks_of([one.id or "" for one in kept])
+            self._seen_of(resource_type).add(marks)
+            sound.extend(kept)
+            for item, resource_id in page.found:
+                found += self._taken(resource_type, item, resource_id, keep, reading)
+        with self._ledger.begin() as connection:
+            bad = self._store.put_sound(connection, resource_type, sound, part) if sound else set()
+            if found:
+                bad |= self._store.put(connection, resource_type, found, part)
+        self._set_aside.setdefault(resource_type, set()).update(bad)
+        self._note_versions(resource_type, [*sound, *(item.resource for item, _ in found if item.resource)])
+        outcome.pages += len(pages)
+        outcome.new += part.new
+        outcome.changed += part.changed
+        outcome.read += len(sound) + len(found)  # told again exactly at the end
+        total = reading.total if keep is None else None
+        self._progress(f"{self._config.name} {resource_type}", outcome.read, total)
+
+    def _taken(
+        self, resource_type: str, item: Item, resource_id: str, keep: Keep | None, reading: Reading
+    ) -> list[Found]:
+        if resource_id:
+            marks = marks_of((resource_id,))
+            reading.seen.add(marks)
+        else:
+            reading.nameless[item.position] += 1
+            item = _numbered(item, reading.nameless[item.position])
+        if keep is not None and not keep(item.resource, resource_id):
+            return []
+        if resource_id:
+            self._seen_of(resource_type).add(marks)
+        else:
+            self._nameless.setdefault(resource_type, set()).add(item.position)
+        return [(item, resource_id)]
+
+    def _seen_of(self, resource_type: str) -> Seen:
+        return self.seen.setdefault(resource_type, Seen())
+
+    def _note_versions(self, resource_type: str, resources: Sequence[Resource]) -> None:
+        newest = self.newest.get(resource_type)
+        texts = {one.meta.lastUpdated for one in resources if one.meta is not None and one.meta.lastUpdated}
+        for text in texts:
+            moment = instant_of(text)
+            if moment is not None and (newest is None or moment > newest):
+                newest = self.newest[resource_type] = moment
+
+    def settle(self) -> None:
+        """Brings the numbers of the outcome to what they are over all searches: different resources, each once."""
+        for resource_type, outcome in self._outcome.types.items():
+            seen = self._seen_of(resource_type)
+            outcome.read = seen.count() + len(self._nameless.get(resource_type, ()))
+            outcome.quarantined = len(self._set_aside.get(resource_type, ()))
+            outcome.ids = seen.digest() if outcome.read else ""
+
+
+def _numbered(item: Item, number: int) -> Item:
+    """A resource without an id under a position of its own; those with the same content are numbered."""
+    return item if number == 1 else msgspec.structs.replace(item, position=f"{item.position} ({number})")
+
+
+def instant_of(text: str) -> datetime | None:
+    """An instant in UTC; None where it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,103 @@
+"""What a server deleted without a word: found by reading everything again and seeing what is not there any more.
+
+Only a reading that is proved complete may take anything out of the ledger. Where suddenly much is missing, it may be
+the sign-in that sees less than before; that has to be seen by two complete readings, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from io_fhir_adapter.ledger.database import timestamp
+from io_fhir_adapter.ledger.intake import drop_facts, known_ids
+from io_fhir_adapter.ledger.runs import cursor, move_cursor
+from io_fhir_adapter.pull.outcome import SourceOutcome
+from io_fhir_adapter.pull.seen import Seen
+
+__all__ = ["Gone", "is_due", "note_reconciled", "read_whole", "remove_gone"]
+
+_WHEN: Final = "reconciled"
+_MANY: Final = "missing"
+_ASKED: Final = "asked"
+_FEW: Final = 20
+_SHARE: Final = 0.2
+_EARLY: Final = timedelta(hours=6)  # a night that begins somewhat earlier than the one a week ago
+_TYPES: Final = ("Procedure", "Condition", "Encounter", "Patient")
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a complete reading of a source saw.
+
+    Attributes:
+        source: Name of the source.
+        seen: By resource type, the ids that were read.
+        since: The first day that was asked for; what is dated earlier was not looked for. None for all.
+        patients: References of those whose Procedures were asked for; None for everyone's.
+    """
+
+    source: str
+    seen: Mapping[str, Seen]
+    since: str | None = None
+    patients: frozenset[str] | None = None
+
+
+def is_due(connection: Connection, source: str, days: int, now: datetime) -> bool:
+    """Whether everything is to be read again: so many days after the last time; with 0, never.
+
+    It is also due after a reading that missed so much that nothing was removed.
+    """
+    if cursor(connection, source, _MANY):
+        return True
+    last = cursor(connection, source, _WHEN)
+    return bool(days) and last <= timestamp(now - timedelta(days=days) + _EARLY)
+
+
+def read_whole(connection: Connection, source: str, run: int) -> None:
+    """Has the next pull of a source read everything, whatever the schedule."""
+    if cursor(connection, source, _WHEN):
+        move_cursor(connection, source, _MANY, _ASKED, run)
+
+
+def note_reconciled(connection: Connection, source: str, run: int, now: datetime) -> None:
+    """Writes down that everything was read."""
+    move_cursor(connection, source, _WHEN, timestamp(now), run)
+
+
+def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run: int) -> None:
+    """Takes out of the ledger what a complete reading of everything did not find any more.
+
+    Args:
+        connection: The transaction that ends the pull.
+        gone: What was read.
+        outcome: Takes numbers and notes.
+        run: Number of the run.
+    """
+    missing: dict[str, list[str]] = {}
+    known = 0
+    for resource_type in _TYPES:
+        since = gone.since if resource_type == "Procedure" else None
+        patients = gone.patients if resource_type == "Procedure" else None
+        rows = known_ids(connection, gone.source, resource_type, run, since or "")
+        ids = [name for name, patient in rows if patients is None or patient.partition("@")[0] in patients]
+        known += len(ids)
+        missing[resource_type] = gone.seen.get(resource_type, Seen()).lacks(ids)
+    number = sum(map(len, missing.values()))
+    if number > _FEW and number > _SHARE * known and cursor(connection, gone.source, _MANY) in {"", _ASKED}:
+        move_cursor(connection, gone.source, _MANY, str(number), run)
+        outcome.note(
+            f"{number:,} of {known:,} resources on record were not found any more; "
+            "they are kept until the next complete reading misses them too: check what the sign-in may see"
+        )
+        return
+    if cursor(connection, gone.source, _MANY):
+        move_cursor(connection, gone.source, _MANY, "", run)
+    for resource_type, ids in missing.items():
+        if ids:
+            drop_facts(connection, gone.source, resource_type, ids)
+            outcome.of(resource_type).removed = len(ids)

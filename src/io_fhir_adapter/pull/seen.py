@@ -1,0 +1,61 @@
+"""Which resources were handed over: eight bytes for each, so that a million of them cost little memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from hashlib import blake2b
+from sys import byteorder
+
+__all__ = ["Seen", "marks_of"]
+
+_PARTS = 16
+
+
+def marks_of(ids: Iterable[str]) -> list[bytes]:
+    """The marks of ids: eight bytes each; that two of a million ids share one is as likely as one in 37 million."""
+    return [blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in ids]
+
+
+class Seen:
+    """A set of ids that only grows, kept as their marks."""
+
+    def __init__(self) -> None:
+        self._parts = [bytearray() for _ in range(_PARTS)]
+
+    def add(self, marks: Iterable[bytes]) -> None:
+        """Takes marks in; one may come again."""
+        parts = self._parts
+        for mark in marks:
+            parts[mark[0] & 15] += mark
+
+    def merge(self, other: Seen) -> None:
+        """Takes in all that another one has."""
+        for mine, its in zip(self._parts, other._parts, strict=True):
+            mine.extend(its)
+
+    def _distinct(self, part: bytearray) -> set[int]:
+        with memoryview(part).cast("Q") as numbers:
+            return set(numbers)
+
+    def count(self) -> int:
+        """How many different ones were taken in."""
+        return sum(len(self._distinct(part)) for part in self._parts)
+
+    def digest(self) -> str:
+        """A digest of the set, whatever the order in which it was taken in: a proof that two readings agree."""
+        made = hashlib.sha256()
+        for part in self._parts:
+            found = {bytes(part[start : start + 8]) for start in range(0, len(part), 8)}
+            made.update(b"".join(sorted(found)))
+        return f"sha256:{made.hexdigest()}"
+
+    def lacks(self, ids: Iterable[str]) -> list[str]:
+        """Those ids that were not taken in."""
+        known = [self._distinct(part) for part in self._parts]
+        missing = []
+        for name in ids:
+            mark = marks_of((name,))[0]
+            if int.from_bytes(mark, byteorder=byteorder) not in known[mark[0] & 15]:
+                missing.append(name)
+        return missing

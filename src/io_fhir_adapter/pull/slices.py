@@ -1,0 +1,125 @@
+"""Slices: a large search cut into searches over parts of one date, so that they can be read side by side.
+
+Two slices that touch share no moment, but a period that crosses their border is found by both, and a date that names
+only a year by all slices of that year. A resource is therefore told by its id and read once, and what counts in the
+end is that the slices together hand over as many different resources as the uncut search says there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Final, Literal
+
+from io_fhir_adapter.fhir.dates import may_precede
+from io_fhir_adapter.fhir.structs import Procedure
+from io_fhir_adapter.pull.decode import Resource
+
+__all__ = ["Slice", "changed_slices", "dated_slices", "days_of"]
+
+_MOST_PARTS: Final = 32
+_EARLIEST, _LATEST = date(1850, 1, 1).toordinal(), date(2200, 1, 1).toordinal()
+_YEARS: Final = (2000, 2010, 2015)  # after that every year: archives begin at very different times
+_WHOLE_DAYS: Final = timedelta(days=1)
+_TEN_YEARS: Final = 3_653
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One part of a search.
+
+    Attributes:
+        parameter: ``date``, in whole days, or ``_lastUpdated``, in whole seconds.
+        low: First day (ordinal) or second (since 1970) of it, None where it has no beginning.
+        high: The one after the last, None where it has no end.
+        undated: The resources that have no date at all, instead of those between ``low`` and ``high``.
+    """
+
+    parameter: Literal["date", "_lastUpdated"]
+    low: int | None = None
+    high: int | None = None
+    undated: bool = False
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Its search parameters; dates are written whole, because servers refuse partial ones."""
+        if self.undated:
+            return ((f"{self.parameter}:missing", "true"),)
+        bounds = (("ge", self.low), ("lt", self.high))
+        return tuple((self.parameter, f"{sign}{self._written(at)}") for sign, at in bounds if at is not None)
+
+    def _written(self, at: int) -> str:
+        if self.parameter == "date":
+            return date.fromordinal(at).isoformat()
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def split(self, parts: int) -> list[Slice]:
+        """The slice in parts of equal length, none where it cannot be cut any further."""
+        if self.undated:
+            return []
+        if self.low is None or self.high is None:
+            return self._split_open()
+        length = self.high - self.low
+        parts = min(parts, length, _MOST_PARTS)
+        if parts < 2:
+            return []
+        cuts = [self.low + length * number // parts for number in range(parts + 1)]
+        return [Slice(self.parameter, low, high) for low, high in pairwise(cuts)]
+
+    def _split_open(self) -> list[Slice]:
+        if self.parameter != "date":
+            return []  # nothing is older than a cursor, or newer than now, by more than a little
+        if self.low is None and self.high is not None and self.high > _EARLIEST:
+            cut = max(_EARLIEST, self.high - _TEN_YEARS)
+            return [Slice("date", None, cut), Slice("date", cut, self.high)]
+        if self.high is None and self.low is not None and self.low < _LATEST:
+            cut = min(_LATEST, self.low + _TEN_YEARS)
+            return [Slice("date", self.low, cut), Slice("date", cut, None)]
+        return []
+
+    def admits(self, resource: Resource) -> bool:
+        """Whether a Procedure may belong to it, give or take a day: servers count days in time zones of their own."""
+        if self.parameter != "date" or not isinstance(resource, Procedure):
+            return True
+        start, end = days_of(resource)
+        if self.undated or not (start or end):
+            return self.undated and not (start or end)
+        low = date.fromordinal(self.low - 1).isoformat() if self.low is not None else ""
+        high = date.fromordinal(self.high + 1).isoformat() if self.high is not None else ""
+        return may_precede(low, end or "9999") and (not high or may_precede(start, high))
+
+
+def days_of(procedure: Procedure) -> tuple[str, str]:
+    """The dates, as written, on which a Procedure began and ended; empty where it does not say."""
+    single = procedure.performedDateTime or procedure.occurrenceDateTime or ""
+    period = procedure.performedPeriod or procedure.occurrencePeriod
+    if single or period is None:
+        return single[:10], single[:10]
+    start, end = (period.start or "")[:10], (period.end or "")[:10]
+    return start, end
+
+
+def dated_slices(since: str | None, today: date) -> list[Slice]:
+    """The slices that a reading by date begins with: years, and what lies before and after them.
+
+    Args:
+        since: The first day that matters, None for all that there is.
+        today: Today's date.
+    """
+    first = date.fromisoformat(since) if since else None
+    years = [*_YEARS, *range(2016, today.year + 1)]
+    cuts = [date(year, 1, 1) for year in years]
+    cuts.append(today + 2 * _WHOLE_DAYS)  # what is dated later is a mistake, and still has to be seen
+    if first is not None:
+        cuts = [first, *(cut for cut in cuts if cut > first)]
+    numbers = [cut.toordinal() for cut in cuts]
+    inner = [Slice("date", low, high) for low, high in pairwise(numbers)]
+    before = [Slice("date", None, numbers[0])] if first is None else []
+    return [*before, *inner, Slice("date", numbers[-1], None)]
+
+
+def changed_slices(since: datetime, now: datetime, parts: int) -> list[Slice]:
+    """The slices of what changed since a moment; the last one has no end."""
+    low, high = int(since.timestamp()), int(now.timestamp())
+    inner = Slice("_lastUpdated", low, max(high, low + 1))
+    return [*(inner.split(parts) or [inner]), Slice("_lastUpdated", max(high, low + 1), None)]

@@ -1,0 +1,183 @@
+"""What a server deleted without a word, lists that servers do not take, and the proof that a reading was whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from io_fhir_adapter.pull.seen import Seen, marks_of
+from io_fhir_adapter.sandbox.faults import Faults, PageFault
+
+Make = Callable[..., Any]
+
+
+def delete(site: Any, *references: str) -> None:
+    """As an administrator does it: without leaving a trace in any search."""
+    for reference in references:
+        site.store.delete(*reference.split("/"))
+
+
+def test_deletions_are_found_by_the_next_whole_reading(site: Any) -> None:
+    site.pull()
+    site.decided()
+    delete(site, "Procedure/p00", "Condition/c1", "Encounter/e2")
+    night = site.pull()
+    assert night.since
+    assert "p00" in site.ids("Procedure")  # a search for changes does not show what is gone
+    site.forget_reconciling()
+    outcome = site.pull()
+    assert outcome.error == ""
+    assert outcome.since == ""
+    assert "everything was read again, to find what was deleted" in outcome.notes
+    assert {kind: found.removed for kind, found in outcome.types.items()} == {
+        "Procedure": 1, "Condition": 1, "Encounter": 1, "Patient": 0,
+    }  # fmt: skip
+    assert site.stale() == {"Patient/a", "Patient/b", "Patient/c"}
+    assert site.pull().since
+
+
+def test_it_is_due_after_so_many_days_or_never(site: Any) -> None:
+    site.pull()
+    assert site.pull(reconcile_days=7).since
+    site.forget_reconciling()
+    assert site.pull(reconcile_days=0).since
+    assert site.pull(reconcile_days=30).since == ""
+    assert site.pull(reconcile_days=30).since
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(page_faults=(PageFault("error", page=2, times=None),)),
+        Faults(max_results=3),
+        Faults(page_faults=(PageFault("error", types=("Condition",), times=None),)),
+    ],
+)
+def test_a_reading_that_is_not_whole_removes_nothing(site: Any, faults: Faults) -> None:
+    site.pull()
+    before = site.facts()
+    site.forget_reconciling()
+    site.switch(faults)
+    assert site.pull(retries=0).error
+    assert site.facts() == before
+
+
+def test_what_was_dated_before_the_first_day_is_not_taken_for_gone(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure("old", performedDateTime="2020-05-05"), kit.procedure("new"), kit.person("a")])
+    site.pull()
+    site.forget_reconciling()
+    site.pull(since="2024-01-01")
+    assert site.ids("Procedure") == ["new", "old"]
+    delete(site, "Procedure/new", "Procedure/old")
+    site.forget_reconciling()
+    site.pull(since="2024-01-01")
+    assert site.ids("Procedure") == ["old"]
+
+
+def test_much_that_is_missing_at_once_has_to_be_missed_twice(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure(f"p{number:02}", "a", "other") for number in range(60)])
+    site.pull()
+    delete(site, *(f"Procedure/p{number:02}" for number in range(30)))
+    site.forget_reconciling()
+    first = site.pull()
+    assert len(site.ids("Procedure")) == 60
+    assert any("30 of 60 resources on record were not found any more" in note for note in first.notes)
+    second = site.pull()  # due at once
+    assert second.since == ""
+    assert second.types["Procedure"].removed == 30
+    assert len(site.ids("Procedure")) == 30
+    assert site.pull().since
+
+
+def test_a_sign_in_that_saw_less_for_one_night_costs_nothing(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure(f"p{number:02}", "a", "other") for number in range(60)])
+    site.pull()
+    whole, site.app.store = site.app.store, make_site([]).store
+    site.forget_reconciling()
+    assert site.pull().error == ""
+    site.app.store = whole
+    assert site.pull().since == ""
+    assert len(site.ids("Procedure")) == 60
+    assert site.pull().since
+
+
+def test_a_patient_who_was_merged_away_and_deleted(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure("p", "old"), kit.person("old"), kit.person("kept"), kit.condition("c", "old")])
+    site.pull()
+    site.decided()
+    for resource in (kit.procedure("p", "kept", meta={}), kit.condition("c", "kept", meta={})):
+        site.store.put(resource)
+    delete(site, "Patient/old")
+    site.forget_reconciling()
+    assert site.pull().error == ""
+    assert site.ids("Patient") == ["kept"]
+    assert {row[2] for row in site.facts()} == {"Patient/kept"}
+    assert site.stale() == {"Patient/kept", "Patient/old"}
+
+
+@pytest.mark.parametrize(
+    ("faults", "note"),
+    [
+        (Faults(), ""),
+        (Faults(posted_searches="refused"), "the server does not take searches by POST"),
+        (Faults(posted_searches="ignored"), "the server does not take searches by POST"),
+        (Faults(posted_searches="refused", max_url=400), "the server does not take searches by POST"),
+        (Faults(max_url=400), ""),
+        (Faults(no_lists=True), "the server does not take lists of _id"),
+        (Faults(ignored_parameters=("_id",)), "the server ignores _id of Encounter; all of them were read"),
+        (Faults(ignored_parameters=("patient",)), "the server ignores patient of Condition; all of them were read"),
+        (Faults(max_page_size=7), ""),
+        (Faults(unsupported_parameters=("_total",), total="never"), "refuses strict handling"),
+        (Faults(unsupported_parameters=("_total",), strict_parameters=True, total="never"), "refuses _total"),
+    ],
+)
+def test_lists_of_patients_and_ids(make_site: Make, kit: Any, faults: Faults, note: str) -> None:
+    names = [f"patient-with-a-long-name-{number:03}" for number in range(120)]
+    resources = [kit.procedure(f"p{name}", name, encounter={"reference": f"Encounter/e{name}"}) for name in names]
+    resources += [kit.person(name) for name in ["stranger", *names]]
+    resources += [kit.condition(f"c{name}", name) for name in ["stranger", *names]]
+    resources += [kit.encounter(f"e{name}", name) for name in ["stranger", *names]]
+    site = make_site(resources)
+    site.switch(faults)
+    outcome = site.pull(batch_size=100, page_size=50)
+    assert outcome.error == ""
+    counts = {kind: (found.read, found.new) for kind, found in outcome.types.items()}
+    assert counts == dict.fromkeys(("Procedure", "Encounter", "Condition", "Patient"), (120, 120))
+    assert any(note in said for said in [*outcome.notes, ""])
+    assert bool(outcome.notes) is bool(note)
+    if faults == Faults():
+        assert {one["method"] for one in site.requests() if not one["path"].endswith("Procedure")} >= {"POST"}
+
+
+def test_a_server_that_does_not_search_by_time_is_read_whole_without_a_change(site: Any) -> None:
+    site.pull()
+    site.decided()
+    before = site.facts()
+    for faults in (
+        Faults(unsupported_parameters=("_lastUpdated",), strict_parameters=True),
+        Faults(unsupported_parameters=("_lastUpdated",)),
+    ):
+        site.switch(faults)
+        outcome = site.pull(overlap_minutes=0)
+        assert outcome.error == ""
+        assert sum(found.new + found.changed for found in outcome.types.values()) == 0
+        assert site.facts() == before
+        assert site.stale() == set()
+    assert any("_lastUpdated" in note for note in outcome.notes)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.text(max_size=8)), st.lists(st.text(max_size=8)))
+def test_what_was_seen(first: list[str], second: list[str]) -> None:
+    seen, other = Seen(), Seen()
+    seen.add(marks_of(first))
+    other.add(marks_of([*reversed(first), *first]))
+    assert seen.count() == len(set(first))
+    assert seen.digest() == other.digest()
+    assert set(seen.lacks(second)) == set(second) - set(first)
+    seen.merge(other)
+    assert seen.count() == len(set(first))

@@ -1,0 +1,162 @@
+"""Large searches in slices: every Procedure once, whatever the server caps, ignores, refuses or cannot date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from io_fhir_adapter.pull.slices import Slice, changed_slices, dated_slices
+from io_fhir_adapter.sandbox.faults import Faults, PageFault
+
+Make = Callable[..., Any]
+DAYS = 120
+
+
+def archive(kit: Any) -> list[dict[str, Any]]:
+    """A hundred and twenty dated Procedures over ten years, four odd ones, and three without a date."""
+    made = []
+    for number in range(DAYS):
+        day = date(2014, 1, 15) + timedelta(days=30 * number)
+        made.append(kit.procedure(f"d{number:03}", "a", "other", performedDateTime=day.isoformat()))
+    odd = {
+        "year": {"performedDateTime": "2019"},
+        "period": {"performedDateTime": None, "performedPeriod": {"start": "2018-12-30", "end": "2019-01-03"}},
+        "future": {"performedDateTime": "2990-01-01"},
+        "ancient": {"performedDateTime": "1903-01-01"},
+    }
+    made += [kit.procedure(f"odd-{name}", "a", "other", **more) for name, more in odd.items()]
+    made += [kit.procedure(f"undated-{number}", "a", "other", performedDateTime=None) for number in range(3)]
+    return made
+
+
+WHOLE = DAYS + 3 + 3  # the one from the future is set aside
+
+SURVIVED = {
+    "none": Faults(),
+    "capped at twelve": Faults(max_results=12),
+    "totals capped too": Faults(total_at_most=20),
+    "totals on request": Faults(total="on-request"),
+    "expired in every slice": Faults(page_faults=(PageFault("gone", page=2, times=3),)),
+    "ignores date": Faults(ignored_parameters=("date",), ignored_in_self=True),
+    "ignores date and says so": Faults(ignored_parameters=("date",)),
+    "does not know date": Faults(unsupported_parameters=("date",)),
+    "refuses date": Faults(unsupported_parameters=("date",), strict_parameters=True),
+    "does not know missing": Faults(no_missing=True),
+    "no totals": Faults(total="never"),
+    "throttled": Faults(every_nth=7, retry_after_s=None),
+    "one at a time": Faults(max_concurrent=2),
+    "relative links": Faults(next_links="relative"),
+    "empty pages": Faults(empty_page=2),
+}
+NOTED = {
+    "ignores date": "does not search Procedure by date; it was read in one go",
+    "does not know date": "does not search Procedure by date; it was read in one go",
+    "refuses date": "refuses to search Procedure by date; it was read in one go",
+    "does not know missing": "3 of 127 Procedure resources are in no slice; all were read in one go",
+    "expired in every slice": "the server forgot a search half-way; it was started again",
+}
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+def test_all_are_read_once(make_site: Make, kit: Any, name: str) -> None:
+    site = make_site(archive(kit))
+    site.switch(SURVIVED[name])
+    outcome = site.pull(slice_size=10, page_size=4, retries=8)
+    assert outcome.error == ""
+    procedures = outcome.types["Procedure"]
+    assert (procedures.read, procedures.new, procedures.quarantined) == (WHOLE + 1, WHOLE, 1)
+    assert len(site.ids("Procedure")) == WHOLE
+    assert site.quarantine() == {"Procedure/odd-future": "the date lies in the future"}
+    assert any(NOTED.get(name, "") in note for note in [*outcome.notes, ""])
+    assert procedures.slices == 0 if "date" in name or name == "no totals" else procedures.slices > 10
+    assert outcome.complete
+
+
+def test_the_same_resources_have_the_same_digest_however_they_are_read(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    cut = site.pull(slice_size=10, page_size=4).types["Procedure"]
+    again = make_site(archive(kit)).pull().types["Procedure"]
+    assert (cut.ids, cut.total, again.slices) == (again.ids, again.total, 0)
+
+
+def test_a_cap_within_one_day_is_an_error(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure(f"p{number:02}") for number in range(30)])
+    site.switch(Faults(max_results=12))
+    outcome = site.pull(slice_size=10, page_size=4)
+    assert "says 30 Procedure resources and handed over 12" in outcome.error
+    assert site.cursor() == ""
+
+
+def test_undated_ones_are_read_although_the_pull_begins_on_a_day(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    outcome = site.pull(since="2018-06-01", slice_size=10, page_size=4)
+    assert outcome.error == ""
+    found = site.ids("Procedure")
+    assert {"undated-0", "undated-1", "undated-2", "odd-year", "odd-period"} <= set(found)
+    assert "odd-ancient" not in found
+    assert outcome.notes == []
+    other = make_site(archive(kit))
+    other.switch(Faults(no_missing=True))
+    assert other.pull(since="2018-06-01").notes == [
+        "the server cannot be asked for Procedures without a date; with since they are not read"
+    ]
+
+
+def test_many_changes_are_read_in_slices_too(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    site.pull()
+    start = datetime(2025, 6, 2, tzinfo=UTC)
+    for number in range(60):
+        moment = (start + timedelta(hours=number)).isoformat()
+        site.store.put(kit.procedure(f"d{number:03}", "a", "other", meta={"lastUpdated": moment}, status="not-done"))
+    outcome = site.pull(slice_size=10, page_size=4, overlap_minutes=0)
+    assert outcome.error == ""
+    assert outcome.since
+    assert outcome.types["Procedure"].changed == 60
+    assert outcome.types["Procedure"].slices > 5
+
+
+def test_slices_are_read_side_by_side(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit), own=True)
+    site.switch(Faults(latency_s=0.02))
+    assert site.pull(slice_size=10, page_size=4, concurrency=5).error == ""
+    assert site.app._stats.most_in_flight == 5
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.dates(date(1990, 1, 1), date(2030, 1, 1)), st.dates(date(1800, 1, 1), date(2400, 1, 1)), st.integers(2, 40))
+def test_every_day_lies_in_exactly_one_slice(today: date, day: date, parts: int) -> None:
+    number = day.toordinal()
+    slices = dated_slices(None, today)
+    smaller = [one for part in slices for one in (part.split(parts) or [part])]
+    for made in (slices, smaller):
+        holding = [one for one in made if (one.low or 0) <= number and (one.high is None or number < one.high)]
+        assert len(holding) == 1
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 10**6), st.integers(1, 64))
+def test_every_second_lies_in_exactly_one_slice(begin: int, length: int, parts: int) -> None:
+    low, high = datetime.fromtimestamp(begin, UTC), datetime.fromtimestamp(begin + length, UTC)
+    bounds = [(one.low, one.high) for one in changed_slices(low, high, parts)]
+    assert bounds[0][0] == begin
+    assert bounds[-1][1] is None
+    assert all(first[1] == second[0] for first, second in pairwise(bounds))
+
+
+def test_slices_write_whole_dates_and_end_somewhere() -> None:
+    day = Slice("date", date(2024, 2, 29).toordinal(), date(2024, 3, 1).toordinal())
+    assert day.pairs() == (("date", "ge2024-02-29"), ("date", "lt2024-03-01"))
+    assert day.split(5) == []
+    assert Slice("date", undated=True).pairs() == (("date:missing", "true"),)
+    assert Slice("date", undated=True).split(2) == []
+    part, steps = Slice("date", None, date(2000, 1, 1).toordinal()), 0
+    while pieces := part.split(2):
+        part, steps = pieces[0], steps + 1
+    assert steps < 20
