@@ -23,6 +23,7 @@ class BulkJob:
         request: What was asked for, JSON.
         status_url: Where it is asked after.
         started: When it was kicked off, our time.
+        asked: The same by the server's clock, as it said it (an HTTP date); empty where it said nothing.
         manifest: All pages of its manifest, JSON; empty until it is done.
         ingested: Whether the ledger has everything of it, so that only clearing up is left.
     """
@@ -33,6 +34,7 @@ class BulkJob:
     request: str
     status_url: str
     started: str
+    asked: str = ""
     manifest: str = ""
     ingested: bool = False
 

@@ -105,6 +105,7 @@ bulk_jobs: Final = Table(
     Column("request", Text, nullable=False),  # what was asked for, JSON: another wish does not go on with this job
     Column("status_url", Text, nullable=False),
     Column("started", String(32), nullable=False),
+    Column("asked", String(64), nullable=False),  # the same by the server's clock
     Column("manifest", Text, nullable=False),  # all its pages, JSON; empty until the export is done
     Column("ingested", Boolean, nullable=False),  # in the ledger; only the clearing up is left
 )

@@ -113,8 +113,8 @@ class Exports:
         return None
 
     async def _kicked_off(self, purpose: str, wish: Wish) -> BulkJob:
-        status_url = await kick_off(self._client, wish, self._outcome.note)
-        job = BulkJob(self._config.name, purpose, secrets.token_hex(8), _text(wish), status_url, timestamp())
+        status_url, asked = await kick_off(self._client, wish, self._outcome.note)
+        job = BulkJob(self._config.name, purpose, secrets.token_hex(8), _text(wish), status_url, timestamp(), asked)
         with self._ledger.begin() as connection:
             put_bulk_job(connection, job)
         return job
@@ -127,6 +127,7 @@ class Exports:
             self._client, job.status_url, self._config.bulk, datetime.fromisoformat(job.started),
             lambda percent: self._progress(what, percent or 0, 100),
         )  # fmt: skip
+        manifest = manifest.not_after(job.asked)
         with self._ledger.begin() as connection:
             put_bulk_job(connection, replace(job, manifest=msgspec.json.encode(manifest).decode()))
         return manifest

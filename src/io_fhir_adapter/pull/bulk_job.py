@@ -78,11 +78,11 @@ class Wish(msgspec.Struct, frozen=True):
         return json.dumps({"resourceType": "Parameters", "parameter": parameter}).encode()
 
 
-async def kick_off(client: FhirClient, wish: Wish, note: Tell) -> str:
+async def kick_off(client: FhirClient, wish: Wish, note: Tell) -> tuple[str, str]:
     """Starts an export; asks for less, or by the other method, where the server refuses.
 
     Returns:
-        The address of its status.
+        The address of its status, and what time it was then by the server's clock (its ``Date``), empty if unsaid.
 
     Raises:
         TransportError: The server does not answer or refuses.
@@ -112,7 +112,7 @@ async def kick_off(client: FhirClient, wish: Wish, note: Tell) -> str:
             do="check that the server, and not a proxy, answers there",
             number=22,
         )
-    return client.resolve(where, base=answer.url)
+    return client.resolve(where, base=answer.url), answer.headers.get("date", "")
 
 
 def _other(method: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urljoin
 
@@ -78,6 +79,24 @@ class Manifest(msgspec.Struct, frozen=True):
             PullError: It is no instant.
         """
         return moment_of(self.transactionTime)
+
+    def not_after(self, asked: str) -> Manifest:
+        """The manifest with the time at which it was asked for, where the server says a later one.
+
+        Some servers say when the export was done. What was changed while they wrote it may not be in, and a cursor at
+        that time would hide it.
+
+        Args:
+            asked: The server's time at the kick-off, an HTTP date; empty where it said none.
+        """
+        try:
+            moment = parsedate_to_datetime(asked)
+        except ValueError:
+            return self
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+        if moment >= self.moment:
+            return self
+        return msgspec.structs.replace(self, transactionTime=moment.isoformat())
 
 
 _MANIFEST: Final = msgspec.json.Decoder(Manifest, strict=False)  # some write a count as text

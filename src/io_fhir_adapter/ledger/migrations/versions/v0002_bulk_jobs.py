@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("request", sa.Text(), nullable=False),
         sa.Column("status_url", sa.Text(), nullable=False),
         sa.Column("started", sa.String(length=32), nullable=False),
+        sa.Column("asked", sa.String(length=64), nullable=False),
         sa.Column("manifest", sa.Text(), nullable=False),
         sa.Column("ingested", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("source", "purpose", name=op.f("pk_bulk_jobs")),
