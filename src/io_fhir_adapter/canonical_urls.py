@@ -27,6 +27,7 @@ __all__ = [
     "FACILITY_SYSTEM",
     "FRAME_CODES",
     "FRAME_SYSTEM",
+    "HOUR_OFFSET",
     "NONCE_SYSTEM",
     "PATIENT_TOKEN",
     "PREFILL_NEEDS",
@@ -101,5 +102,7 @@ AGE_BAND: Final = structure_definition("age-band")
 QUARTER: Final = structure_definition("quarter")
 DAY_OFFSET: Final = structure_definition("day-offset")
 END_DAY_OFFSET: Final = structure_definition("end-day-offset")
+HOUR_OFFSET: Final = structure_definition("hour-offset")
+"""Whole hours from the end of the index session; put on local copies only, for a form to read."""
 PREFILL_NEEDS: Final = structure_definition("prefill-needs")
 ABSENCE_OF: Final = structure_definition("absence-of")

@@ -18,6 +18,7 @@ __all__ = [
     "EncounterFact",
     "Finding",
     "Indication",
+    "Lookup",
     "Mention",
     "PatientFact",
     "ProcedureFact",
@@ -47,7 +48,7 @@ class Mention(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True
     value: str
 
 
-class ProcedureFact(msgspec.Struct, frozen=True, array_like=True):
+class ProcedureFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is kept of one source Procedure.
 
     Attributes:
@@ -67,8 +68,9 @@ class ProcedureFact(msgspec.Struct, frozen=True, array_like=True):
         part_of: References of partOf.
         origin: Which departmental system recorded it (meta.source, else the first identifier's system), or empty.
         operator: Reference of the first performer, or empty; local only.
-        updated: meta.lastUpdated as the source wrote it, or empty.
         mentions: Where it says that it belongs (performer, location, category), for a site's scope.
+        updated: meta.lastUpdated as the source wrote it, or empty; the last field of every fact, because a digest of
+            a fact leaves it out.
     """
 
     source: str
@@ -86,11 +88,11 @@ class ProcedureFact(msgspec.Struct, frozen=True, array_like=True):
     part_of: tuple[str, ...] = ()
     origin: str = ""
     operator: str = ""
+    mentions: tuple[Mention, ...] = ()
     updated: str = ""
-    mentions: tuple[Mention, ...] = ()  # the last, so that facts stored before it are read as they are
 
 
-class ConditionFact(msgspec.Struct, frozen=True, array_like=True):
+class ConditionFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is kept of one Condition; ``onset`` and ``abated`` are partial local dates, empty if unknown."""
 
     source: str
@@ -107,7 +109,7 @@ class ConditionFact(msgspec.Struct, frozen=True, array_like=True):
     updated: str = ""
 
 
-class EncounterFact(msgspec.Struct, frozen=True, array_like=True):
+class EncounterFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is kept of one Encounter; ``diagnoses`` are (Condition reference, use code, rank), rank 0 = none.
 
     ``mentions`` say where it belongs, as in :class:`ProcedureFact`.
@@ -122,11 +124,11 @@ class EncounterFact(msgspec.Struct, frozen=True, array_like=True):
     end: str = ""
     diagnoses: tuple[tuple[str, str, int], ...] = ()
     reasons: tuple[Code, ...] = ()
-    updated: str = ""
     mentions: tuple[Mention, ...] = ()
+    updated: str = ""
 
 
-class PatientFact(msgspec.Struct, frozen=True, array_like=True):
+class PatientFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is kept of one Patient; dates are partial and local. ``replaced_by`` follows Patient.link.
 
     ``tokens`` are keyed hashes of identifiers that tell people across sources, ``scope`` is the source's name where
@@ -140,9 +142,9 @@ class PatientFact(msgspec.Struct, frozen=True, array_like=True):
     deceased: str = ""
     active: bool = True
     replaced_by: str = ""
-    updated: str = ""
     tokens: tuple[str, ...] = ()
     scope: str = ""
+    updated: str = ""
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -235,3 +237,28 @@ class Decision(msgspec.Struct, frozen=True):
     indication: Indication = Indication("none")
     procedures: tuple[str, ...] = ()
     trail: tuple[TrailStep, ...] = ()
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """One search: everything of a type about some records of one patient, dated within a window.
+
+    Attributes:
+        resource_type: What is searched for.
+        patients: References of the patient's records, as the ledger writes them.
+        patient_parameter: The search parameter that names them.
+        date_parameter: The search parameter of the window, empty where there is no window.
+        first: First local day of the window, empty where it has no beginning.
+        last: Last local day of the window, empty where it has no end.
+    """
+
+    resource_type: str
+    patients: tuple[str, ...]
+    patient_parameter: str = "patient"
+    date_parameter: str = ""
+    first: str = ""
+    last: str = ""
+
+    def window(self) -> list[tuple[str, str]]:
+        """The parameters of the window."""
+        bounds = (("ge", self.first), ("le", self.last))
+        return [(self.date_parameter, prefix + day) for prefix, day in bounds if self.date_parameter and day]

@@ -26,14 +26,16 @@ from io_fhir_adapter.ledger.draws import StoredCase, cases_of, put_response, sup
 from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import enqueue, latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
-from io_fhir_adapter.model import Code, Indication
+from io_fhir_adapter.model import Code, Indication, Lookup
+from io_fhir_adapter.pull.around import fetch_lookups
+from io_fhir_adapter.pull.form import fetch_form
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import fetch_resources, pull_sources
 from io_fhir_adapter.report.gather import gather_report
 from io_fhir_adapter.report.nightly import ReportData, render_report
 from io_fhir_adapter.report.output import write_files
-from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, needs_of, people_in, prepare_case
-from io_fhir_adapter.review.forms import load_questionnaire, public_words
+from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, needs_of, people_in, prepare_case
+from io_fhir_adapter.review.forms import load_questionnaire, parse_questionnaire, public_words
 from io_fhir_adapter.review.identifiers import identifiers_of
 from io_fhir_adapter.review.leaks import LeakScanner, refuse_leaks
 from io_fhir_adapter.review.profile import load_profile
@@ -236,27 +238,43 @@ class Nightly:
             return Sample(asked.draw, (), fresh=False, waits=asked.waits)
         return draw_sample(self.ledger, design, asked.draw, datetime.now(UTC))
 
-    async def review(self, sample: Sample) -> tuple[list[PreparedCase], LeakScanner]:
+    async def form(self) -> Json:
+        """The case-review form: the body's own where one is configured, else the shipped one."""
+        named = self.config.review.questionnaire
+        if named is not None and "://" in named:
+            return parse_questionnaire(await fetch_form(self.config, named), named)
+        return load_questionnaire(Path(named) if named is not None else None)
+
+    async def review(
+        self, sample: Sample, questionnaire: Json | None = None
+    ) -> tuple[list[PreparedCase], LeakScanner]:
         """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
         with self.ledger.begin() as connection:
             needs = needs_of(connection, sample.draw, datetime.now(UTC))
         self._progress("reading the drawn cases", 0, len(needs))
+        questionnaire = questionnaire or await self.form()
         pulled = await fetch_resources(self.config, _wanted(needs))
+        around = await fetch_lookups(self.config, _lookups(needs, questionnaire))
         self._progress("reading the drawn cases", len(needs), len(needs))
         by_source: dict[str, Json] = {}
         for (source, reference), resource in pulled.items():
             by_source.setdefault(source, {})[reference] = resource
-        people = {source: people_in(resources.values()) - set(resources) for source, resources in by_source.items()}
+        read = [*pulled.values(), *(one for found in around.found.values() for one in found)]
+        people = {
+            source: people_in([*resources.values(), *around.resources_of(source)]) - set(resources)
+            for source, resources in by_source.items()
+        }
         named = await fetch_resources(self.config, people)
-        questionnaire = load_questionnaire()
         profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
         published = public_words(questionnaire) | profile.public_words
-        scanner = LeakScanner(identifiers_of([*pulled.values(), *named.values()], published), published)
+        scanner = LeakScanner(identifiers_of([*read, *named.values()], published), published)
         prepared = []
         for number, need in enumerate(needs, start=1):
+            found, absent = around.of(need.decision.source)
             case = prepare_case(
                 need, by_source.get(need.decision.source, {}), questionnaire, profile,
                 key=key, nonce=sample.draw.nonce, zone=self.zone, organ=self._organ(need.decision.indication),
+                around=found, absent=absent,
             )  # fmt: skip
             prepared.append(case)
             self._progress("pre-filling", number, len(needs))
@@ -279,8 +297,9 @@ class Nightly:
 
     async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
         """Seals the submission of the reported year and puts it into the outbox, once for the same content."""
-        cases, scanner = await self.review(sample)
-        bundle = seal(self._content(sample, volume, cases), datetime.now(UTC))
+        questionnaire = await self.form()
+        cases, scanner = await self.review(sample, questionnaire)
+        bundle = seal(self._content(sample, volume, cases, questionnaire), datetime.now(UTC))
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
         identifier = str(bundle["identifier"]["value"])
@@ -290,7 +309,9 @@ class Nightly:
         known = sum(case.known_share for case in cases) / max(1, len(cases))
         return as_it_stands(self.ledger, Prepared(identifier, fresh, body, share, known, "queued", ""))
 
-    def _content(self, sample: Sample, volume: Volume, cases: list[PreparedCase]) -> SubmissionContent:
+    def _content(
+        self, sample: Sample, volume: Volume, cases: list[PreparedCase], questionnaire: Json
+    ) -> SubmissionContent:
         programme, period, draw = self.ruleset.programme, volume.period, sample.draw
         with self.ledger.read() as connection:
             drawn = [Place(case.token, case.reason or case.role) for case in cases_of(connection, draw.id, None)]
@@ -304,7 +325,7 @@ class Nightly:
             measure_report=self.measure_report(volume),
             group=frame_group(Commitment.from_json(json.loads(draw.commitment))),
             draw=draw_list(draw.digest, draw.nonce, draw.nonce_origin, drawn),
-            questionnaire=load_questionnaire(),
+            questionnaire=questionnaire,
             cases=tuple(
                 CaseContent(
                     number=case.number, token=case.token, patient=case.patient, procedures=case.procedures,
@@ -419,6 +440,13 @@ def _wanted(needs: Iterable[CaseNeeds]) -> Mapping[str, set[str]]:
     wanted: dict[str, set[str]] = {}
     for need in needs:
         wanted.setdefault(need.decision.source, set()).update(need.references)
+    return wanted
+
+
+def _lookups(needs: Iterable[CaseNeeds], questionnaire: Json) -> Mapping[str, set[Lookup]]:
+    wanted: dict[str, set[Lookup]] = {}
+    for need in needs:
+        wanted.setdefault(need.decision.source, set()).update(lookups_of(need, questionnaire).values())
     return wanted
 
 

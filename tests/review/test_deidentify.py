@@ -182,7 +182,7 @@ def test_references_as_in_transaction_bundles_are_understood() -> None:
 def test_extensions_and_contained_resources_are_counted_as_dropped() -> None:
     place = context()
     deidentify(PATIENT, PROFILE, place)
-    assert dict(place.dropped) == {"Patient.extension": 3, "Patient.contained": 1}
+    assert dict(place.dropped) == {"Patient.extension": 3, "Patient.contained": 1, "Patient.text": 1}
     assert CANARY not in str(place.dropped)
 
 

@@ -86,24 +86,6 @@ def test_an_empty_frame_gives_an_empty_short_draw() -> None:
     assert (result.cases, result.reserves, result.short) == ((), (), True)
 
 
-def test_every_patient_is_drawn_equally_often() -> None:
-    patients, size, rounds = 12, 4, 2000
-    frame = frame_of(patients)
-    counts: Counter[str] = Counter()
-    firsts: Counter[str] = Counter()
-    for seed in range(rounds):
-        result = drawn(frame, hashlib.sha256(str(seed).encode()).digest(), size=size, reserves=0)
-        counts.update(case.patient for case in result.cases)
-        firsts[result.cases[0].patient] += 1
-    # Pearson's statistic; selection without replacement shrinks its variance by (patients - size) / (patients - 1).
-    expected = rounds * size / patients
-    statistic = sum((counts[patient] - expected) ** 2 / expected for patient in frame.patients)
-    statistic *= (patients - 1) / (patients - size)
-    assert statistic < 31.26  # chi-square, 11 degrees of freedom, p = 0.001
-    expected = rounds / patients
-    assert sum((firsts[patient] - expected) ** 2 / expected for patient in frame.patients) < 31.26
-
-
 def test_every_session_of_a_patient_is_the_index_equally_often() -> None:
     days = [f"2025-{month:02d}-01" for month in range(1, 7)]
     frame = build_frame([decision("1", day) for day in days], "2025-01-01", "2025-12-31")

@@ -80,7 +80,9 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return {name: _absolute(item, folder, str(name)) for name, item in value.items()}
     if isinstance(value, list):
         return [_absolute(item, folder, key) for item in value]
-    is_file = key == "programme" and isinstance(value, str) and value.endswith((".yaml", ".yml"))
+    is_file = isinstance(value, str) and (
+        (key == "programme" and value.endswith((".yaml", ".yml"))) or (key == "questionnaire" and "://" not in value)
+    )
     if isinstance(value, str) and value and (is_file or key in _PATH_KEYS or (key == "paths" and value != "-")):
         return str(folder / Path(value).expanduser())
     return value

@@ -79,9 +79,15 @@ class LedgerConfig(Part):
 
 
 class ReviewConfig(Part):
-    """The case review: where the pseudonym key lies; it never leaves the facility."""
+    """The case review.
+
+    Attributes:
+        key_file: Where the pseudonym key lies; it never leaves the facility.
+        questionnaire: The form in place of the shipped one: a file, or the address of a Questionnaire.
+    """
 
     key_file: Path = Path("pseudonym.key")
+    questionnaire: str | None = Field(default=None, min_length=1)
 
 
 class SubmissionConfig(HttpConfig):

@@ -101,4 +101,9 @@ def _code(found: set[Mention], element: str, concept: CodeableConcept | None) ->
         return
     for coding in concept.coding or ():
         if coding.code:
-            found.add(Mention(element, f"{coding.system or ''}|{coding.code}"))
+            found.add(_token(element, coding.system or "", coding.code))
+
+
+@lru_cache(maxsize=4_096)
+def _token(element: str, system: str, code: str) -> Mention:
+    return Mention(element, f"{system}|{code}")

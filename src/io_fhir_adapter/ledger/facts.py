@@ -23,6 +23,7 @@ __all__ = [
     "PatientRecord",
     "all_patients",
     "decisions_between",
+    "decisions_of",
     "decisions_with",
     "decode_fact",
     "ended_procedures",
@@ -226,11 +227,15 @@ def decisions_between(connection: Connection, start: str, end: str) -> Iterator[
         yield _DECISION.decode(data)
 
 
+def decisions_of(connection: Connection, patient: str) -> list[Decision]:
+    """All decisions on a patient, in order of date."""
+    query = select(decisions.c.data).where(decisions.c.patient == patient).order_by(decisions.c.number)
+    return [_DECISION.decode(data) for data in connection.execute(query).scalars()]
+
+
 def decisions_with(connection: Connection, patient: str, procedure: str) -> list[Decision]:
     """The decisions of a patient that a Procedure takes part in."""
-    query = select(decisions.c.data).where(decisions.c.patient == patient).order_by(decisions.c.number)
-    made = (_DECISION.decode(data) for data in connection.execute(query).scalars())
-    return [decision for decision in made if procedure in decision.procedures]
+    return [decision for decision in decisions_of(connection, patient) if procedure in decision.procedures]
 
 
 def tally_procedures(connection: Connection) -> Iterator[tuple[str, str, bool, bool, int]]:

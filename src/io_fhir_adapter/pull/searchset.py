@@ -211,7 +211,10 @@ def _readable_id(data: msgspec.Raw) -> str:
 
 
 async def search_pages(
-    client: FhirClient, resource_type: str, params: Mapping[str, str], parse: Callable[[Answer, str], Page[T]]
+    client: FhirClient,
+    resource_type: str,
+    params: Mapping[str, str] | Sequence[tuple[str, str]],
+    parse: Callable[[Answer, str], Page[T]],
 ) -> AsyncIterator[Page[T]]:
     """All pages of a search.
 

@@ -24,7 +24,7 @@ from io_fhir_adapter.pull.strategy import choose
 from io_fhir_adapter.pull.targets import fetch_by_reference, fetch_from_files
 from io_fhir_adapter.transport.client import FhirClient
 
-__all__ = ["fetch_resources", "pull_sources"]
+__all__ = ["fetch_resources", "names_at", "pull_sources", "scope_of"]
 
 
 async def pull_sources(
@@ -81,10 +81,9 @@ async def _pull_server(
 async def fetch_resources(config: Config, wanted: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], dict[str, Any]]:
     """Whole resources by (source name, reference), for the few that a case review needs."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    several = len(config.sources) > 1 and bool(config.facility.patient_identifier_systems)
     for number, source in enumerate(config.sources):
-        scope = f"@{source.name}" if several and number else ""
-        named = _names_at(source.name, scope, wanted.get(source.name, ()), several=several)
+        several, scope = scope_of(config, number)
+        named = names_at(source.name, scope, wanted.get(source.name, ()), several=several)
         references = named.keys()
         if not references:
             continue
@@ -97,7 +96,13 @@ async def fetch_resources(config: Config, wanted: Mapping[str, Iterable[str]]) -
     return found
 
 
-def _names_at(name: str, scope: str, references: Iterable[str], *, several: bool) -> dict[str, str]:
+def scope_of(config: Config, number: int) -> tuple[bool, str]:
+    """Whether patients of several sources are told apart, and what the ledger puts behind those of this source."""
+    several = len(config.sources) > 1 and bool(config.facility.patient_identifier_systems)
+    return several, f"@{config.sources[number].name}" if several and number else ""
+
+
+def names_at(name: str, scope: str, references: Iterable[str], *, several: bool) -> dict[str, str]:
     """References as a source itself writes them, to the ones that they have in the ledger.
 
     Where patients of several sources are told apart, one of another source is not asked for: by its id alone it

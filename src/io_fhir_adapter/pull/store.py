@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import tzinfo
 
 import msgspec
@@ -24,11 +24,13 @@ from io_fhir_adapter.ledger.intake import (
     put_facts,
     put_quarantined,
 )
-from io_fhir_adapter.model import PatientFact, Quarantined
+from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import TypeOutcome
 
 __all__ = ["FactStore", "known_position"]
+
+_REMEMBERED = 50_000  # readings of codes
 
 
 def known_position(resource_type: str, resource_id: str, position: str) -> str:
@@ -56,6 +58,7 @@ class FactStore:
     newest_wins: bool = False
     not_after: str = field(default_factory=tomorrow)
     _identities: list[Identities] = field(default_factory=list, repr=False)
+    _readings: dict[tuple[object, str], tuple[bool, bool]] = field(default_factory=dict, repr=False)
 
     def put(
         self, connection: Connection, resource_type: str, items: Iterable[tuple[Item, str]], outcome: TypeOutcome
@@ -132,7 +135,9 @@ class FactStore:
         stored = self._made_of(resource, fallback_id)
         identities = self._identities[0]
         return (
-            replace(stored, fact=self._told_apart(stored.fact, resource, identities)) if identities.systems else stored
+            msgspec.structs.replace(stored, fact=self._told_apart(stored.fact, resource, identities))
+            if identities.systems
+            else stored
         )
 
     def _told_apart(self, fact: Fact, resource: Resource, identities: Identities) -> Fact:
@@ -147,10 +152,20 @@ class FactStore:
     def _made_of(self, resource: Resource, fallback_id: str) -> StoredFact:
         if isinstance(resource, Procedure):
             fact = procedure_fact(resource, self.source, self.tz, fallback_id, not_after=self.not_after)
-            reading = read_codes(fact, self.ruleset)
-            return StoredFact(fact, bool(reading.findings), reading.known_system)
+            return StoredFact(fact, *self._reading(fact))
         if isinstance(resource, Condition):
             return StoredFact(condition_fact(resource, self.source, self.tz, fallback_id))
         if isinstance(resource, Encounter):
             return StoredFact(encounter_fact(resource, self.source, self.tz, fallback_id))
         return StoredFact(patient_fact(resource, self.source, self.tz, fallback_id))
+
+    def _reading(self, fact: ProcedureFact) -> tuple[bool, bool]:
+        """Whether a row matches and whether a system is known; hospitals write the same codes again and again."""
+        key = fact.codes, fact.text
+        known = self._readings.get(key)
+        if known is None:
+            if len(self._readings) > _REMEMBERED:
+                self._readings.clear()
+            reading = read_codes(fact, self.ruleset)
+            known = self._readings[key] = bool(reading.findings), reading.known_system
+        return known

@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import Page, search_pages, searchset_of
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
-__all__ = ["fetch_by_reference", "fetch_from_files"]
+__all__ = ["fetch_by_reference", "fetch_from_files", "fetch_of_patients", "search_resources"]
 
 Json = dict[str, Any]
 _BATCH = 50
@@ -55,6 +55,14 @@ async def fetch_by_reference(client: FhirClient, references: Iterable[str]) -> d
     return found
 
 
+async def search_resources(
+    client: FhirClient, resource_type: str, params: Iterable[tuple[str, str]]
+) -> AsyncIterator[list[Json]]:
+    """Whole resources that a search finds, page by page; a parameter may be given more than once."""
+    async for page in search_pages(client, resource_type, tuple(params), _page):
+        yield list(page.items)
+
+
 def _page(answer: Answer, where: str) -> Page[Json]:
     bundle = searchset_of(answer, where)
     resources = [json.loads(bytes(entry.resource)) for entry in bundle.entry or () if has_resource(entry)]
@@ -78,6 +86,52 @@ def fetch_from_files(config: FilesSourceConfig, references: Iterable[str]) -> di
                 if reference not in found or not _is_newer(found[reference], resource):
                     found[reference] = resource
     return found
+
+
+def fetch_of_patients(
+    config: FilesSourceConfig, types: Collection[str], patients: Collection[str], patient_of: Callable[[Json], str]
+) -> tuple[dict[str, list[Json]], frozenset[str]]:
+    """Whole resources of some types about some patients out of a files source; of several versions the newest.
+
+    Args:
+        config: The source.
+        types: The resource types.
+        patients: References as the files write them.
+        patient_of: Gives the reference of whom a resource is about.
+
+    Returns:
+        The resources by type, and the types of which the files hold any, whoever they are about.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    found: dict[str, dict[str, Json]] = {kind: {} for kind in types}
+    present: set[str] = set()
+    for source in find_inputs(config.paths):
+        if source.path is None:
+            continue
+        for raw in _documents(source.path, source.name):
+            for kind, data in _of_types(raw, types):
+                present.add(kind)
+                resource = json.loads(bytes(data))
+                name = str(resource.get("id"))
+                if patient_of(resource) not in patients:
+                    continue
+                if name not in found[kind] or not _is_newer(found[kind][name], resource):
+                    found[kind][name] = resource
+    return {kind: list(by_id.values()) for kind, by_id in found.items()}, frozenset(present)
+
+
+def _of_types(data: bytes | msgspec.Raw, types: Collection[str]) -> Iterator[tuple[str, bytes | msgspec.Raw]]:
+    header = _header(data)
+    if header is None:
+        return
+    if header.resourceType == "Bundle":
+        for entry in _BUNDLE.decode(data).entry or ():
+            if has_resource(entry):
+                yield from _of_types(entry.resource, types)
+    elif header.resourceType in types:
+        yield header.resourceType, data
 
 
 def _documents(path: Path, name: str) -> Iterator[bytes]:

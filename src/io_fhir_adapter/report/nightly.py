@@ -14,7 +14,6 @@ from datetime import date
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from io_fhir_adapter.report.charts import cumulative_chart, funnel_chart, monthly_chart
 from io_fhir_adapter.report.theme import DARK, FAMILIES, FONT, LIGHT, css_variables, dark_chart_css, family_of
 from io_fhir_adapter.report.wording import day_words, month_name, number, reason_words, sentence
 from io_fhir_adapter.volume.count import UNKNOWN_MONTH, Volume
@@ -134,6 +133,9 @@ class ReportData:
 
 def render_report(data: ReportData) -> str:
     """The whole report as one HTML document."""
+    # Here, because what draws takes 50 MiB and most of a second to load, and a service draws once a night.
+    from io_fhir_adapter.report.charts import cumulative_chart, funnel_chart, monthly_chart  # noqa: PLC0415
+
     volume = data.volume
     template = _environment().get_template("nightly.html.j2")
     return template.render(

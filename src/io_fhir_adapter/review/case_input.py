@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import Any
 
 from io_fhir_adapter.errors import ResourceError
-from io_fhir_adapter.fhir.dates import local_day
+from io_fhir_adapter.fhir.dates import is_full, local_day
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.model import Decision
 from io_fhir_adapter.review.generalise import age_band, day_offset, quarter
@@ -16,7 +17,7 @@ __all__ = ["CaseInput", "index_encounter", "session_facts"]
 
 Json = dict[str, Any]
 
-_PULLED = frozenset({"Patient", "Procedure", "Encounter", "Condition"})
+_EARLIER_DAYS = 730
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class CaseInput:
         procedures: The session's Procedure resources.
         encounters: Encounter resources of the patient.
         conditions: Condition resources of the patient.
-        others: Resources of further types.
-        offered: Resource types that the source offers at all.
+        found: What the form's searches found, by the name of their variable; see :mod:`.queries`.
+        absent: Resource types that the source does not offer or does not let be read, and why in a few words.
+        earlier: Date and category of the patient's other counted sessions.
         subject: What the form's subject is to say, such as the ``urn:uuid:`` of the de-identified Patient.
         organ: The organ that the indication's code names, empty where it names none.
         last_contact: Local date of the patient's last completed Procedure or Encounter that the ledger knows.
@@ -47,9 +49,10 @@ class CaseInput:
     procedures: tuple[Json, ...] = field(default=(), repr=False)
     encounters: tuple[Json, ...] = field(default=(), repr=False)
     conditions: tuple[Json, ...] = field(default=(), repr=False)
-    others: tuple[Json, ...] = field(default=(), repr=False)
+    found: Mapping[str, tuple[Json, ...]] = field(default_factory=dict, repr=False)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     pseudonym: str = ""
-    offered: frozenset[str] = _PULLED
     subject: str = ""
     organ: str = ""
     last_contact: str = field(default="", repr=False)
@@ -64,7 +67,9 @@ def session_facts(case: CaseInput) -> Json:
     ``indication`` (Coding), ``indication-kind`` and ``indication-organ`` (what our tables say of that code),
     ``indication-resource`` (``Condition/…``), ``discharge-offset``, ``death-offset`` and ``contact-offset`` (days from
     the index session to the last time that the patient was seen alive), ``deceased`` (false only where the source
-    says so). A name is left out where the record does not tell.
+    says so), ``index-date`` (for windows and comparisons; no answer ever holds a date) and ``earlier-category`` (once
+    per category of the sessions that counted in the two years before). A name is left out where the record does not
+    tell.
     """
     decision, patient, encounter = case.decision, case.patient or {}, index_encounter(case) or {}
     parameters: list[Json] = [
@@ -73,6 +78,11 @@ def session_facts(case: CaseInput) -> Json:
         {"name": "category", "valueCode": decision.category},
         {"name": "counts", "valueBoolean": decision.decision == "counted"},
     ]
+    if is_full(decision.date):
+        parameters.append({"name": "index-date", "valueDate": decision.date})
+    offsets = [(day_offset(day, decision.date), category) for day, category in case.earlier]
+    before = {category for offset, category in offsets if offset is not None and -_EARLIER_DAYS <= offset < 0}
+    parameters += [{"name": "earlier-category", "valueCode": category} for category in sorted(before)]
     texts = {
         "quarter": quarter(decision.date),
         "age-band": age_band(_day(patient.get("birthDate"), case), decision.date),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from typing import Any
@@ -13,18 +13,21 @@ from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.fhir.dates import is_full
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.ledger.draws import StoredCase, StoredDraw, cases_of, leave_case
-from io_fhir_adapter.ledger.facts import PatientRecord, decisions_with, merged_into, person_of
+from io_fhir_adapter.ledger.facts import PatientRecord, decisions_of, decisions_with, merged_into, person_of
 from io_fhir_adapter.ledger.identities import person_links
-from io_fhir_adapter.model import Decision, ProcedureFact
+from io_fhir_adapter.model import Decision, Lookup, ProcedureFact
 from io_fhir_adapter.review.case_input import CaseInput
 from io_fhir_adapter.review.deidentify import DeidContext, deidentify
 from io_fhir_adapter.review.prefill import prefill
 from io_fhir_adapter.review.profile import Profile
+from io_fhir_adapter.review.queries import as_found, last_moment, lookup_of, record_queries
 from io_fhir_adapter.trust.frame import case_pseudonym
 
-__all__ = ["CaseNeeds", "PreparedCase", "needs_of", "people_in", "prepare_case"]
+__all__ = ["CaseNeeds", "PreparedCase", "lookups_of", "needs_of", "people_in", "prepare_case"]
 
 Json = dict[str, Any]
+
+_NOT_DONE = frozenset({"entered-in-error", "not-done", "preparation"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class CaseNeeds:
     decision: Decision
     references: frozenset[str] = field(repr=False)
     merged: frozenset[str] = field(default=frozenset(), repr=False)  # the person's former records
+    earlier: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # (date, category) of other counted sessions
     last_contact: str = field(default="", repr=False)  # the last local day on which something was done
 
 
@@ -74,17 +78,26 @@ def needs_of(connection: Connection, draw: StoredDraw, now: datetime) -> list[Ca
             waiting += [other for other in cases_of(connection, draw.id) if other.number not in known]
             continue
         record = person_of(connection, case.patient, links)
-        of_session = [
-            fact
-            for fact in record.procedures
-            if f"Procedure/{fact.id}" in case.procedures and fact.status == "completed"
-        ]
+        of_session = _performed(fact for fact in record.procedures if f"Procedure/{fact.id}" in decision.procedures)
         merged = frozenset(merged_into(case.patient, links))
         references = {case.patient, *merged, *(f"Procedure/{fact.id}" for fact in of_session)}
         references |= _encounters(of_session, record, decision)
         references |= {f"Condition/{fact.id}" for fact in record.conditions if fact.source == decision.source}
-        needs.append(CaseNeeds(case, decision, frozenset(references), merged, _last_contact(record)))
+        earlier = tuple(
+            (other.date, other.category)
+            for other in decisions_of(connection, case.patient)
+            if other.decision == "counted" and other.date != case.date
+        )
+        needs.append(
+            CaseNeeds(case, decision, frozenset(references), merged, earlier, last_contact=_last_contact(record))
+        )
     return needs
+
+
+def _performed(facts: Iterable[ProcedureFact]) -> list[ProcedureFact]:
+    """The Procedures that were done: the completed ones; where none is, those that the programme takes for done."""
+    found = [fact for fact in facts if fact.status not in _NOT_DONE]
+    return [fact for fact in found if fact.status == "completed"] or found
 
 
 def _encounters(of_session: Iterable[ProcedureFact], record: PatientRecord, decision: Decision) -> set[str]:
@@ -104,11 +117,25 @@ def _last_contact(record: PatientRecord) -> str:
 
 
 def _decision_on(connection: Connection, case: StoredCase) -> Decision | None:
-    for procedure in case.procedures:
-        for decision in decisions_with(connection, case.patient, procedure):
-            if decision.date == case.date and decision.decision == "counted":
-                return decision
-    return None
+    """The decision that a case stands on, or, where its category was corrected, the one that took its place.
+
+    A programme may count each category of a session; then the other categories' decisions are not the case's.
+    """
+    of_session = [
+        decision
+        for procedure in case.procedures
+        for decision in decisions_with(connection, case.patient, procedure)
+        if decision.date == case.date
+    ]
+    own = [decision for decision in of_session if decision.category == case.category]
+    return next((decision for decision in own or of_session if decision.decision == "counted"), None)
+
+
+def lookups_of(needs: CaseNeeds, questionnaire: Json) -> dict[str, Lookup]:
+    """What a form wants searched for a case, by the name of the form's variable."""
+    people = {needs.case.patient, *needs.merged}
+    found = {query.name: lookup_of(query, people, needs.case.date) for query in record_queries(questionnaire)}
+    return {name: lookup for name, lookup in found.items() if lookup is not None}
 
 
 def people_in(resources: Iterable[Json]) -> set[str]:
@@ -143,6 +170,8 @@ def prepare_case(
     nonce: str,
     zone: tzinfo,
     organ: str = "",
+    around: Mapping[Lookup, Sequence[Json]] | None = None,
+    absent: Mapping[str, str] | None = None,
 ) -> PreparedCase:
     """Pre-fills and de-identifies one case.
 
@@ -155,6 +184,8 @@ def prepare_case(
         nonce: The draw's nonce, hexadecimal.
         zone: The facility's time zone.
         organ: The organ that the code of the decision's indication names, where it names one.
+        around: What the form's searches gave. It is read for answers only; none of it leaves.
+        absent: Resource types that the source does not offer, and why.
 
     Raises:
         ReviewError: The Patient may not leave; other resources that may not are left out and named in ``refused``.
@@ -175,6 +206,10 @@ def prepare_case(
         key=key, token=case.token, patient=case.patient, index_date=case.date, category=case.category,
         included=frozenset(resources) | {case.patient}, zone=zone,
     )  # fmt: skip
+    searched = {
+        name: as_found(lookup, (around or {}).get(lookup, ()), case.date, zone, last_moment(kinds["Procedure"]))
+        for name, lookup in lookups_of(needs, questionnaire).items()
+    }
     form = prefill(
         questionnaire,
         CaseInput(
@@ -186,6 +221,9 @@ def prepare_case(
             procedures=tuple(kinds["Procedure"]),
             encounters=tuple(kinds["Encounter"]),
             conditions=tuple(kinds["Condition"]),
+            found=searched,
+            absent=absent or {},
+            earlier=needs.earlier,
             subject=context.url(case.patient),
             organ=organ,
             last_contact=needs.last_contact,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from antlr4 import CommonTokenStream, InputStream  # type: ignore[import-untyped]
 from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
@@ -16,12 +16,43 @@ from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
 
 from io_fhir_adapter.errors import MappingError, ReviewError
 
-__all__ = ["check_expression", "evaluate", "evaluate_variable", "plain", "variables_of"]
+__all__ = [
+    "FHIRPATH",
+    "FHIR_QUERY",
+    "VARIABLE",
+    "NamedExpression",
+    "check_expression",
+    "evaluate",
+    "evaluate_variable",
+    "named_expressions",
+    "plain",
+    "variables_of",
+]
 
-_VARIABLE = re.compile(r"%(?:`([^`]+)`|([A-Za-z_][A-Za-z0-9_-]*))")
+FHIRPATH: Final = "text/fhirpath"
+FHIR_QUERY: Final = "application/x-fhir-query"
+VARIABLE: Final = "http://hl7.org/fhir/StructureDefinition/variable"
+
+_READ = re.compile(r"%(?:`([^`]+)`|([A-Za-z_][A-Za-z0-9_-]*))")
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'")
 _R4: Any = models["r4"]
 _END_OF_INPUT = -1
+
+
+class NamedExpression(NamedTuple):
+    """A variable of a Questionnaire: name, expression, and the language that it is written in."""
+
+    name: str
+    text: str
+    language: str
+
+
+def named_expressions(questionnaire: Mapping[str, Any]) -> Iterator[NamedExpression]:
+    """The variables of a Questionnaire (SDC ``variable``), in order; without a language they are FHIRPath."""
+    for extension in questionnaire.get("extension", ()):
+        value = extension.get("valueExpression", {}) if extension.get("url") == VARIABLE else {}
+        if value.get("name") and value.get("expression"):
+            yield NamedExpression(value["name"], value["expression"], value.get("language", FHIRPATH))
 
 
 class _Strict(ErrorListener):  # type: ignore[misc]
@@ -105,5 +136,5 @@ def plain(value: Any) -> Any:
 
 def variables_of(expression: str) -> tuple[str, ...]:
     """The names of the variables that an expression reads, in order, each once."""
-    found = _VARIABLE.findall(_LITERAL.sub("''", expression))
+    found = _READ.findall(_LITERAL.sub("''", expression))
     return tuple(dict.fromkeys(quoted or plain for quoted, plain in found))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from io_fhir_adapter.errors import MappingError
-from io_fhir_adapter.review.expressions import check_expression
+from io_fhir_adapter.review.expressions import FHIRPATH, VARIABLE, check_expression, named_expressions
+from io_fhir_adapter.review.queries import record_queries
 from io_fhir_adapter.shipped import shipped_path
 
 __all__ = [
@@ -26,13 +27,13 @@ __all__ = [
     "items",
     "load_questionnaire",
     "option_for",
+    "parse_questionnaire",
     "public_words",
     "questions",
     "variables",
 ]
 
 INITIAL_EXPRESSION: Final = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-initialExpression"
-VARIABLE: Final = "http://hl7.org/fhir/StructureDefinition/variable"
 _WORD = re.compile(r"\w+")
 _COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
@@ -50,21 +51,51 @@ def load_questionnaire(path: Path | None = None) -> Json:
     """Read a Questionnaire, the shipped case review where no path is given, and check what we rely on.
 
     Raises:
-        MappingError: It cannot be read, is no Questionnaire with url, version and items, repeats a linkId, asks
-            after a linkId that is not there, or holds FHIRPath that is not valid.
+        MappingError: As :func:`parse_questionnaire`, or the file cannot be read.
     """
     source = path if path is not None else shipped_path("mappings", "questionnaires", "io-case-review.json")
     try:
-        questionnaire = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        data = source.read_bytes()
+    except OSError as exc:
         raise MappingError("the Questionnaire cannot be read as JSON", where=str(source), number=41) from exc
-    if not isinstance(questionnaire, dict) or questionnaire.get("resourceType") != "Questionnaire":
-        raise MappingError("the file holds no FHIR Questionnaire", where=str(source), number=42)
+    return parse_questionnaire(data, str(source))
+
+
+def parse_questionnaire(data: bytes, where: str) -> Json:
+    """A Questionnaire out of its JSON, checked for what we rely on; of a Bundle its first.
+
+    Args:
+        data: The JSON.
+        where: Its file or address, for messages.
+
+    Raises:
+        MappingError: It is no JSON, no Questionnaire with url, version and items, repeats a linkId, asks after a
+            linkId that is not there, or holds FHIRPath or a search that is not valid.
+    """
+    try:
+        found = json.loads(data)
+    except ValueError as exc:
+        raise MappingError("the Questionnaire cannot be read as JSON", where=where, number=41) from exc
+    questionnaire = _first_in(found)
+    if questionnaire is None:
+        raise MappingError("the file holds no FHIR Questionnaire", where=where, number=42)
     for element in ("url", "version", "item"):
         if not questionnaire.get(element):
-            raise MappingError(f"the Questionnaire has no {element}", where=str(source), number=43)
-    _check_items(questionnaire, str(source))
+            raise MappingError(f"the Questionnaire has no {element}", where=where, number=43)
+    _check_items(questionnaire, where)
+    record_queries(questionnaire, where)
     return questionnaire
+
+
+def _first_in(found: Any) -> Json | None:
+    """The Questionnaire itself, or the first of a Bundle; None where there is none."""
+    if not isinstance(found, dict):
+        return None
+    if found.get("resourceType") == "Bundle":
+        entries = [entry for entry in found.get("entry") or () if isinstance(entry, dict)]
+        inner = [_first_in(entry.get("resource")) for entry in entries]
+        return next((one for one in inner if one is not None), None)
+    return found if found.get("resourceType") == "Questionnaire" else None
 
 
 def _check_items(questionnaire: Json, where: str) -> None:
@@ -124,8 +155,7 @@ def expression_of(item: Json) -> str | None:
 
 def variables(questionnaire: Json) -> list[tuple[str, str]]:
     """The form's FHIRPath variables in order: name and expression."""
-    found = [extension.get("valueExpression", {}) for extension in extensions(questionnaire, VARIABLE)]
-    return [(value["name"], value["expression"]) for value in found if value.get("name") and value.get("expression")]
+    return [(one.name, one.text) for one in named_expressions(questionnaire) if one.language == FHIRPATH]
 
 
 def option_for(item: Json, code: str, system: str = "") -> Json | None:

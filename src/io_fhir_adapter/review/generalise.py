@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import lru_cache
 
 from io_fhir_adapter.fhir.dates import is_full
 
@@ -32,6 +33,14 @@ def _bounds(day: str) -> tuple[date, date] | None:
         return None
 
 
+@lru_cache(maxsize=8192)
+def _ordinal(day: str) -> int | None:
+    try:
+        return date.fromisoformat(day).toordinal()
+    except ValueError:
+        return None
+
+
 def age_band(birth_date: str, on: str) -> str:
     """The band of :data:`AGE_BANDS` a person is in on the full local date ``on``.
 
@@ -48,16 +57,17 @@ def age_band(birth_date: str, on: str) -> str:
 
 def quarter(day: str) -> str:
     """The calendar quarter of a local date with a month, as ``2025-Q3``; empty where the month is unknown."""
-    bounds = _bounds(day) if len(day) >= 7 else None
-    return "" if bounds is None else f"{bounds[0].year:04d}-Q{(bounds[0].month + 2) // 3}"
+    if len(day) < 7 or _ordinal(day if is_full(day) else f"{day}-01") is None:
+        return ""
+    return f"{day[:4]}-Q{(int(day[5:7]) + 2) // 3}"
 
 
 def day_offset(day: str, index: str) -> int | None:
     """Days from the index date to ``day``, negative before it; None where either is not a full date."""
     if not (is_full(day) and is_full(index)):
         return None
-    first, second = _bounds(index), _bounds(day)
-    return None if first is None or second is None else (second[0] - first[0]).days
+    first, second = _ordinal(index), _ordinal(day)
+    return None if first is None or second is None else second - first
 
 
 def icd_group(code: str) -> str:

@@ -1,12 +1,14 @@
 """The case-review form filled from what was pulled, with the source of each answer and the reason of each gap.
 
 The Questionnaire carries the logic (SDC ``variable`` and ``initialExpression``); this module gives its expressions
-four things to read, as the form's launch contexts name them:
+four things to read, as the form's launch contexts name them, and what its searches found:
 
 * ``%patient``: the drawn Patient;
 * ``%encounter``: the Encounter of the index session;
 * ``%session``: a Parameters resource with what the adapter itself knows, see :func:`.case_input.session_facts`;
-* ``%record``: a collection Bundle of the session's Procedures and all else that was pulled.
+* ``%record``: a collection Bundle of the session's Procedures, Encounters and Conditions;
+* the name of each of the form's own searches: a collection Bundle of what it found, the earliest first, see
+  :mod:`.queries`.
 
 What comes back holds coded answers from the form's own options, numbers and the adapter's own words;
 never a text, a date or an address of the record.
@@ -14,7 +16,7 @@ never a text, a date or an address of the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,13 +27,16 @@ from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.review import forms
 from io_fhir_adapter.review.case_input import CaseInput, index_encounter, session_facts
 from io_fhir_adapter.review.expressions import evaluate, evaluate_variable, plain, variables_of
+from io_fhir_adapter.review.queries import record_queries
 
 __all__ = ["CaseInput", "Prefilled", "prefill"]
 
 Json = dict[str, Any]
 
 _UNIT_OPTION: Final = "http://hl7.org/fhir/StructureDefinition/questionnaire-unitOption"
-_CONTEXTS: Final = ("patient", "encounter", "session", "record")
+_LARGEST: Final = 9_999
+"""Days, hours and counts have fewer digits than what names a person, such as a case number or a date."""
+_LARGEST_QUANTITY: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,11 @@ def prefill(questionnaire: Json, case: CaseInput) -> Prefilled:
 
     An expression that the record breaks leaves its item open; it never ends the form.
     """
-    environment = _environment(questionnaire, case)
+    searches = {query.name: query.resource_type for query in record_queries(questionnaire)}
+    environment = _environment(questionnaire, case, searches)
     codes = (parameter.get("valueCode") for parameter in environment["session"]["parameter"])
     own_words = frozenset({case.pseudonym or case.token, *filter(None, codes)})
-    filling = _Filling(case, environment, dict(forms.variables(questionnaire)), own_words)
+    filling = _Filling(case, environment, dict(forms.variables(questionnaire)), searches, own_words)
     response: Json = {
         "resourceType": "QuestionnaireResponse",
         "identifier": {"system": CASE_IDENTIFIER, "value": case.pseudonym or case.token},
@@ -98,11 +104,17 @@ class _Filling:
     """The state of filling one form: answers so far, their sources, and what is missing."""
 
     def __init__(
-        self, case: CaseInput, environment: Mapping[str, Any], variables: Mapping[str, str], own_words: frozenset[str]
+        self,
+        case: CaseInput,
+        environment: Mapping[str, Any],
+        variables: Mapping[str, str],
+        searches: Mapping[str, str],
+        own_words: frozenset[str],
     ) -> None:
         self.case = case
         self.environment = environment
         self.variables = variables
+        self.searches = searches
         self.own_words = own_words
         self.answers: dict[str, list[Any]] = {}
         self.sources: dict[str, str] = {}
@@ -134,13 +146,17 @@ class _Filling:
     def answer(self, item: Json) -> list[Json]:
         """The ``answer`` elements of one enabled question; notes the source, or why there is none."""
         link = item["linkId"]
-        if forms.extensions(item, ABSENCE_OF):
+        absence = forms.extensions(item, ABSENCE_OF)
+        if absence and forms.expression_of(item) is None:
             return []
         try:
             values = self.values(item)
         except _Unanswered as exc:
-            self.missing[link] = str(exc)
+            if not absence:
+                self.missing[link] = str(exc)
             return []
+        if absence:  # why there is no value is an answer to the question that has none
+            self.missing.pop(str(absence[0].get("valueString")), None)
         self.answers[link] = [_value(value) for value in values]
         self.sources[link] = self.source(item)
         return values
@@ -171,10 +187,10 @@ class _Filling:
             return {"valueCoding": _choice(item, value)}
         if kind == "boolean" and isinstance(value, bool):
             return {"valueBoolean": value}
-        if kind == "integer" and isinstance(value, int) and not isinstance(value, bool):
-            return {"valueInteger": value}
-        if kind == "decimal" and isinstance(value, int | float) and not isinstance(value, bool):
-            return {"valueDecimal": value}
+        if kind in ("integer", "decimal") and _is_number(value, whole=kind == "integer"):
+            if abs(value) > _LARGEST:
+                raise _Unanswered("a number as large as that stays local: it may name somebody")
+            return {"valueInteger" if kind == "integer" else "valueDecimal": value}
         if kind == "quantity":
             return {"valueQuantity": _quantity(item, value)}
         if kind in ("string", "text"):
@@ -188,18 +204,30 @@ class _Filling:
     def why_not_asked(self, item: Json) -> str:
         """Why an item without an expression is open."""
         needs = [str(extension.get("valueCode")) for extension in forms.extensions(item, PREFILL_NEEDS)]
-        absent = [need for need in needs if need not in self.case.offered]
-        if needs and len(absent) == len(needs):
-            return f"not offered by this source: {', '.join(absent)}"
-        return "for the reviewer to answer"
+        return self.absent(needs, every=True) or "for the reviewer to answer"
+
+    def absent(self, kinds: Iterable[str], *, every: bool) -> str:
+        """Which of some resource types the source does not give, and why; empty where it gives all of them.
+
+        ``every`` asks whether it gives none of them.
+        """
+        kinds = list(dict.fromkeys(kinds))
+        why = [(self.case.absent[kind], kind) for kind in kinds if kind in self.case.absent]
+        if not why or (every and len(why) < len(kinds)):
+            return ""
+        reasons = {reason: [kind for other, kind in why if other == reason] for reason, _ in why}
+        return "; ".join(f"{reason} by this source: {', '.join(named)}" for reason, named in reasons.items())
 
     def why_empty(self, expression: str) -> str:
         """Why an expression gave nothing: the first thing it reads that is not there."""
         read = self.reads(expression, through=lambda _: True)
         for context, kind in (("encounter", "Encounter"), ("patient", "Patient")):
             if context in read and not self.environment[context]:
-                return f"no {kind} linked" if kind in self.case.offered else f"not offered by this source: {kind}"
-        return "not recorded"
+                return self.absent([kind], every=True) or f"no {kind} linked"
+        kinds = [self.searches[name] for name in read if name in self.searches]
+        none = self.absent(kinds, every=True) if set(read) <= {*self.searches, *self.variables} else ""
+        some = self.absent(kinds, every=False)
+        return none or (f"not recorded; {some}" if some else "not recorded")
 
     def source(self, item: Json) -> str:
         """The references of the resources that the item's expression reads through its variables."""
@@ -232,31 +260,38 @@ def _choice(item: Json, value: Any) -> Json:
 def _quantity(item: Json, value: Any) -> Json:
     quantity = _mapping(value)
     number, code = quantity.get("value"), quantity.get("code")
+    if isinstance(number, int | float) and abs(number) > _LARGEST_QUANTITY:
+        raise _Unanswered("a number as large as that stays local: it may name somebody")
     units = [extension["valueCoding"] for extension in forms.extensions(item, _UNIT_OPTION)]
     unit = next((unit for unit in units if unit["code"] == code and unit["system"] == quantity.get("system")), None)
-    if unit is None or not isinstance(number, int | float) or isinstance(number, bool):
+    if unit is None or not _is_number(number):
         raise _Unanswered("the record's value has no unit of this form")
     return {"value": number, "unit": unit["display"], "system": unit["system"], "code": unit["code"]}
 
 
-def _environment(questionnaire: Json, case: CaseInput) -> dict[str, Any]:
+def _is_number(value: Any, *, whole: bool = False) -> bool:
+    return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+
+
+def _environment(questionnaire: Json, case: CaseInput, searches: Iterable[str]) -> dict[str, Any]:
     encounter = index_encounter(case)
-    record = [*case.procedures, *case.encounters, *case.conditions, *case.others]
     environment: dict[str, Any] = {
         "patient": case.patient or [],
         "encounter": _with_plain_references(encounter) if encounter else [],
         "session": session_facts(case),
-        "record": {
-            "resourceType": "Bundle",
-            "type": "collection",
-            "entry": [{"resource": _with_plain_references(resource)} for resource in record],
-        },
+        "record": _collection([*case.procedures, *case.encounters, *case.conditions]),
+        **{name: _collection(case.found.get(name, ())) for name in searches},
     }
     for name, expression in forms.variables(questionnaire):
         # A variable that this record breaks stays undefined: only the items that read it stay open.
         with suppress(ReviewError):
             environment[name] = evaluate_variable(expression, environment)
     return environment
+
+
+def _collection(resources: Iterable[Json]) -> Json:
+    entries = [{"resource": _with_plain_references(resource)} for resource in resources]
+    return {"resourceType": "Bundle", "type": "collection", "entry": entries}
 
 
 def _with_plain_references(node: Any) -> Any:

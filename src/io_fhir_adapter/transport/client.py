@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http import HTTPStatus
@@ -138,7 +138,12 @@ class FhirClient:
         """GET of a path below the base URL or of a link already resolved."""
         return await self.read(path_or_url, _as_it_is, params)
 
-    async def read(self, path_or_url: str, parse: Callable[[Answer], T], params: Mapping[str, str] | None = None) -> T:
+    async def read(
+        self,
+        path_or_url: str,
+        parse: Callable[[Answer], T],
+        params: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+    ) -> T:
         """GET, and what ``parse`` makes of the answer; a transient error of ``parse`` counts as a failed attempt.
 
         Raises:

@@ -12,7 +12,6 @@ facility's secret key. The construction (this project's proposal):
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable
@@ -29,7 +28,7 @@ _PSEUDONYM_DIGITS = 16
 
 
 def _hmac_hex(key: bytes, message: bytes) -> str:
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return hmac.digest(key, message, "sha256").hex()
 
 
 def patient_token(key: bytes, facility_code: str, patient: str) -> str:
