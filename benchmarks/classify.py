@@ -77,9 +77,7 @@ def measure(folder: Path, number: int, rounds: int = 5) -> dict[str, Any]:
             statistics.median(other / mine for mine, other in zip(timings["full"], decode, strict=True)), 3
         ),
         "time_with_ten_times_the_rows": round(
-            statistics.median(
-                longer / mine for mine, longer in zip(timings["full"], timings["longer"], strict=True)
-            ),
+            statistics.median(longer / mine for mine, longer in zip(timings["full"], timings["longer"], strict=True)),
             3,
         ),
     }

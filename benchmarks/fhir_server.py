@@ -14,7 +14,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from email.utils import formatdate
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -45,7 +45,9 @@ def _capability() -> bytes:
             "rest": [
                 {
                     "mode": "server",
-                    "operation": [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}],
+                    "operation": [
+                        {"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}
+                    ],
                     "resource": [
                         {
                             "type": kind,
@@ -172,7 +174,11 @@ class _Server(asyncio.Protocol):
         if path.startswith("files/"):
             return 200, self.file(path), {"Content-Type": "application/fhir+ndjson"}
         if path not in _SEARCHABLE:
-            return 404, _json({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "not-found"}]}), {}
+            return (
+                404,
+                _json({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "not-found"}]}),
+                {},
+            )
         return 200, self.search(path, query, f"{base}/{path}", text), {}
 
     def search(self, kind: str, query: dict[str, list[str]], url: str, text: str) -> bytes:
@@ -218,7 +224,13 @@ class _Server(asyncio.Protocol):
             {"type": "Condition", "url": f"{base}/files/Condition-0", "count": patients},
         ]
         return _json(
-            {"transactionTime": _CHANGED, "request": f"{base}/$export", "requiresAccessToken": False, "output": output, "error": []}
+            {
+                "transactionTime": _CHANGED,
+                "request": f"{base}/$export",
+                "requiresAccessToken": False,
+                "output": output,
+                "error": [],
+            }
         )
 
     def file(self, path: str) -> bytes:

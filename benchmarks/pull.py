@@ -145,7 +145,7 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
             first = _ours(url, work)
             assert first[0]["procedures"] == number
             seconds["ours"].append(first[0]["seconds"])
-            seconds["bulk"].append(_ours(url, work, **({"strategy":"bulk"} if False else {}))[0]["seconds"])
+            seconds["bulk"].append(_ours(url, work, **({"strategy": "bulk"} if False else {}))[0]["seconds"])
             if peers is not None:
                 for way in ("iterate", "fetch_all"):
                     seconds[f"fhirpy_{way}"].append(_peer([str(peers), "-c", _FHIRPY, url, way], number))

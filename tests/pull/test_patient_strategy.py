@@ -16,7 +16,7 @@ from io_fhir_adapter.sandbox.faults import Faults, PageFault
 
 Make = Callable[..., Any]
 STRICT = Faults(patient_required=400)
-GROUP = {
+GROUP: dict[str, Any] = {
     "resourceType": "Group", "id": "g", "type": "person", "actual": True,
     "member": [{"entity": {"reference": f"Patient/{name}"}} for name in "abcd"] + [{"entity": {"display": "x"}}],
 }  # fmt: skip
@@ -186,7 +186,7 @@ def test_capability_statements_of_any_shape() -> None:
     }  # fmt: skip
     declared = abilities_of(said)
     assert declared is not None
-    assert (declared.version, declared.software, declared.exports) == ("4.0.1", "X", {"system", "group"})
+    assert (declared.version, declared.software, declared.exports) == ("4.0.1", "X", frozenset({"system", "group"}))
 
 
 @pytest.mark.parametrize(

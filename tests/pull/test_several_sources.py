@@ -75,13 +75,16 @@ def make_hospital(make_site: Make, kit: Any, tmp_path: Path) -> Any:
 
 def numbered(kit: Any, name: str, number: str, **more: Any) -> dict[str, Any]:
     """A patient with a hospital number, and another identifier that says nothing."""
-    return kit.person(name, identifier=[{"system": MRN, "value": number}, {"system": OTHER, "value": "same"}], **more)
+    identifiers = [{"system": MRN, "value": number}, {"system": OTHER, "value": "same"}]
+    made: dict[str, Any] = kit.person(name, identifier=identifiers, **more)
+    return made
 
 
 def done(kit: Any, name: str, patient: str, day: str, system: str) -> dict[str, Any]:
     """A microwave ablation as one system recorded it."""
     meta = {"lastUpdated": kit.then, "source": f"urn:{system}"}
-    return kit.procedure(name, patient, "5-501.a3", performedDateTime=day, meta=meta)
+    made: dict[str, Any] = kit.procedure(name, patient, "5-501.a3", performedDateTime=day, meta=meta)
+    return made
 
 
 def test_one_person_in_two_servers_is_counted_once(make_hospital: Any, kit: Any) -> None:

@@ -38,7 +38,6 @@ _SIMILAR: Final = frozenset(
 _NONE: Final = frozenset({"unmatched", "disjoint", "not-related-to"})
 _TELLING_AGENTS: Final = frozenset({"cytostatic", "drug-loaded-particles", "radionuclide"})
 _NOTHING: Final = ("none", "", "unspecified", "none", "main", "required")
-_BROKEN, _WRONG = 12, 13  # numbers of errors: of the file, of something in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +105,18 @@ def read_concept_map(path: Path) -> ConceptMapFile:
             "the ConceptMap does not exist or cannot be read",
             where=str(path),
             do="check mappings.concept_maps",
-            number=_BROKEN,
+            number=12,
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise MappingError(
-            "the ConceptMap is no JSON", where=label, do="save it as JSON in UTF-8", number=_BROKEN
+            "the ConceptMap is no JSON", where=label, do="save it as JSON in UTF-8", number=12
         ) from exc
     if not isinstance(resource, dict) or resource.get("resourceType") != "ConceptMap":
-        raise MappingError("this is no ConceptMap", where=label, do="name a FHIR ConceptMap in JSON", number=_BROKEN)
+        raise MappingError("this is no ConceptMap", where=label, do="name a FHIR ConceptMap in JSON", number=12)
     groups = tuple(items(resource, "group"))
     if not any(items(group, "element") or group.get("unmapped") for group in groups):
         raise MappingError(
-            "the ConceptMap maps nothing", where=label, do="it needs a group with elements", number=_BROKEN
+            "the ConceptMap maps nothing", where=label, do="it needs a group with elements", number=12
         )
     return ConceptMapFile(label, groups, _uri(resource.get("sourceUri")))
 
@@ -292,4 +291,4 @@ def _uri(value: object) -> str:
 
 
 def _fault(where: str, what: str, do: str) -> MappingError:
-    return MappingError(what, where=where, do=do, number=_WRONG)
+    return MappingError(what, where=where, do=do, number=13)
