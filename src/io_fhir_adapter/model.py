@@ -249,6 +249,7 @@ class Lookup(msgspec.Struct, frozen=True):
         date_parameter: The search parameter of the window, empty where there is no window.
         first: First local day of the window, empty where it has no beginning.
         last: Last local day of the window, empty where it has no end.
+        codes: Values of the parameter ``code``, one of which must fit; none where any code will do.
     """
 
     resource_type: str
@@ -257,8 +258,11 @@ class Lookup(msgspec.Struct, frozen=True):
     date_parameter: str = ""
     first: str = ""
     last: str = ""
+    codes: tuple[str, ...] = ()
 
-    def window(self) -> list[tuple[str, str]]:
-        """The parameters of the window."""
+    @property
+    def narrowing(self) -> tuple[tuple[str, str], ...]:
+        """The parameters that say which of the patient's resources: codes and window."""
         bounds = (("ge", self.first), ("le", self.last))
-        return [(self.date_parameter, prefix + day) for prefix, day in bounds if self.date_parameter and day]
+        window = tuple((self.date_parameter, prefix + day) for prefix, day in bounds if self.date_parameter and day)
+        return ((("code", ",".join(self.codes)),) if self.codes else ()) + window

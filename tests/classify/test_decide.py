@@ -103,7 +103,8 @@ def test_the_category_that_counts_decides(make: Any) -> None:
 def test_the_trail_names_every_step(make: Any) -> None:
     found = make.one("ops:8-836.ka + ops:8-541.6", "C22.0")
     steps = {step.step for step in found.trail}
-    assert steps == {"session", "code", "category", "indication", "decision"}
+    assert steps == {"session", "code", "category", "indication", "programme", "decision"}
+    assert [step.rule for step in found.trail if step.step == "programme"] == ["programme:iasios:counts.tace"]
     assert all(step.rule.startswith("codes/ops.csv:") for step in found.trail if step.step == "code")
     assert [step.rule for step in found.trail if step.step == "category"] == ["session-rules.yaml:chemoembolisation"]
     assert any(
@@ -111,6 +112,11 @@ def test_the_trail_names_every_step(make: Any) -> None:
         for step in found.trail
     )
     assert found.trail[-1].rule == "programme:iasios"
+
+
+def test_codings_of_one_procedure_that_differ_in_the_way_in_are_for_a_person(make: Any) -> None:
+    assert make.one("ops:5-501.a3 & cpt:47370", "C22.0").reason == "conflicting-codes"
+    assert make.one("ops:5-501.a3 + cpt:47370", "C22.0").reason == "counted"
 
 
 def test_the_trail_of_a_look_alike_names_its_row(make: Any) -> None:
@@ -183,7 +189,11 @@ def outcome(decisions: list[Decision]) -> set[tuple[str, str, str, str, str]]:
     }
 
 
-relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(
+    max_examples=max(150, settings().max_examples),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 ON_RECORD = ("C22.0", "C79.5", "D25.9")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from io_fhir_adapter.model import EncounterFact
+from io_fhir_adapter.model import Code, EncounterFact
 
 CEMENT = "ops:5-839.90"
 LIVER = "ops:5-501.a3"
@@ -213,3 +214,24 @@ def test_the_disease_on_record_must_fit_the_place(make: Any, codes: str, on_reco
 
 def test_systems_of_diagnoses_speak_alike(make: Any) -> None:
     assert make.one(LIVER, "sct:109841003").decision == "counted"
+
+
+def test_the_use_of_a_diagnosis_tells_the_main_one_where_no_rank_does(make: Any) -> None:
+    conditions = [make.condition("a", "K92.2"), make.condition("b", "C22.0")]
+    facts = make.procedures("ops:8-836.ka", encounter="Encounter/e")
+    bled = stay(("Condition/a", "CC", 0), ("Condition/b", "CM", 0))
+    (found,) = make.decide(facts, conditions, [bled])
+    assert (found.category, found.decision) == ("bleeding-embolisation", "review")
+    (found,) = make.decide(facts, conditions, [stay(("Condition/a", "CM", 0), ("Condition/b", "CC", 0))])
+    assert (found.category, found.decision) == ("bland-embolisation", "counted")
+    (found,) = make.decide(facts, conditions, [stay(("Condition/a", "CC", 2), ("Condition/b", "CC", 1))])
+    assert found.decision == "counted"
+
+
+@pytest.mark.parametrize(("topography", "decision"), [("C73.9", "counted"), ("C61.9", "not-counted")])
+def test_a_morphology_lies_where_the_topography_beside_it_says(make: Any, topography: str, decision: str) -> None:
+    system = "http://terminology.hl7.org/CodeSystem/icd-o-3"
+    (fact,) = make.procedures("cpt:60660")
+    stated = msgspec.structs.replace(fact, reasons=(Code(system, topography), Code(system, "8260/3")))
+    (found,) = make.decide([stated])
+    assert found.decision == decision

@@ -192,3 +192,44 @@ def test_programmes_are_checked(tmp_path: Path) -> None:
     path.write_text(source.replace('"yes"', "yes"), encoding="utf-8")
     assert load_programme(str(path)).counts_for("tace") == "yes"
     assert load_programme("iasios").counts_for("unheard-of") == "review"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("session-rules.yaml", "rules: [{id: a, category: tace, needs: [{technique: 5}]}]", "neither a word"),
+        (
+            "session-rules.yaml",
+            "rules: [{id: a, category: [tace], needs: [{technique: stent}]}]",
+            "category is no text",
+        ),
+        ("session-rules.yaml", "rules: [{id: a, category: tace, needs: [{technique: []}]}]", "neither a word"),
+        ("session-rules.yaml", "rules: [{id: 3, category: tace, needs: [{technique: stent}]}]", "id is no text"),
+        (
+            "session-rules.yaml",
+            "rules: [{id: a, category: tace, stated: bleedng, needs: [{technique: stent}]}]",
+            "no kind of diagnosis",
+        ),
+        (
+            "session-rules.yaml",
+            "rules: [&a {id: a, category: tace, needs: [{technique: stent}]}, *a]",
+            "stands twice",
+        ),
+        ("techniques.csv", "\xff", "cannot be read"),
+        ("techniques.csv", "technique,category,family,route_matters,meaning\nstent,stnt,a,no,m\n", "no category"),
+        ("techniques.csv", "technique,category,family,route_matters,meaning\nstent,,a,ja,m\n", "neither yes nor no"),
+        ("techniques.csv", "technique,category,family,route_matters,meaning\nstent,\n", "too few columns"),
+        ("categories.csv", "code,title,axis\nnone,n,n\nnone,n,n\n", "stands twice"),
+        ("categories.csv", "\xff", "cannot be read"),
+        ("systems.csv", "\xff", "cannot be read"),
+        ("systems.csv", "name,uri,kind,note\nops\n", "lacks its name or its URI"),
+    ],
+)
+def test_a_broken_file_is_one_sentence_that_names_it(tmp_path: Path, file: str, content: str, words: str) -> None:
+    folder = tmp_path / "mappings"
+    shutil.copytree(shipped_path("mappings"), folder)
+    (folder / file).write_bytes(content.encode("latin-1"))
+    with pytest.raises(MappingError) as caught:
+        load_ruleset(folder=folder)
+    assert words in caught.value.sentence
+    assert file in caught.value.sentence

@@ -61,6 +61,9 @@ NAMES = SystemNames.load(shipped_path("mappings", "systems.csv"))
         ("http://snomed.info/scthing", ""),
         ("http://hospital.example/ops-2024", ""),
         ("http://hospital.example/keys", ""),
+        ("urn:oid:1.2.276.0.76.5.478", "ops"),
+        ("1.2.276.0.76.5.417", "icd10"),
+        ("https://fhir.hl7.org.uk/Id/opcs-4", "opcs4"),
         ("", ""),
     ],
 )
@@ -100,6 +103,8 @@ def test_aliases(uri: str, name: str) -> None:
         ("icd10", "C22.0-", "C22.0"),
         ("icdo3", "c220", "C22.0"),
         ("icdo3", "8170/3", "8170/3"),
+        ("icdo3", "81703", "8170/3"),
+        ("icdo3", "M-8170/3", "8170/3"),
         ("unheard-of", " X 1 ", "X 1"),
     ],
 )

@@ -183,6 +183,21 @@ def test_a_proposed_row_can_be_accepted_and_decides(tmp_path: Path, say: Run) ->
     assert "table in use" in err
 
 
+def test_a_display_of_one_patient_is_read_unless_more_are_asked_for(tmp_path: Path, say: Run) -> None:
+    path, out = tmp_path / "one.ndjson", tmp_path / "s.csv"
+    coding = {"system": LOCAL, "code": "K7", "display": "Mikrowellenablation Leber"}
+    resource = {
+        "resourceType": "Procedure", "id": "1", "status": "completed", "subject": {"reference": "Patient/1"},
+        "code": {"coding": [coding]}, "performedDateTime": "2025-03-14",
+    }  # fmt: skip
+    path.write_text(json.dumps(resource), encoding="utf-8")
+    assert say("suggest", path, "--out", out)[0] == 0
+    with out.open(encoding="utf-8", newline="") as handle:
+        assert [row["technique"] for row in csv.DictReader(handle)] == ["microwave"]
+    assert "0 rows proposed" in say("suggest", path, "--out", out, "--shared-by", "5")[1]
+    assert "Mikrowellenablation" not in say("coverage", path)[1]
+
+
 def test_several_local_systems_get_a_file_each(tmp_path: Path, say: Run) -> None:
     path = export_of_five_patients(tmp_path)
     other = path.read_text(encoding="utf-8").replace(LOCAL, "http://other.example/keys").replace('"id": "', '"id": "b')
@@ -263,3 +278,16 @@ def test_a_difference_over_a_ledger(tmp_path: Path, say: Run) -> None:
     assert found["examples"][0]["before"]["decision"] == "counted"
     assert found["examples"][0]["procedures"] == ["Procedure/6"]
     assert "Patient" not in out
+
+
+def test_explain_says_which_shipped_row_a_site_s_own_stands_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export_of_five_patients(tmp_path)
+    own = table(tmp_path, ROW.replace("K1,", "5-501.93,"))
+    config = configured(tmp_path, own)
+    config.write_text(config.read_text(encoding="utf-8").replace(LOCAL, OPS), encoding="utf-8")
+    assert run(["pull", "--config", str(config)]) == 0
+    capfd.readouterr()
+    assert run(["explain", "6", "--config", str(config)]) == 0
+    assert "(keys.csv:2), the site's own row in place of codes/ops.csv:" in capfd.readouterr().out

@@ -21,6 +21,7 @@ from io_fhir_adapter.classify.trail import (
     code_step,
     indication_step,
     part_steps,
+    programme_step,
     recorded_step,
     status_steps,
     unit_step,
@@ -184,6 +185,8 @@ class _Patient:
         steps += [TrailStep("also", "", f"{verdict.category}: {verdict.reason}") for verdict in others]
         if others:
             steps.append(unit_step(programme, each=each))
+        if best.category != "none":
+            steps.append(programme_step(programme, best.category, self.ruleset.programme.counts_for(best.category)))
         steps.append(TrailStep("decision", programme, f"{best.decision}: {best.reason}"))
         first = session.facts[0]
         return Decision(
@@ -311,10 +314,7 @@ class _Patient:
         if not matters or any(finding.approach in {"percutaneous", "external"} for finding in matters):
             return False
         ways = {
-            finding.approach
-            for _, reading in pairs
-            for finding in reading.findings
-            if finding.technique == "guidance"
+            finding.approach for _, reading in pairs for finding in reading.findings if finding.technique == "guidance"
         }
         return not ways or not ways.isdisjoint(NOT_IO_APPROACH)
 

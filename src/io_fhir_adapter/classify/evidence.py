@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from io_fhir_adapter.classify.indications import Diagnosis, DiagnosisTables
@@ -20,6 +20,8 @@ _BLEEDING = "bleeding"
 _NOT_A_TUMOUR = frozenset({"benign", "fracture", "other"})
 _CONTRARY_MAIN_DIAGNOSIS = frozenset({"benign", "fracture", _BLEEDING})
 _RIVALS = frozenset({"benign", "fracture"})
+_CHIEF = "CC"  # Encounter.diagnosis.use: the chief complaint, which German stays write for the main diagnosis
+_ICDO3 = "icdo3"
 _NONE = Indication("none")
 
 _Known = TypeVar("_Known", ConditionFact, EncounterFact)
@@ -177,15 +179,20 @@ def _items(
     verification: str = "",
     main: bool = False,
 ) -> list[_Item]:
-    found = (tables.diagnose(code) for code in codes)
+    found = [diagnosis for code in codes if (diagnosis := tables.diagnose(code)) is not None]
     return sorted(
-        (
-            _Item(level, diagnosis, resource, verification not in _UNSURE, main)
-            for diagnosis in found
-            if diagnosis is not None
-        ),
+        (_Item(level, diagnosis, resource, verification not in _UNSURE, main) for diagnosis in _placed(found)),
         key=lambda item: (item.diagnosis.system, item.diagnosis.code),
     )
+
+
+def _placed(found: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """The diagnoses, with a morphology of ICD-O-3 in the organ that the topography beside it names."""
+    organs = {item.organ for item in found if item.system == _ICDO3 and item.organ}
+    if len(organs) != 1:
+        return list(found)
+    (organ,) = organs
+    return [replace(item, organ=organ) if item.system == _ICDO3 and not item.organ else item for item in found]
 
 
 def _stated(facts: Sequence[ProcedureFact], background: Background, tables: DiagnosisTables) -> list[_Item]:
@@ -216,8 +223,10 @@ def _of_encounters(facts: Sequence[ProcedureFact], background: Background, table
             continue
         source, reference = key
         items += _items("encounter", encounter.reasons, reference, tables)
-        for target, _, rank in sorted(encounter.diagnoses, key=lambda entry: (entry[2] or 999, entry[0])):
-            items += _referenced("encounter", source, target, background, tables, main=rank == 1)
+        ranked = any(rank for _, _, rank in encounter.diagnoses)
+        for target, use, rank in sorted(encounter.diagnoses, key=lambda entry: (entry[2] or 999, entry[0], entry[1])):
+            main = rank == 1 if ranked else use == _CHIEF
+            items += _referenced("encounter", source, target, background, tables, main=main)
     return items
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.lifespan import set_aside
-from io_fhir_adapter.classify.ruleset import Ruleset
+from io_fhir_adapter.classify.ruleset import Entry, Ruleset
+from io_fhir_adapter.classify.tables import CodeRow
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.ledger.facts import find_procedure, person_of, quarantined, survivor
@@ -19,6 +20,7 @@ from io_fhir_adapter.model import Decision, EncounterFact, ProcedureFact, Quaran
 
 __all__ = ["Explanation", "explain_procedure", "in_words"]
 
+_SHIPPED = "codes/"  # where the rules of shipped rows begin
 _OUTCOME = {
     "counted": "COUNTED",
     "review": "FOR REVIEW",
@@ -34,7 +36,7 @@ _REASONS = {
     "site-for-review": "the place is one that is rarely treated for a tumour",
     "route-not-coded": "nothing says that the treatment went through the skin",
     "mapping-inexact": "the site's ConceptMap says that its code and what it is mapped to do not mean the same",
-    "conflicting-codes": "one of its codes names a treatment, another a look-alike",
+    "conflicting-codes": "one of its codes names a treatment, another a look-alike or an operation by another way in",
     "part-of-missing-procedure": "it is part of a Procedure that is not there, has no row or was not completed",
     "category-not-counted": "the programme does not count this category",
     "no-tumour-indication": "the code is shared with other diseases, and no tumour diagnosis was found",
@@ -113,7 +115,7 @@ def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[s
         row = entry.row_on(fact.day)
         if row is not None:
             what = ", ".join(part for part in (row.finding.technique, row.finding.site, row.finding.approach) if part)
-            yield f"  {entry.system} {entry.code}: {what} ({row.finding.rule})"
+            yield f"  {entry.system} {entry.code}: {what} ({row.finding.rule}){_instead(entry, row, fact.day)}"
         elif entry.system in ruleset.table_systems:
             yield f"  {entry.system} {entry.code}: no row in the tables"
         else:
@@ -123,6 +125,15 @@ def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[s
         for finding in reading.findings:
             what = ", ".join(part for part in (finding.technique, finding.site, finding.role) if part)
             yield f"  its text: {what} ({finding.rule})"
+
+
+def _instead(entry: Entry, row: CodeRow, day: str) -> str:
+    """That a site's own row decides where a shipped one would have."""
+    if row.finding.rule.startswith(_SHIPPED):
+        return ""
+    shipped = replace(entry, rows=tuple(other for other in entry.rows if other.finding.rule.startswith(_SHIPPED)))
+    ours = shipped.row_on(day)
+    return f", the site's own row in place of {ours.finding.rule}" if ours is not None else ", the site's own row"
 
 
 def _why_apart(fact: ProcedureFact, ruleset: Ruleset, encounters: Iterable[EncounterFact]) -> str:

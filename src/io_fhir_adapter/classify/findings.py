@@ -18,7 +18,8 @@ class Reading(msgspec.Struct, frozen=True):
     Attributes:
         findings: One per coding that has a row, in a stable order, each once; else what the text says.
         known_system: Whether any coding is of a system that has a table.
-        conflict: Whether one coding says look-alike and another a treatment.
+        conflict: Whether one coding says look-alike and another a treatment, or one that it was open, laparoscopic or
+            endoscopic and another that it was not.
         from_text: Whether the findings are those of the text: never enough to count.
     """
 
@@ -44,9 +45,11 @@ def read_codes(fact: ProcedureFact, ruleset: Ruleset) -> Reading:
     if not findings:
         said = ruleset.text_findings([(code.system, code.code) for code in fact.codes], _texts(fact))
         return Reading(_placed(said, fact, ruleset), known, conflict=False, from_text=bool(said))
-    techniques = {finding.technique == "none" for finding in findings if finding.role == "main"}
+    main = [finding for finding in findings if finding.role == "main"]
+    techniques = {finding.technique == "none" for finding in main}
+    ways = {finding.approach in NOT_IO_APPROACH for finding in main if finding.approach != "unspecified"}
     ordered = tuple(sorted(findings, key=_order)) if len(findings) > 1 else tuple(findings)
-    return Reading(_placed(ordered, fact, ruleset), known, len(techniques) > 1)
+    return Reading(_placed(ordered, fact, ruleset), known, len(techniques) > 1 or len(ways) > 1)
 
 
 def is_usable(finding: Finding) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from io_fhir_adapter.classify.indications import KINDS
 from io_fhir_adapter.classify.tables import AGENTS, APPROACHES, ROLES, SITES
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 _ABLATION = "ablation"
+_TECHNIQUE_COLUMNS = ("technique", "category", "family", "route_matters", "meaning")
+_CATEGORY_COLUMNS = ("code", "title", "axis")
+_TEXTS = ("id", "category", "meaning", "stated", "followed_by", "review")
 _RULE_KEYS = frozenset(
     {"id", "category", "meaning", "needs", "absorbs", "unless", "stated", "followed_by", "within_days", "review"}
 )
@@ -231,34 +235,79 @@ def _same_organ(one: Finding, others: Sequence[Finding]) -> bool:
 
 
 def load_techniques(path: Path) -> dict[str, Technique]:
-    """Reads mappings/techniques.csv."""
-    try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            return {
-                row["technique"]: Technique(
-                    row["technique"], row["category"], row["family"], row["route_matters"] == "yes"
-                )
-                for row in csv.DictReader(handle)
-            }
-    except (OSError, KeyError, csv.Error) as exc:
-        raise MappingError(f"the techniques cannot be read ({type(exc).__name__})", where=path.name, number=8) from exc
+    """Reads mappings/techniques.csv.
+
+    Raises:
+        MappingError: A column or a row is wrong, or a technique stands twice; file and line are named.
+    """
+    found: dict[str, Technique] = {}
+    for where, row in _records(path, _TECHNIQUE_COLUMNS, "the techniques").items():
+        if row["route_matters"] not in {"yes", "no"}:
+            raise MappingError(
+                f"{row['route_matters']!r} under route_matters is neither yes nor no", where=where, number=8
+            )
+        found[row["technique"]] = Technique(
+            row["technique"], row["category"], row["family"], row["route_matters"] == "yes"
+        )
+    return found
 
 
 def load_categories(path: Path) -> dict[str, str]:
-    """Reads mappings/categories.csv: category code to title, in the order of the contract."""
+    """Reads mappings/categories.csv: category code to title, in the order of the contract.
+
+    Raises:
+        MappingError: A column or a row is wrong, or a category stands twice; file and line are named.
+    """
+    return {row["code"]: row["title"] for row in _records(path, _CATEGORY_COLUMNS, "the categories").values()}
+
+
+def _records(path: Path, columns: Sequence[str], what: str) -> dict[str, dict[str, str]]:
+    """The rows of a small table by the place where each stands; the first column tells them apart."""
+    found: dict[str, dict[str, str]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            return {row["code"]: row["title"] for row in csv.DictReader(handle)}
-    except (OSError, KeyError, csv.Error) as exc:
-        raise MappingError(f"the categories cannot be read ({type(exc).__name__})", where=path.name, number=8) from exc
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            if tuple(reader.fieldnames or ()) != tuple(columns):
+                raise MappingError(
+                    f"the columns are not those of {what}",
+                    where=f"{path.name}:1",
+                    do=f"the first line must read {','.join(columns)}",
+                    number=8,
+                )
+            for record in reader:
+                where = f"{path.name}:{reader.line_num}"
+                if None in record or None in record.values():
+                    raise MappingError(
+                        "the row has too many or too few columns", where=where, do="quote texts that hold a comma",
+                        number=8,
+                    )  # fmt: skip
+                if not record[columns[0]] or any(row[columns[0]] == record[columns[0]] for row in found.values()):
+                    raise MappingError(
+                        f"{record[columns[0]]!r} stands twice or is empty", where=where, do="keep one row", number=8
+                    )
+                found[where] = record
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise MappingError(
+            f"{what} cannot be read ({type(exc).__name__})", where=path.name, do="save it as UTF-8 CSV", number=8
+        ) from exc
+    return found
 
 
 def load_session_rules(path: Path, techniques: dict[str, Technique], categories: dict[str, str]) -> SessionRules:
     """Reads mappings/session-rules.yaml.
 
     Raises:
-        MappingError: A rule names an unknown word; the rule is named.
+        MappingError: A rule names an unknown word or stands twice, or a technique gives a category that does not
+            exist; the rule is named.
     """
+    strange = next((one for one in techniques.values() if one.category and one.category not in categories), None)
+    if strange is not None:
+        raise MappingError(
+            f"{strange.category!r} is no category",
+            where=f"techniques.csv:{strange.name}",
+            do="see categories.csv",
+            number=8,
+        )
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         entries = document["rules"]
@@ -268,7 +317,11 @@ def load_session_rules(path: Path, techniques: dict[str, Technique], categories:
         ) from exc
     if not isinstance(entries, list):
         raise MappingError("rules is no list", where=path.name, do="write one entry per rule", number=8)
-    return SessionRules([_rule(entry, path.name, techniques, categories) for entry in entries], techniques)
+    rules = [_rule(entry, path.name, techniques, categories) for entry in entries]
+    twice = next((rule for number, rule in enumerate(rules) if rule.id in {one.id for one in rules[:number]}), None)
+    if twice is not None:
+        raise MappingError("the id stands twice", where=twice.place, do="give every rule an id of its own", number=8)
+    return SessionRules(rules, techniques)
 
 
 def _rule(entry: Any, file: str, techniques: dict[str, Technique], categories: dict[str, str]) -> _Rule:
@@ -280,11 +333,18 @@ def _rule(entry: Any, file: str, techniques: dict[str, Technique], categories: d
         raise MappingError(
             f"{unknown[0]!r} is no element of a rule", where=place, do=f"use {', '.join(sorted(_RULE_KEYS))}", number=8
         )
+    for key in _TEXTS:
+        if not isinstance(entry.get(key, ""), str):
+            raise MappingError(f"{key} is no text", where=place, do="write one word or sentence", number=8)
+    if "stated" in entry and entry["stated"] not in KINDS:
+        raise MappingError(
+            f"{entry['stated']!r} is no kind of diagnosis", where=place, do=f"use {', '.join(sorted(KINDS))}", number=8
+        )
     for category in (entry.get("category"), entry.get("followed_by", "none")):
         if category not in categories:
             raise MappingError(f"{category!r} is no category", where=place, do="see categories.csv", number=8)
     days = entry.get("within_days", 0)
-    if not isinstance(days, int) or bool(entry.get("followed_by")) != (days > 0):
+    if type(days) is not int or bool(entry.get("followed_by")) != (days > 0):
         raise MappingError(
             "followed_by and within_days go together", where=place, do="give a category and whole days", number=8
         )
@@ -316,7 +376,10 @@ def _clause(item: dict[str, Any], techniques: dict[str, Technique], place: str) 
     for key, value in item.items():
         if key not in vocabulary:
             raise MappingError(f"{key!r} is no element of a finding", where=place, number=8)
-        words[key] = frozenset([value] if isinstance(value, str) else value)
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list) or not listed or not all(isinstance(word, str) for word in listed):
+            raise MappingError(f"{key} is neither a word nor a list of words", where=place, number=8)
+        words[key] = frozenset(listed)
         strange = words[key] - frozenset(vocabulary[key])
         if strange:
             raise MappingError(f"{sorted(strange)[0]!r} is no {key}", where=place, number=8)

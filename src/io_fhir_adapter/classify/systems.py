@@ -19,6 +19,7 @@ __all__ = ["SystemNames", "normalise_code", "uri_key"]
 _NOT_ALNUM = re.compile(r"[^0-9a-zA-Z]+")
 _SNOMED_ID = re.compile(r"\s*(\d{6,18})")
 _LATERALITY = re.compile(r"(?::[RLBrlb]|#|[ _-][RLBrlb])\s*\Z")
+_MORPHOLOGY = re.compile(r"M?-?([89]\d{3})[/ ]?(\d)", re.ASCII)
 _EDITION = re.compile(r"(?:[-/](?:19|20)\d\d|/version/\d+)\Z")
 
 
@@ -48,8 +49,15 @@ class SystemNames:
         """
         names: dict[str, str] = {}
         try:
-            with path.open(encoding="utf-8", newline="") as handle:
+            with path.open(encoding="utf-8-sig", newline="") as handle:
                 for number, row in enumerate(csv.DictReader(handle), start=2):
+                    if not row["uri"] or not row["name"]:
+                        raise MappingError(
+                            "the row lacks its name or its URI",
+                            where=f"{path.name}:{number}",
+                            do="fill both or delete it",
+                            number=2,
+                        )
                     key, name = uri_key(row["uri"]), row["name"].strip()
                     if names.setdefault(key, name) != name:
                         raise MappingError(
@@ -58,7 +66,7 @@ class SystemNames:
                             do="keep one of the two rows",
                             number=2,
                         )
-        except (OSError, KeyError, csv.Error) as exc:
+        except (OSError, UnicodeDecodeError, KeyError, csv.Error) as exc:
             raise MappingError(
                 f"the list of code systems cannot be read ({type(exc).__name__})", where=str(path), number=2
             ) from exc
@@ -105,6 +113,8 @@ def _snomed(code: str) -> str:
 
 def _icdo3(code: str) -> str:
     plain = code.strip().upper()
+    if found := _MORPHOLOGY.fullmatch(plain):  # registries leave out the stroke before the behaviour, or write M-8170/3
+        return "/".join(found.groups())
     return plain if "/" in plain else _dot_after_third(plain)
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "code_step",
     "indication_step",
     "part_steps",
+    "programme_step",
     "recorded_step",
     "status_steps",
     "unit_step",
@@ -47,6 +48,18 @@ def unit_step(programme: str, *, each: bool) -> TrailStep:
     """How a session of several categories counts."""
     text = "each category of the session is decided and counted by itself" if each else "the session is decided once"
     return TrailStep("unit", f"{programme}:volume.several_categories", text)
+
+
+_COUNTS = {
+    "yes": "the programme counts this category",
+    "review": "the programme leaves this category to a responsible person",
+    "no": "the programme does not count this category",
+}
+
+
+def programme_step(programme: str, category: str, counts: str) -> TrailStep:
+    """What the programme says of the category."""
+    return TrailStep("programme", f"{programme}:counts.{category}", _COUNTS[counts])
 
 
 def code_step(finding: Finding) -> TrailStep:

@@ -15,6 +15,7 @@ import typer
 
 from io_fhir_adapter.classify.rules import load_techniques
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
+from io_fhir_adapter.classify.scope import Scope
 from io_fhir_adapter.classify.sessions import latest
 from io_fhir_adapter.classify.workbench.coverage import Coverage, survey
 from io_fhir_adapter.classify.workbench.diff import Side, compare_rulesets, ruleset_in
@@ -41,7 +42,7 @@ from io_fhir_adapter.ledger.facts import every_procedure
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.pull.files import find_inputs
-from io_fhir_adapter.report.gather import unmapped_codes
+from io_fhir_adapter.report.gather import DISPLAY_FROM, unmapped_codes
 from io_fhir_adapter.report.nightly import UnmappedCode
 from io_fhir_adapter.shipped import shipped_path
 from io_fhir_adapter.volume.count import Period
@@ -118,7 +119,7 @@ def coverage(
 
     A code's display is shown where at least five patients share it.
     """
-    rules, found, unmapped, code = _surveyed(paths, config)
+    rules, found, unmapped, code = _surveyed(paths, config, DISPLAY_FROM)
     if as_json:
         typer.echo(json.dumps(_coverage_json(found, unmapped, rules), indent=2, ensure_ascii=False))
         return code
@@ -145,6 +146,9 @@ def suggest(
         int | None,
         typer.Option("--accept-above", help="Write only rows with this score or more, ready to use.", min=0, max=100),
     ] = None,
+    shared_by: Annotated[
+        int, typer.Option("--shared-by", help="Read only displays that so many patients share.", min=1)
+    ] = 1,
 ) -> int:
     """Propose rows for local codes from their displays: a table with score and display beside each row.
 
@@ -152,7 +156,7 @@ def suggest(
     each gets a file of its own.
     """
     _keep_ours(out, load_config(config) if config is not None else None)
-    rules, _, unmapped, code = _surveyed(paths, config)
+    rules, _, unmapped, code = _surveyed(paths, config, shared_by)
     folder = shipped_path("mappings")
     known = [row for table in _tables(None) for row in read_rows(table.path, table.label).rows]
     codes = [LocalCode(row.system, row.code, row.display, row.procedures) for row in unmapped]
@@ -252,7 +256,8 @@ def diff(
     programme = settings.programme if settings is not None else "iasios"
     sites = [SiteTable(item.system, item.file) for item in settings.mappings.site_tables] if settings else []
     maps = [item.file for item in settings.mappings.concept_maps] if settings else []
-    before, after = ruleset_in(old, programme, sites, maps), ruleset_in(new, programme, sites, maps)
+    scope = Scope.of(settings.scope) if settings is not None else None
+    before, after = (ruleset_in(folder, programme, sites, maps, scope) for folder in (old, new))
     place = LedgerConfig(path=ledger) if ledger is not None or settings is None else settings.ledger
     with _ledger_at(place) as opened, opened.read() as connection:
         found = compare_rulesets(connection, before, after, examples)
@@ -358,7 +363,9 @@ def _ledger_at(place: LedgerConfig) -> Iterator[Ledger]:
         ledger.close()
 
 
-def _surveyed(paths: list[str] | None, config: Path | None) -> tuple[Ruleset, Coverage, list[UnmappedCode], int]:
+def _surveyed(
+    paths: list[str] | None, config: Path | None, shared_by: int
+) -> tuple[Ruleset, Coverage, list[UnmappedCode], int]:
     """What the tables know of Procedures in files or in the ledger, and the exit code that the reading asks for.
 
     What no row matches is put into a ledger that lives as long as this call: the report's own list of such codes is
@@ -379,7 +386,7 @@ def _surveyed(paths: list[str] | None, config: Path | None) -> tuple[Ruleset, Co
                         found = survey(every_procedure(reading), rules, connection)
                 else:
                     raise UsageError("no input is named", do="name files, or a configuration with --config", number=4)
-                unmapped = unmapped_codes(connection, rules)
+                unmapped = unmapped_codes(connection, rules, shared_by)
         finally:
             scratch.close()
     for sentence in refused:

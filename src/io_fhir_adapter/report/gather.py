@@ -25,20 +25,21 @@ from io_fhir_adapter.report.nightly import (
 )
 from io_fhir_adapter.volume.count import Volume
 
-__all__ = ["TEXT_ONLY", "gather_report", "unmapped_codes"]
+__all__ = ["DISPLAY_FROM", "TEXT_ONLY", "gather_report", "unmapped_codes"]
 
 TEXT_ONLY = "(no code)"
-_DISPLAY_FROM = 5  # patients who share a display before it is taken for a catalogue's word
+DISPLAY_FROM = 5  # patients who share a display before it is taken for a catalogue's word
 _SHOWN = 50
 _SHOWN_KNOWN = 12  # codes of systems that have a table: ordinary work, as a rule
 _POSITIONS = 5
 
 
-def unmapped_codes(connection: Connection, ruleset: Ruleset) -> list[UnmappedCode]:
+def unmapped_codes(connection: Connection, ruleset: Ruleset, shared_by: int = DISPLAY_FROM) -> list[UnmappedCode]:
     """Codes of completed Procedures without a row in the tables, most frequent first.
 
-    A code's display may hold anything a hospital wrote there; it is shown only where several patients share the
-    very same one. Codes of systems that have a table come after those of unknown systems.
+    A code's display may hold anything a hospital wrote there; it is shown only where ``shared_by`` patients share the
+    very same one, and of several the one that most share. Codes of systems that have a table come after those of
+    unknown systems.
     """
     procedures: Counter[tuple[str, str]] = Counter()
     patients: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -54,8 +55,8 @@ def unmapped_codes(connection: Connection, ruleset: Ruleset) -> list[UnmappedCod
                 displays[key][display].add(fact.patient)
     rows = []
     for (system, code), number in procedures.items():
-        shared = {text for text, who in displays[system, code].items() if len(who) >= _DISPLAY_FROM}
-        shown = min(shared) if len(shared) == 1 else None
+        shared = {text: len(who) for text, who in displays[system, code].items() if len(who) >= shared_by}
+        shown = min(shared, key=lambda text: (-shared[text], text)) if shared else None
         rows.append(UnmappedCode(system, code, shown, number, len(patients[system, code])))
     known = ruleset.table_systems
     rows.sort(key=lambda row: (ruleset.systems.name(row.system) in known, -row.procedures, row.system, row.code))

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
+from io_fhir_adapter.classify.scope import Scope
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.ledger.facts import PatientRecord, every_procedure, person_of, survivor
 from io_fhir_adapter.ledger.identities import person_links
@@ -90,7 +91,11 @@ class Difference:
 
 
 def ruleset_in(
-    folder: Path, programme: str, site_tables: Sequence[SiteTable], concept_maps: Sequence[Path] = ()
+    folder: Path,
+    programme: str,
+    site_tables: Sequence[SiteTable],
+    concept_maps: Sequence[Path] = (),
+    scope: Scope | None = None,
 ) -> Ruleset:
     """The ruleset of a mappings folder, with its own edition of the programme where it has one.
 
@@ -106,7 +111,7 @@ def ruleset_in(
             number=10,
         )
     own = folder / "programmes" / f"{programme}.yaml"
-    return load_ruleset(str(own) if own.is_file() else programme, site_tables, folder, concept_maps=concept_maps)
+    return load_ruleset(str(own) if own.is_file() else programme, site_tables, folder, scope, concept_maps)
 
 
 def compare_rulesets(connection: Connection, old: Ruleset, new: Ruleset, examples: int) -> Difference:
