@@ -69,6 +69,8 @@ class ProcedureFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
         origin: Which departmental system recorded it (meta.source, else the first identifier's system), or empty.
         operator: Reference of the first performer, or empty; local only.
         mentions: Where it says that it belongs (performer, location, category), for a site's scope.
+        time: Local time of the start, ``HH:MM``, empty where only the date is known.
+        end_time: Local time of the end of a period, or empty.
         updated: meta.lastUpdated as the source wrote it, or empty; the last field of every fact, because a digest of
             a fact leaves it out.
     """
@@ -89,6 +91,8 @@ class ProcedureFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     origin: str = ""
     operator: str = ""
     mentions: tuple[Mention, ...] = ()
+    time: str = ""
+    end_time: str = ""
     updated: str = ""
 
 

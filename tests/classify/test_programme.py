@@ -234,3 +234,19 @@ def test_an_unknown_programme_is_refused_with_those_there_are() -> None:
         load_programme("nobody")
     assert "degir" in caught.value.do
     assert "iasios" in caught.value.do
+
+
+def test_a_kind_of_diagnosis_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    shipped = shipped_path("mappings", "programmes") / "iasios.yaml"
+    path = tmp_path / "own.yaml"
+    path.write_text(shipped.read_text(encoding="utf-8").replace("tumour: [malignant,", "tumour: [cancer,"), encoding="utf-8")
+    with pytest.raises(MappingError, match=r"own\.yaml: indication\.tumour: .*'cancer' is no kind of diagnosis"):
+        load_programme(str(path))
+
+
+def test_a_key_written_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    shipped = shipped_path("mappings", "programmes") / "iasios.yaml"
+    path = tmp_path / "own.yaml"
+    path.write_text(shipped.read_text(encoding="utf-8") + "\nid: other\n", encoding="utf-8")
+    with pytest.raises(MappingError, match=r"own\.yaml:\d+: a key is written twice"):
+        load_programme(str(path))

@@ -242,3 +242,27 @@ def test_a_parent_without_a_day_is_dated_by_its_parts(make: Any) -> None:
     parent = make.procedure("1", "ops:8-836.ka", day="2025", stated="C22.0")
     child = make.procedure("2", "ops:8-541.6", part_of=("Procedure/1",))
     assert dates(make.decide([parent, child])) == [("2025-03-14", "tace", "counted")]
+
+
+def test_what_a_period_takes_past_midnight_is_of_the_day_it_began(make: Any) -> None:
+    period = {"time": "22:30", "end_day": "2025-03-15", "end_time": "00:40"}
+    evening = make.procedure("1", "ops:8-836.ka", stated="C22.0", **period)
+    after = make.procedure("2", "ops:8-541.6", "2025-03-15", stated="C22.0", time="00:20")
+    assert dates(make.decide([evening, after])) == [("2025-03-14", "tace", "counted")]
+    next_day = make.procedure("3", "ops:5-501.a3", "2025-03-15", stated="C22.0", time="09:00")
+    assert dates(make.decide([evening, after, next_day])) == [
+        ("2025-03-14", "tace", "counted"),
+        ("2025-03-15", "ablation-mwa", "counted"),
+    ]
+    # a date alone does not say that it was in the same night: two dates are two
+    undated = make.procedure("4", "ops:5-501.a3", "2025-03-15", stated="C22.0")
+    assert len(make.decide([evening, undated])) == 2
+    # what has nothing to do with a treatment, such as a night under watch, moves none
+    watch = make.procedure("5", "ops:8-930", time="22:30", end_day="2025-03-15", end_time="10:00")
+    assert dates(make.decide([watch, next_day]))[-1] == ("2025-03-15", "ablation-mwa", "counted")
+
+
+def test_a_part_of_something_named_by_an_identifier_alone_does_not_count_by_itself(make: Any) -> None:
+    part = make.procedure("1", "ops:5-501.a3", stated="C22.0", part_of=("Procedure?identifier=urn:x|7",))
+    (decision,) = make.decide([part])
+    assert (decision.decision, decision.reason) == ("review", "part-of-missing-procedure")

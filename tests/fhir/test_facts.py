@@ -75,6 +75,7 @@ def test_r4() -> None:
         part_of=("Procedure/0",),
         origin="urn:ris",
         operator="Practitioner/d",
+        time="00:30",
         updated="2025-03-02T01:00:00Z",
         mentions=(Mention("performer.actor", "Practitioner/d"),),
     )
@@ -361,3 +362,22 @@ def test_a_service_by_reference_and_everything_by_identifier_and_never_a_name() 
     )
     assert mentions(both) == {"performer.actor": ["Practitioner/d", "urn:arzt|9"]}
     assert "Muster" not in repr(both)
+
+
+def test_a_reason_may_lie_in_a_contained_condition() -> None:
+    contained = [
+        {"resourceType": "Condition", "id": "c1", "code": {"coding": [{"system": "urn:icd", "code": "C22.0"}]}},
+        {"resourceType": "Condition", "id": "c2", "code": {"coding": [{"system": "urn:icd", "code": "K70"}]}},
+        {"resourceType": "Medication", "id": "m", "code": 7},
+    ]
+    fact = procedure(contained=contained, reasonReference=[{"reference": "#c1"}, {"reference": "Condition/9"}])
+    assert [code.code for code in fact.reasons] == ["C22.0"]
+    assert fact.reason_refs == ("Condition/9",)
+    assert procedure(contained=contained).reasons == ()
+
+
+def test_times_are_local_where_they_are_known() -> None:
+    period = {"start": "2025-03-14T21:30:00Z", "end": "2025-03-14T23:40:00Z"}
+    fact = procedure(performedPeriod=period)
+    assert (fact.day, fact.time, fact.end_day, fact.end_time) == ("2025-03-14", "22:30", "2025-03-15", "00:40")
+    assert (procedure(performedDateTime="2025-03-14").time, procedure().end_time) == ("", "")

@@ -108,16 +108,12 @@ def read_concept_map(path: Path) -> ConceptMapFile:
             number=12,
         ) from exc
     except (ValueError, RecursionError) as exc:
-        raise MappingError(
-            "the ConceptMap is no JSON", where=label, do="save it as JSON in UTF-8", number=12
-        ) from exc
+        raise MappingError("the ConceptMap is no JSON", where=label, do="save it as JSON in UTF-8", number=12) from exc
     if not isinstance(resource, dict) or resource.get("resourceType") != "ConceptMap":
         raise MappingError("this is no ConceptMap", where=label, do="name a FHIR ConceptMap in JSON", number=12)
     groups = tuple(items(resource, "group"))
     if not any(items(group, "element") or group.get("unmapped") for group in groups):
-        raise MappingError(
-            "the ConceptMap maps nothing", where=label, do="it needs a group with elements", number=12
-        )
+        raise MappingError("the ConceptMap maps nothing", where=label, do="it needs a group with elements", number=12)
     return ConceptMapFile(label, groups, _uri(resource.get("sourceUri")))
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from io_fhir_adapter.classify.indications import KINDS
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.shipped import shipped_path
+from io_fhir_adapter.strict_yaml import fault_of, load_yaml
 
 __all__ = [
     "Cycle",
@@ -73,6 +75,14 @@ class IndicationRule(_Part):
 
     tumour: tuple[str, ...] = ("malignant", "metastasis")
     uncertain: tuple[str, ...] = ("in-situ", "uncertain")
+
+    @field_validator("tumour", "uncertain")
+    @classmethod
+    def _known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        strange = sorted(set(value) - KINDS)
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no kind of diagnosis; use {', '.join(sorted(KINDS))}")
+        return value
 
 
 class SampleRule(_Part):
@@ -299,13 +309,15 @@ def load_programme(name_or_path: str, categories: frozenset[str] | None = None) 
                 number=7,
             )
     try:
-        programme = Programme.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise MappingError(f"the programme cannot be read ({type(exc).__name__})", where=str(path), number=7) from exc
+        programme = Programme.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the programme"
         raise MappingError(f"{place}: {first['msg']}", where=str(path), number=7) from exc
+    except (OSError, ValueError, yaml.YAMLError) as exc:
+        twice, where = fault_of(exc, str(path))
+        what = twice or f"the programme cannot be read ({type(exc).__name__})"
+        raise MappingError(what, where=where, do="correct it there", number=7) from exc
     named = {"counts": programme.counts, "ungrouped": programme.ungrouped}
     named.update({f"groups, {group.id}": group.categories for group in programme.groups})
     for place, names in named.items():

@@ -15,6 +15,7 @@ from io_fhir_adapter.classify.indications import KINDS
 from io_fhir_adapter.classify.tables import AGENTS, APPROACHES, ROLES, SITES
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
+from io_fhir_adapter.strict_yaml import fault_of, load_yaml
 
 __all__ = [
     "CategoryFinding",
@@ -309,12 +310,12 @@ def load_session_rules(path: Path, techniques: dict[str, Technique], categories:
             number=8,
         )
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load_yaml(path.read_text(encoding="utf-8"))
         entries = document["rules"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as exc:
-        raise MappingError(
-            f"the session rules cannot be read ({type(exc).__name__})", where=path.name, number=8
-        ) from exc
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as exc:
+        fault, where = fault_of(exc, path.name)
+        what = fault or f"the session rules cannot be read ({type(exc).__name__})"
+        raise MappingError(what, where=where, do="correct it there", number=8) from exc
     if not isinstance(entries, list):
         raise MappingError("rules is no list", where=path.name, do="write one entry per rule", number=8)
     rules = [_rule(entry, path.name, techniques, categories) for entry in entries]

@@ -56,9 +56,10 @@ def _line(fact: ProcedureFact, by_reference: Mapping[tuple[str, str], ProcedureF
     seen = {_fact_key(fact)}
     current, whole = fact, True
     while True:
-        named = [(current.source, ref) for ref in current.part_of if ref.startswith("Procedure/")]
-        if not named:
+        if not current.part_of:
             return _Line(current, whole)
+        # a parent that is named by an identifier alone is one that cannot be looked at
+        named = [(current.source, ref) for ref in current.part_of if ref.startswith("Procedure/")]
         parent = next((by_reference[key] for key in named if key in by_reference), None)
         if parent is None:
             return _Line(current, False)
@@ -70,7 +71,7 @@ def _line(fact: ProcedureFact, by_reference: Mapping[tuple[str, str], ProcedureF
 
 
 def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFact], bool]) -> list[Session]:
-    """The sessions of ONE patient, by local day.
+    """The sessions of ONE patient, by local day; what a treatment's period takes past midnight is of the day it began.
 
     A fact without a full date takes the only day of its parts (``partOf``), else joins the only day of its encounter
     on which something was done that gives a date; else the undated facts of one encounter are one session, and those
@@ -85,12 +86,13 @@ def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFac
     lines = {_fact_key(fact): _line(fact, by_reference) for fact in facts if fact.part_of}
     lonely = frozenset(f"Procedure/{fact_id}" for (_, fact_id), line in lines.items() if not line.whole)
     anchors = [(fact, lines[_fact_key(fact)].root if fact.part_of else fact) for fact in facts]
+    nights = [fact for fact in facts if fact.end_time and fact.end_day != fact.day and dates(fact)]
     vague = any(not is_full(anchor.day) for _, anchor in anchors)
     encounter_days = _encounter_days(facts, dates) if vague else {}
     family_days = _family_days(anchors) if vague and lines else {}
     groups: dict[tuple[str, str], list[ProcedureFact]] = {}
     for fact, anchor in anchors:
-        key = (anchor.day, "")
+        key = (_evening_before(anchor, nights) or anchor.day, "")
         if not is_full(anchor.day):
             days = family_days.get(_fact_key(anchor)) or encounter_days.get((anchor.source, anchor.encounter), set())
             fitting = {day for day in days if day.startswith(anchor.day)}
@@ -100,6 +102,19 @@ def group_sessions(facts: Sequence[ProcedureFact], dates: Callable[[ProcedureFac
         Session(day, tuple(members), lonely & {f"Procedure/{fact.id}" for fact in members} if lonely else lonely)
         for (day, _), members in sorted(groups.items())
     ]
+
+
+def _evening_before(fact: ProcedureFact, nights: Iterable[ProcedureFact]) -> str:
+    """The day on which a treatment began that was still going on after midnight when this was done; else empty."""
+    for night in nights:
+        if (
+            fact.day == night.end_day
+            and fact.time
+            and fact.time <= night.end_time
+            and days_apart(night.day, fact.day) == 1
+        ):
+            return night.day
+    return ""
 
 
 def _family_days(anchors: Iterable[tuple[ProcedureFact, ProcedureFact]]) -> dict[tuple[str, str], set[str]]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from io_fhir_adapter.config.site import LedgerConfig, OutputConfig, ReviewConfig
 from io_fhir_adapter.config.whole import Config
 from io_fhir_adapter.errors import ConfigError
+from io_fhir_adapter.strict_yaml import fault_of, load_yaml
 
 __all__ = ["load_config"]
 
@@ -23,18 +24,6 @@ _DEFAULT_PATHS: tuple[tuple[str, str, type[BaseModel]], ...] = (
 )
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key written twice is an error, not the second one's silent victory."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "a key is written twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def load_config(path: Path) -> Config:
     """Reads and validates a configuration file.
 
@@ -43,16 +32,14 @@ def load_config(path: Path) -> Config:
             and for an unknown key the nearest known one.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+        document = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ConfigError(
             "the configuration file cannot be read", where=str(path), do="check the path given with --config"
         ) from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:  # a ValueError: no text, or a date that does not exist
-        mark = getattr(exc, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        twice = getattr(exc, "problem", "") == "a key is written twice"
-        what, do = ("a key is written twice", "keep one") if twice else ("the configuration is not valid YAML", "")
+        twice, where = fault_of(exc, str(path))
+        what, do = (twice, "keep one") if twice else ("the configuration is not valid YAML", "")
         raise ConfigError(what, where=where, do=do or "check dates, quotes and the indentation there") from exc
     if not isinstance(document, dict):
         raise ConfigError(

@@ -13,11 +13,22 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from io_fhir_adapter.errors import ConfigError, ResourceError
 
-__all__ = ["days_apart", "first_of", "is_full", "last_of", "local_day", "may_precede", "tomorrow", "zone"]
+__all__ = [
+    "days_apart",
+    "first_of",
+    "is_full",
+    "last_of",
+    "local_day",
+    "local_moment",
+    "may_precede",
+    "tomorrow",
+    "zone",
+]
 
 _PARTIAL = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?\Z")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 _FULL_LENGTH = 10
+_TO_THE_MINUTE = 16
 
 
 def zone(name: str) -> ZoneInfo:
@@ -38,23 +49,28 @@ def zone(name: str) -> ZoneInfo:
 
 
 def local_day(value: str | None, tz: tzinfo | None) -> str:
-    """The local calendar date of a FHIR date, dateTime or instant.
+    """The local calendar date of a FHIR date, dateTime or instant; see :func:`local_moment`."""
+    return local_moment(value, tz)[0]
+
+
+def local_moment(value: str | None, tz: tzinfo | None) -> tuple[str, str]:
+    """The local calendar date and time (``HH:MM``) of a FHIR date, dateTime or instant.
 
     Args:
         value: Such as ``2025``, ``2025-03``, ``2025-03-01`` or ``2025-03-01T23:30:00Z``; None gives empty.
-        tz: The facility's time zone; None takes the date as it is written.
+        tz: The facility's time zone; None takes date and time as they are written.
 
     Raises:
         ResourceError: The value is no FHIR date. The message does not repeat it.
     """
     if not value:
-        return ""
+        return "", ""
     if len(value) <= _FULL_LENGTH:
         if not _PARTIAL.match(value):
             raise ResourceError("a date is not in FHIR's form", number=11)
         if len(value) == _FULL_LENGTH:
             _check_day(value)
-        return value
+        return value, ""
     try:
         # fromisoformat also takes week dates and forms without hyphens, which FHIR does not
         moment = datetime.fromisoformat(value) if _DATE_TIME.match(value) else None
@@ -63,9 +79,10 @@ def local_day(value: str | None, tz: tzinfo | None) -> str:
     if moment is None:
         raise ResourceError("a dateTime is not in FHIR's form", number=12)
     if tz is None or moment.tzinfo is None:
-        return value[:_FULL_LENGTH]
+        return value[:_FULL_LENGTH], value[_FULL_LENGTH + 1 : _TO_THE_MINUTE]
     try:
-        return moment.astimezone(tz).date().isoformat()
+        local = moment.astimezone(tz).isoformat()
+        return local[:_FULL_LENGTH], local[_FULL_LENGTH + 1 : _TO_THE_MINUTE]
     except (OverflowError, ValueError) as exc:
         raise ResourceError("a dateTime is outside the calendar", number=12) from exc
 

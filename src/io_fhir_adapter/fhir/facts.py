@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import tzinfo
+from typing import Final
+
+import msgspec
 
 from io_fhir_adapter.errors import ResourceError
-from io_fhir_adapter.fhir.dates import local_day
+from io_fhir_adapter.fhir.dates import local_day, local_moment
 from io_fhir_adapter.fhir.mentions import encounter_mentions, procedure_mentions
 from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import (
@@ -24,6 +27,7 @@ from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFac
 __all__ = ["codes_of", "condition_fact", "encounter_fact", "patient_fact", "procedure_fact", "status_of"]
 
 _NO_CODES: tuple[Code, ...] = ()
+_CONDITION: Final = msgspec.json.Decoder(Condition)
 
 
 def codes_of(concepts: Iterable[CodeableConcept]) -> tuple[Code, ...]:
@@ -67,7 +71,7 @@ def procedure_fact(
     patient = reference_key(procedure.subject, "Patient")
     if not patient:
         raise ResourceError("the Procedure has no subject that could be told apart", number=2)
-    day, end_day = _performed(procedure, tz)
+    day, time, end_day, end_time = _performed(procedure, tz)
     if not_after and day > not_after:
         raise ResourceError("the date lies in the future", number=13)
     code = procedure.code
@@ -75,6 +79,8 @@ def procedure_fact(
     if procedure.reason:  # R5 has both in one element
         reasons = [*reasons, *(reason.concept for reason in procedure.reason if reason.concept)]
         reason_refs = [*reason_refs, *(reason.reference for reason in procedure.reason if reason.reference)]
+    if procedure.contained and reason_refs:
+        reasons = [*reasons, *_contained_reasons(procedure.contained, reason_refs)]
     return ProcedureFact(
         source=source,
         id=resource_id,
@@ -93,14 +99,21 @@ def procedure_fact(
         operator=_operator(procedure),
         updated=(procedure.meta.lastUpdated or "") if procedure.meta is not None else "",
         mentions=procedure_mentions(procedure),
+        time=time,
+        end_time=end_time,
     )
 
 
-def _performed(procedure: Procedure, tz: tzinfo | None) -> tuple[str, str]:
+def _performed(procedure: Procedure, tz: tzinfo | None) -> tuple[str, str, str, str]:
+    """Local date and time of the start and of the end, as far as they are known."""
     single = procedure.performedDateTime or procedure.occurrenceDateTime
     if single:
-        return local_day(single, tz), ""
-    return _period(procedure.performedPeriod or procedure.occurrencePeriod, tz)
+        return *local_moment(single, tz), "", ""
+    period = procedure.performedPeriod or procedure.occurrencePeriod
+    if period is None:
+        return "", "", "", ""
+    start, end = local_moment(period.start, tz), local_moment(period.end, tz)
+    return *(start if start[0] else end), *end
 
 
 def _period(period: Period | None, tz: tzinfo | None) -> tuple[str, str]:
@@ -108,6 +121,18 @@ def _period(period: Period | None, tz: tzinfo | None) -> tuple[str, str]:
         return "", ""
     start, end = local_day(period.start, tz), local_day(period.end, tz)
     return (start or end), end
+
+
+def _contained_reasons(contained: Iterable[msgspec.Raw], references: Iterable[Reference]) -> Iterator[CodeableConcept]:
+    """The codes of contained Conditions that references name (``#id``); what is none of that is passed over."""
+    named = {text[1:] for reference in references if (text := reference.reference or "").startswith("#")}
+    for raw in contained if named else ():
+        try:
+            condition = _CONDITION.decode(raw)
+        except msgspec.DecodeError:
+            continue  # another resource type
+        if condition.id in named and condition.code is not None:
+            yield condition.code
 
 
 def _keys(references: Iterable[Reference], resource_type: str) -> tuple[str, ...]:

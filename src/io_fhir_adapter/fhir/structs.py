@@ -122,6 +122,7 @@ class Procedure(msgspec.Struct, gc=False):
     reason: list[CodeableReference] | None = None
     bodySite: list[CodeableConcept] | None = None
     partOf: list[Reference] | None = None
+    contained: list[msgspec.Raw] | None = None
     performer: list[Performer] | None = None
     location: Reference | list[Reference] | None = None
     category: CodeableConcept | list[CodeableConcept] | None = None

@@ -1,4 +1,4 @@
-"""The golden sessions: every line of golden_sessions.yaml is a case a clinical coder would sign."""
+"""The golden sessions: every line of sessions.yaml is a case a clinical coder would sign."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from io_fhir_adapter.classify.ruleset import load_ruleset
 from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, ProcedureFact
 
 CASES: list[dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parent / "golden_sessions.yaml").read_text(encoding="utf-8")
+    (Path(__file__).parent / "sessions.yaml").read_text(encoding="utf-8")
 )
 SYSTEMS = {
     "ops": "http://fhir.de/CodeSystem/bfarm/ops",
