@@ -24,7 +24,7 @@ def archive(kit: Any) -> list[dict[str, Any]]:
     for number in range(DAYS):
         day = date(2014, 1, 15) + timedelta(days=30 * number)
         made.append(kit.procedure(f"d{number:03}", "a", "other", performedDateTime=day.isoformat()))
-    odd = {
+    odd: dict[str, dict[str, Any]] = {
         "year": {"performedDateTime": "2019"},
         "period": {"performedDateTime": None, "performedPeriod": {"start": "2018-12-30", "end": "2019-01-03"}},
         "future": {"performedDateTime": "2990-01-01"},

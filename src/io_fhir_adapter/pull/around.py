@@ -35,7 +35,7 @@ class Lookups:
 
     Attributes:
         found: The resources by source and search; of the patients that were asked for and no others, but perhaps
-            outside the window, since a server may not understand it.
+            others than the codes and the window say, since a server may not understand them.
         absent: Per source, the types that it does not offer, or does not let be read, and why in a few words.
     """
 
@@ -125,12 +125,12 @@ async def _declared(client: FhirClient) -> frozenset[str] | None:
 async def _search(client: FhirClient, lookup: Lookup, names: frozenset[str]) -> tuple[list[Json], str]:
     """What one search finds, and why nothing can be found where that is so.
 
-    A server that does not understand the window is asked without it.
+    A server that does not understand codes or window is asked without them.
     """
     patients = (lookup.patient_parameter, ",".join(sorted(names)))
-    for window in dict.fromkeys((tuple(lookup.window()), ())):
+    for narrowing in dict.fromkeys((lookup.narrowing, ())):
         try:
-            return await _read(client, lookup.resource_type, (patients, *window), names)
+            return await _read(client, lookup.resource_type, (patients, *narrowing), names)
         except TransportError as exc:
             if exc.status in _NOT_OFFERED:
                 return [], "not offered"

@@ -108,8 +108,8 @@ def dated_slices(since: str | None, today: date) -> list[Slice]:
     """
     first = date.fromisoformat(since) if since else None
     years = [*_YEARS, *range(2016, today.year + 1)]
-    cuts = [date(year, 1, 1) for year in years]
-    cuts.append(today + 2 * _WHOLE_DAYS)  # what is dated later is a mistake, and still has to be seen
+    end = today + 2 * _WHOLE_DAYS  # what is dated later is a mistake, and still has to be seen
+    cuts = [*(day for year in years if (day := date(year, 1, 1)) < end), end]
     if first is not None:
         cuts = [first, *(cut for cut in cuts if cut > first)]
     numbers = [cut.toordinal() for cut in cuts]
