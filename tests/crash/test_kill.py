@@ -62,17 +62,18 @@ class Worker:
 
 
 class Deadly:
-    """An application whose n-th request from now kills whoever made it, before it is answered or after."""
+    """An application whose n-th request from now (of one method) kills its maker, before it is answered or after."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self.victim = 0
         self.at = 0
         self.answered = False
+        self.method = ""
         self.served = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        mine = scope["type"] == "http"
+        mine = scope["type"] == "http" and scope["method"].startswith(self.method)
         self.served += mine
         number = self.served
         if mine and number == self.at and not self.answered:
@@ -95,7 +96,9 @@ class Site:
         self._target = stack.enter_context(LoopbackServer(self.receiver)).base_url
         self._worker = worker
         self.folder = folder
-        (folder / "pseudonym.key").write_text("5a" * 32)
+        key = folder / "pseudonym.key"
+        key.write_text("5a" * 32)
+        key.chmod(0o600)
 
     def run(self, transaction: int = 0, kind: str = "committed") -> int:
         """One night, killed at that transaction; gives the number of its transactions, 0 where it was killed."""
@@ -117,10 +120,11 @@ class Site:
             self._outlive_the_leases()
         return done
 
-    def run_until_request(self, server: Deadly, number: int, *, answered: bool) -> None:
+    def run_until_request(self, server: Deadly, number: int, *, answered: bool, method: str = "") -> None:
         """One night that is killed at a request."""
-        server.at, server.answered = server.served + number, answered
+        server.at, server.answered, server.method = server.served + number, answered, method
         assert self.run() == 0
+        server.method = ""
 
     def _outlive_the_leases(self) -> None:
         """As if the killed job's leases had run out: that on the ledger and that on what it was sending."""
@@ -176,13 +180,17 @@ def test_a_job_killed_anywhere_ends_like_one_that_was_not(tmp_path: Path) -> Non
         other, site = (Site(made, worker, folder, stack) for folder in folders)
 
         transactions = other.run()
-        site.run_until_request(site.hospital, rng.randint(1, 12), answered=rng.random() < 0.5)
+        site.run_until_request(site.hospital, rng.randint(1, 4), answered=rng.random() < 0.5)
+        for method in ("PUT", "GET"):  # announcing the frame, asking for the nonce
+            for answered in (False, True):
+                site.run_until_request(site.receiver, 1, answered=answered, method=method)
+                assert not site.nonces()
         for kind in ("open", "committed", "open", "committed"):
             # a run after one that got far has less to do
             assert site.run(rng.randint(3, transactions // 3), kind) == 0
             drawn |= site.nonces()
         for answered in (False, True):  # the receiver has it then, and the adapter does not know
-            site.run_until_request(site.receiver, 1, answered=answered)
+            site.run_until_request(site.receiver, 1, answered=answered, method="POST")
             drawn |= site.nonces()
         assert len(site.received.submissions()) == 1
         assert site.rows("select state, attempts >= 2 from outbox") == [("sending", 1)]

@@ -51,7 +51,8 @@ class Body:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent, status, headers, body = bytearray(), 0, [], bytearray()
+        sent, body = bytearray(), bytearray()
+        status, headers = 0, list[tuple[bytes, bytes]]()
 
         async def listening() -> Message:
             message = await receive()

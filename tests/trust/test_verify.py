@@ -118,6 +118,8 @@ TAMPERED: dict[str, Callable[[Bundle], Any]] = {
     "a case left without a reason": _role(1, "unwanted"),
     "another patient in a case's place": _another_case,
     "a place left out": lambda b: of_kind(b, "List")["entry"].pop(1),
+    "where the nonce came from": lambda b: of_kind(b, "List")["orderedBy"]["coding"][0].update(code="nonce-dice"),
+    "the frame's facility": lambda b: of_kind(b, "Group")["managingEntity"]["identifier"].update(value="F-002"),
     "the draw's digest": lambda b: of_kind(b, "List")["identifier"][0].update(value="sha256:" + "0" * 64),
     "a case's patient": lambda b: of_kind(b, "Patient")["identifier"][0].update(value="f" * 64),
     "a review left out": lambda b: b["entry"].remove(

@@ -313,9 +313,7 @@ def patient_links(connection: Connection, source: str = "") -> dict[str, str]:
         connection: An open transaction.
         source: Only those of one source, as it names them.
     """
-    query = select(facts.c.data, facts.c.patient).where(
-        facts.c.resource_type == "Patient", facts.c.status == REPLACED
-    )
+    query = select(facts.c.data, facts.c.patient).where(facts.c.resource_type == "Patient", facts.c.status == REPLACED)
     if source:
         query = query.where(facts.c.source == source)
     links = {}
