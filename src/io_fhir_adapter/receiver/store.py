@@ -15,66 +15,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.pool import StaticPool
 
 from io_fhir_adapter.canonical_urls import FRAME_SYSTEM
 from io_fhir_adapter.receiver.checks import EntryTarget, Submission, references
 from io_fhir_adapter.receiver.draws import NONCES, Announcement, check_nonce, draw_task, nonce_given
+from io_fhir_adapter.receiver.schema import (
+    KEYS,
+    META,
+    RESOURCES,
+    SUBMISSIONS,
+    VERSIONS,
+    WRITES,
+    in_memory,
+    open_database,
+)
 from io_fhir_adapter.receiver.wire import Issue, RefusedError
 from io_fhir_adapter.trust.canonical import digest
 
 __all__ = ["EntryResult", "ReceiverStore", "StoredResource", "StoredSubmission"]
 
 _NONCE_BYTES = 32
-
-_META = sa.MetaData()
-
-_RESOURCES = sa.Table(
-    "resources",
-    _META,
-    sa.Column("kind", sa.String(64), primary_key=True),
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("facility", sa.String(64), nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("digest", sa.String(80), nullable=False),
-)
-_VERSIONS = sa.Table(
-    "versions",
-    _META,
-    sa.Column("kind", sa.String(64), primary_key=True),
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("updated", sa.String(32), nullable=False),
-    sa.Column("content", sa.JSON, nullable=False),
-)
-_KEYS = sa.Table(
-    "keys",
-    _META,
-    sa.Column("kind", sa.String(64), primary_key=True),
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("by", sa.String(16), primary_key=True),
-    sa.Column("system", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, primary_key=True),
-    sa.Column("facility", sa.String(64), nullable=False),
-    sa.Index("keys_by_value", "value", "kind", "by", "facility"),
-)
-_SUBMISSIONS = sa.Table(
-    "submissions",
-    _META,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("facility", sa.String(64), nullable=False),
-    sa.Column("identifier", sa.String(128), nullable=False),
-    sa.Column("programme", sa.String(64), nullable=False),
-    sa.Column("period_start", sa.String(10), nullable=False),
-    sa.Column("period_end", sa.String(10), nullable=False),
-    sa.Column("populations", sa.JSON, nullable=False),
-    sa.Column("cases", sa.Integer, nullable=False),
-    sa.Column("received", sa.String(32), nullable=False),
-    sa.Column("times", sa.Integer, nullable=False),
-    sa.Column("results", sa.JSON, nullable=False),
-    sa.Column("bundle", sa.JSON, nullable=False),
-    sa.UniqueConstraint("facility", "identifier"),
-)
 
 
 @dataclass(frozen=True)
@@ -126,19 +86,12 @@ class ReceiverStore:
 
     def __init__(self, url: str = "sqlite://", clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
-        memory = url in ("sqlite://", "sqlite:///:memory:")
-        self._lock: contextlib.AbstractContextManager[Any] = threading.RLock() if memory else contextlib.nullcontext()
-        # What a statement carried must not come out in an error or a log.
-        options: dict[str, Any] = {"hide_parameters": True}
-        if memory:
-            options["poolclass"] = StaticPool
-        if url.startswith("sqlite"):
-            options["connect_args"] = {"check_same_thread": False, "timeout": 30}
-        self._engine = sa.create_engine(url, **options)
-        if self._engine.dialect.name == "sqlite":
-            _tune_sqlite(self._engine, memory)
+        self._lock: contextlib.AbstractContextManager[Any] = (
+            threading.RLock() if in_memory(url) else contextlib.nullcontext()
+        )
+        self._engine = open_database(url)
         with self._engine.begin() as connection:
-            _META.create_all(connection)
+            META.create_all(connection)
             NONCES.metadata.create_all(connection)
 
     def close(self) -> None:
@@ -161,23 +114,23 @@ class ReceiverStore:
         """
         with self._writing() as connection:
             known = connection.execute(
-                sa.select(_SUBMISSIONS.c.number, _SUBMISSIONS.c.results).where(
-                    _SUBMISSIONS.c.facility == submission.facility,
-                    _SUBMISSIONS.c.identifier == submission.identifier,
+                sa.select(SUBMISSIONS.c.number, SUBMISSIONS.c.results).where(
+                    SUBMISSIONS.c.facility == submission.facility,
+                    SUBMISSIONS.c.identifier == submission.identifier,
                 )
             ).one_or_none()
             if known is not None:
                 connection.execute(
-                    sa.update(_SUBMISSIONS)
-                    .where(_SUBMISSIONS.c.number == known.number)
-                    .values(times=_SUBMISSIONS.c.times + 1)
+                    sa.update(SUBMISSIONS)
+                    .where(SUBMISSIONS.c.number == known.number)
+                    .values(times=SUBMISSIONS.c.times + 1)
                 )
                 return tuple(EntryResult(200, *result) for result in known.results)
             if submission.nonce is not None:
                 check_nonce(connection, submission.facility, submission.nonce)
             results = self._store(connection, submission)
             connection.execute(
-                sa.insert(_SUBMISSIONS).values(
+                sa.insert(SUBMISSIONS).values(
                     facility=submission.facility,
                     identifier=submission.identifier,
                     programme=submission.programme,
@@ -210,16 +163,14 @@ class ReceiverStore:
                 _put(connection, draw_task(announcement, id_, nonce, now), ("Task", task), True, facility, now)
                 row = {"facility": facility, "frame": frame, "nonce": nonce, "task": task}
                 connection.execute(sa.insert(NONCES).values(row))
-            group = _newest().where(_RESOURCES.c.kind == "Group", _RESOURCES.c.id == id_)
+            group = _newest().where(RESOURCES.c.kind == "Group", RESOURCES.c.id == id_)
             return _stored(connection.execute(group).one()), new
 
     def read(self, kind: str, id_: str, facility: str | None, version: int | None = None) -> StoredResource | None:
         """One resource, its newest version unless another is named; of any facility where ``facility`` is None."""
-        query = _newest().where(_RESOURCES.c.kind == kind, _RESOURCES.c.id == id_)
+        query = _newest().where(RESOURCES.c.kind == kind, RESOURCES.c.id == id_)
         if version is not None:
-            query = _any_version().where(
-                _RESOURCES.c.kind == kind, _RESOURCES.c.id == id_, _VERSIONS.c.version == version
-            )
+            query = _any_version().where(RESOURCES.c.kind == kind, RESOURCES.c.id == id_, VERSIONS.c.version == version)
         with self._reading() as connection:
             row = connection.execute(_owned(query, facility)).one_or_none()
         return None if row is None else _stored(row)
@@ -231,22 +182,22 @@ class ReceiverStore:
 
         ``system`` None means any system.
         """
-        matching = sa.select(_KEYS.c.id).where(_KEYS.c.kind == kind, _KEYS.c.by == by, _KEYS.c.value == value)
+        matching = sa.select(KEYS.c.id).where(KEYS.c.kind == kind, KEYS.c.by == by, KEYS.c.value == value)
         if system is not None:
-            matching = matching.where(_KEYS.c.system == system)
-        query = _newest().where(_RESOURCES.c.kind == kind, _RESOURCES.c.id.in_(matching))
+            matching = matching.where(KEYS.c.system == system)
+        query = _newest().where(RESOURCES.c.kind == kind, RESOURCES.c.id.in_(matching))
         with self._reading() as connection:
-            rows = connection.execute(_owned(query, facility).order_by(_RESOURCES.c.id).limit(limit)).all()
+            rows = connection.execute(_owned(query, facility).order_by(RESOURCES.c.id).limit(limit)).all()
         return [_stored(row) for row in rows]
 
     def submissions(self, facility: str | None = None) -> list[StoredSubmission]:
         """All accepted submissions, or one facility's, in the order of receipt."""
         names = [name for name in StoredSubmission.__dataclass_fields__ if name != "populations"]
-        query = sa.select(_SUBMISSIONS.c.populations, *(_SUBMISSIONS.c[name] for name in names))
+        query = sa.select(SUBMISSIONS.c.populations, *(SUBMISSIONS.c[name] for name in names))
         if facility is not None:
-            query = query.where(_SUBMISSIONS.c.facility == facility)
+            query = query.where(SUBMISSIONS.c.facility == facility)
         with self._reading() as connection:
-            rows = connection.execute(query.order_by(_SUBMISSIONS.c.number)).mappings().all()
+            rows = connection.execute(query.order_by(SUBMISSIONS.c.number)).mappings().all()
         return [
             StoredSubmission(**{**row, "populations": tuple((code, count) for code, count in row["populations"])})
             for row in rows
@@ -259,7 +210,7 @@ class ReceiverStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        options = {"receiver_write": True}
+        options = {WRITES: True}
         with self._lock, self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
@@ -280,34 +231,18 @@ class ReceiverStore:
         )
 
 
-def _tune_sqlite(engine: sa.Engine, memory: bool) -> None:
-    """Real transactions: the driver's own habit of beginning late would let two writers read the same state."""
-
-    @sa.event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        if not memory:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            connection.execute("PRAGMA synchronous=FULL").close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _begun(connection: sa.Connection) -> None:
-        write = connection.get_execution_options().get("receiver_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
 def _any_version() -> sa.Select[Any]:
-    return sa.select(_VERSIONS).join(
-        _RESOURCES, sa.and_(_RESOURCES.c.kind == _VERSIONS.c.kind, _RESOURCES.c.id == _VERSIONS.c.id)
+    return sa.select(VERSIONS).join(
+        RESOURCES, sa.and_(RESOURCES.c.kind == VERSIONS.c.kind, RESOURCES.c.id == VERSIONS.c.id)
     )
 
 
 def _newest() -> sa.Select[Any]:
-    return _any_version().where(_RESOURCES.c.version == _VERSIONS.c.version)
+    return _any_version().where(RESOURCES.c.version == VERSIONS.c.version)
 
 
 def _owned(query: sa.Select[Any], facility: str | None) -> sa.Select[Any]:
-    return query if facility is None else query.where(_RESOURCES.c.facility == facility)
+    return query if facility is None else query.where(RESOURCES.c.facility == facility)
 
 
 def _stored(row: sa.Row[Any]) -> StoredResource:
@@ -321,7 +256,7 @@ def _find(connection: sa.Connection, target: EntryTarget, facility: str, index: 
     """The id that an entry will have, and whether it is new. Only the facility's own resources can match."""
     if target.by == "id":
         owner = connection.execute(
-            sa.select(_RESOURCES.c.facility).where(_RESOURCES.c.kind == target.kind, _RESOURCES.c.id == target.value)
+            sa.select(RESOURCES.c.facility).where(RESOURCES.c.kind == target.kind, RESOURCES.c.id == target.value)
         ).scalar_one_or_none()
         if owner not in (None, facility):
             place = f"Bundle.entry[{index}].request.url"
@@ -329,12 +264,12 @@ def _find(connection: sa.Connection, target: EntryTarget, facility: str, index: 
         return target.value, owner is None
     ids: Sequence[str] = (
         connection.execute(
-            sa.select(_KEYS.c.id).where(
-                _KEYS.c.value == target.value,
-                _KEYS.c.kind == target.kind,
-                _KEYS.c.by == target.by,
-                _KEYS.c.system == target.system,
-                _KEYS.c.facility == facility,
+            sa.select(KEYS.c.id).where(
+                KEYS.c.value == target.value,
+                KEYS.c.kind == target.kind,
+                KEYS.c.by == target.by,
+                KEYS.c.system == target.system,
+                KEYS.c.facility == facility,
             )
         )
         .scalars()
@@ -357,8 +292,8 @@ def _check_links(
                 continue
             kind, _, id_ = reference.partition("/")
             found = connection.execute(
-                sa.select(_RESOURCES.c.id).where(
-                    _RESOURCES.c.kind == kind, _RESOURCES.c.id == id_, _RESOURCES.c.facility == facility
+                sa.select(RESOURCES.c.id).where(
+                    RESOURCES.c.kind == kind, RESOURCES.c.id == id_, RESOURCES.c.facility == facility
                 )
             ).first()
             if found is None:
@@ -387,26 +322,26 @@ def _put(
     if meta:
         content["meta"] = meta
     said = digest(content)
-    here = sa.and_(_RESOURCES.c.kind == kind, _RESOURCES.c.id == id_)
+    here = sa.and_(RESOURCES.c.kind == kind, RESOURCES.c.id == id_)
     if new:
         version = 1
         row = {"kind": kind, "id": id_, "facility": facility, "version": version, "digest": said}
-        connection.execute(sa.insert(_RESOURCES).values(row))
+        connection.execute(sa.insert(RESOURCES).values(row))
     else:
-        stored = connection.execute(_newest().add_columns(_RESOURCES.c.digest).where(here)).one()
+        stored = connection.execute(_newest().add_columns(RESOURCES.c.digest).where(here)).one()
         if stored.digest == said:
             return EntryResult(200, kind, id_, stored.version, stored.updated)
         version = stored.version + 1
-        connection.execute(sa.update(_RESOURCES).where(here).values(version=version, digest=said))
-        connection.execute(sa.delete(_KEYS).where(_KEYS.c.kind == kind, _KEYS.c.id == id_))
-    connection.execute(sa.insert(_VERSIONS).values(kind=kind, id=id_, version=version, updated=now, content=content))
+        connection.execute(sa.update(RESOURCES).where(here).values(version=version, digest=said))
+        connection.execute(sa.delete(KEYS).where(KEYS.c.kind == kind, KEYS.c.id == id_))
+    connection.execute(sa.insert(VERSIONS).values(kind=kind, id=id_, version=version, updated=now, content=content))
     keys = _keys_of(resource)
     if keys:
         rows = [
             {"kind": kind, "id": id_, "by": by, "system": system, "value": value, "facility": facility}
             for by, system, value in sorted(keys)
         ]
-        connection.execute(sa.insert(_KEYS), rows)
+        connection.execute(sa.insert(KEYS), rows)
     return EntryResult(201 if new else 200, kind, id_, version, now)
 
 
