@@ -106,13 +106,16 @@ def _reasons(title: str, reasons: dict[str, int], total: int) -> None:
 def show_night(night: Night) -> None:
     """The story of one night."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("source", "resource", "read", "new", "changed", "unchanged", "quarantined", "complete"):
+    for name in ("source", "resource", "read", "new", "changed", "unchanged", "gone", "quarantined", "complete"):
         table.add_column(name, justify="left" if name in {"source", "resource"} else "right")
     for source in night.sources:
         for name, found in sorted(source.types.items()):
-            numbers = (found.read, found.new, found.changed, found.unchanged, found.quarantined)
+            numbers = (found.read, found.new, found.changed, found.unchanged, found.removed, found.quarantined)
             table.add_row(source.name, name, *(f"{number:,}" for number in numbers), "yes" if found.complete else "NO")
     out.print(table)
+    for source in night.sources:
+        for note in source.notes:
+            out.print(Text(f"{source.name}: {note}", style="dim"))
     out.print()
     volume = night.volume
     if volume is not None:
@@ -140,6 +143,8 @@ def show_night(night: Night) -> None:
             f"             {made.share:.0%} of each form pre-filled, "
             f"{made.known_share:.0%} of what Procedure, Patient, Encounter and Condition can tell"
         )
+        if night.guarded is not None:
+            out.print(f"             {night.guarded.sentence}")
         if made.fresh and not night.delivered:
             out.print("             waits for approval: send it with the submit command")
     for delivered in night.delivered:

@@ -97,6 +97,7 @@ def gather_report(
         software_version=__version__,
         ruleset_digest=ruleset.digest,
         runs=tuple(_run_facts(outcomes)),
+        notes=tuple(_notes(outcomes)),
         quarantine=tuple(_quarantine(connection)),
         cases=CasesDrawn(len(cases), ruleset.programme.sample.size, draw.frame_size, draw.digest) if draw else None,
         submission=_submission(connection, submission),
@@ -124,9 +125,22 @@ def _run_facts(outcomes: Sequence[Mapping[str, object]]) -> list[RunFact]:
                     pages=numbers["pages"],
                     complete=numbers["complete"],
                     seconds=float(str(seconds)),
+                    total=numbers["total"],
+                    removed=numbers["removed"],
+                    ids=numbers["ids"],
                 )
             )
     return facts
+
+
+def _notes(outcomes: Sequence[Mapping[str, object]]) -> list[str]:
+    """What was read in another way than usual, and why."""
+    notes = []
+    for outcome in outcomes:
+        said = outcome["notes"]
+        assert isinstance(said, list)  # noqa: S101 - made by SourceOutcome.to_json
+        notes += [f"{outcome['source']}: {sentence}." for sentence in said]
+    return notes
 
 
 def _quarantine(connection: Connection) -> list[QuarantineReason]:

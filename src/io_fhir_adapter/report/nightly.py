@@ -33,7 +33,11 @@ _MOST_POSITIONS = 5
 
 @dataclass(frozen=True)
 class RunFact:
-    """What a run read of one resource type; ``seconds`` is its duration, ``complete`` whether nothing is missing."""
+    """What a run read of one resource type; ``seconds`` is its duration, ``complete`` whether nothing is missing.
+
+    ``total`` is what the server said there is, None where it said nothing; ``removed`` what a complete reading did not
+    find any more; ``ids`` the digest of the ids that were read.
+    """
 
     resource_type: str
     read: int
@@ -41,6 +45,9 @@ class RunFact:
     pages: int
     complete: bool
     seconds: float
+    total: int | None = None
+    removed: int = 0
+    ids: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,7 @@ class ReportData:
     category_titles: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
     scope: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         date.fromisoformat(self.as_of)
