@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop lint format bench docs clean
+.PHONY: help setup demo test draws interop canaries lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,14 @@ demo: $(STAMP) ## the whole nightly job, against the embedded hospital and recei
 test: $(STAMP) ## the test suite, on all cores
 	$(BIN)/python -m pytest -n auto -m "not interop" $(PYTEST_ARGS)
 
+draws: $(STAMP) ## is the draw fair? over 200,000 draws instead of the 10,000 of the test suite
+	DRAW_ROUNDS=200000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/review/test_draw_statistics.py
+
 interop: $(STAMP) ## the tests against FHIR servers of other makers, which are fetched first
 	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS) tests/interop
+
+canaries: $(STAMP) ## the canary campaign in full: a unique string in all that FHIR R4 allows in a record
+	CANARIES=full $(BIN)/python -m pytest $(PYTEST_ARGS) tests/campaigns
 
 lint: $(STAMP) ## style, types and architecture
 	$(BIN)/ruff check .

@@ -195,7 +195,8 @@ class _Server(asyncio.Protocol):
                 plain = re.sub(r"&?_offset=\d+", "", text)
                 following = f"{url}?{plain}&_offset={offset + count}"
         else:
-            more, ids = False, []
+            more = False
+            ids: list[str] = []
             if "_lastUpdated" in query:
                 ids = []
             elif "_id" in query:

@@ -154,17 +154,17 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
     with _server(_SLOW_NUMBER, _SLOW_S) as url:
         slow = _ours(url, work, concurrency=8)[0]
     rates = {name: round(number / statistics.median(times)) for name, times in seconds.items()}
-    ahead = min((rates["ours"] / rates[name] for name in names[2:] if name != "smart_fetch"), default=0.0)
     figures: dict[str, Any] = {
-        "procedures": number,
-        **{f"{name}_per_second": rate for name, rate in rates.items()},
+        "pulled": number,
+        **{f"{name}_pull_per_second": rate for name, rate in rates.items()},
         "slow_server_8_slices_per_second": round(slow["procedures"] / slow["seconds"]),
-        "search_to_best_search_peer": round(ahead, 2),
-        "peak_mib": round(first[0]["peak_mib"], 1),
+        "pull_peak_mib": round(first[0]["peak_mib"], 1),
         "quiet_night_seconds": round(first[1]["seconds"], 2),
         "quiet_night_requests": first[1]["requests"],
     }
     if peers is not None:
+        best = max(rates[name] for name in names[2:] if name != "smart_fetch")
+        figures["search_to_best_search_peer"] = round(rates["ours"] / best, 2)
         figures["bulk_to_smart_fetch"] = round(rates["bulk"] / rates["smart_fetch"], 2)
     return figures
 

@@ -289,6 +289,13 @@ def test_the_default_paths_are_relative_to_the_file_too(tmp_path: Path, monkeypa
         assert config.output.folder == tmp_path / "out"
 
 
+def test_a_form_is_a_file_beside_the_configuration_or_an_address(tmp_path: Path) -> None:
+    assert load(tmp_path, least()).review.questionnaire is None
+    assert load(tmp_path, changed(review={"questionnaire": "f.json"})).review.questionnaire == str(tmp_path / "f.json")
+    url = "https://body.example/fhir/Questionnaire/cases"
+    assert load(tmp_path, changed(review={"questionnaire": url})).review.questionnaire == url
+
+
 def test_a_programme_is_a_name_or_a_file_beside_the_configuration(tmp_path: Path) -> None:
     assert load(tmp_path, changed(programme="iasios")).programme == "iasios"
     assert load(tmp_path, changed(programme="ours.yaml")).programme == str(tmp_path / "ours.yaml")

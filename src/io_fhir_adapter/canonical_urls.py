@@ -27,6 +27,7 @@ __all__ = [
     "FACILITY_SYSTEM",
     "FRAME_CODES",
     "FRAME_SYSTEM",
+    "GENERALISED",
     "HOUR_OFFSET",
     "NONCE_SYSTEM",
     "PATIENT_TOKEN",
@@ -93,6 +94,8 @@ DRAW_TASK_CODES: Final = code_system("draw-task")
 """What such a Task is and gives: ``draw-sample``, with the input ``nonce``."""
 DRAW_ROLE: Final = code_system("draw-role")
 """What a drawn token is: ``case``, ``reserve``, or why it left the sample."""
+GENERALISED: Final = code_system("generalised")
+"""Meta.tag of a form: what was made coarser because too few patients looked alike."""
 SUPERSEDING_REASON: Final = code_system("superseding-reason")
 """Why a draw was made again."""
 CATEGORY_CODES: Final = code_system("procedure-category")

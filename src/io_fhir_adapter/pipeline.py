@@ -35,11 +35,12 @@ from io_fhir_adapter.report.gather import gather_report
 from io_fhir_adapter.report.nightly import ReportData, render_report
 from io_fhir_adapter.report.output import write_files
 from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, needs_of, people_in, prepare_case
-from io_fhir_adapter.review.forms import load_questionnaire, parse_questionnaire, public_words
-from io_fhir_adapter.review.identifiers import identifiers_of
+from io_fhir_adapter.review.forms import load_questionnaire, parse_questionnaire
+from io_fhir_adapter.review.guard import Guarded, classes_of, guard_cases, patients_of, scanner_for
+from io_fhir_adapter.review.keys import check_key, pseudonym_key
 from io_fhir_adapter.review.leaks import LeakScanner, refuse_leaks
 from io_fhir_adapter.review.profile import load_profile
-from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn, pseudonym_key
+from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, make_due
 from io_fhir_adapter.submit.frame import draw_list, frame_group
@@ -74,6 +75,7 @@ class Night:
     delivered: list[Delivered] = field(default_factory=list)
     report: ReportData | None = None
     problem: AdapterError | None = None
+    guarded: Guarded | None = None
 
     @property
     def complete(self) -> bool:
@@ -116,6 +118,7 @@ class Nightly:
         self.zone = zone(config.facility.time_zone)
         self.as_of = as_of or datetime.now(self.zone).date()
         self.synthetic = synthetic
+        self.guarded: Guarded | None = None
         self._progress: Progress = progress or (lambda what, done, total: None)  # noqa: ARG005
 
     @property
@@ -177,6 +180,7 @@ class Nightly:
             if submission is not None:
                 if not night.sample.waits:
                     night.submission = await self.prepare(night.sample, night.volume)
+                    night.guarded = self.guarded
                     night.sample = replace(night.sample, cases=self._cases(night.sample))
                 if submission.automatic:
                     night.delivered = await self.deliver()
@@ -191,6 +195,8 @@ class Nightly:
             summary["funnel"] = [step.to_json() for step in night.volume.funnel]
         if night.submission is not None:
             summary["submission"] = night.submission.identifier
+        if night.guarded is not None:
+            summary["deidentified"] = night.guarded.to_json()
         with self.ledger.begin() as connection:
             finish_run(connection, night.run, datetime.now(UTC), state, summary, error)
 
@@ -245,12 +251,13 @@ class Nightly:
             return parse_questionnaire(await fetch_form(self.config, named), named)
         return load_questionnaire(Path(named) if named is not None else None)
 
-    async def review(
-        self, sample: Sample, questionnaire: Json | None = None
-    ) -> tuple[list[PreparedCase], LeakScanner]:
+    async def review(self, sample: Sample, questionnaire: Json | None = None) -> tuple[list[PreparedCase], LeakScanner]:
         """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
+        profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
         with self.ledger.begin() as connection:
             needs = needs_of(connection, sample.draw, datetime.now(UTC))
+            drawn = patients_of(connection, sample.draw)
+        check_key(key, self.config.facility.code, [need.case for need in needs])
         self._progress("reading the drawn cases", 0, len(needs))
         questionnaire = questionnaire or await self.form()
         pulled = await fetch_resources(self.config, _wanted(needs))
@@ -261,13 +268,19 @@ class Nightly:
             by_source.setdefault(source, {})[reference] = resource
         read = [*pulled.values(), *(one for found in around.found.values() for one in found)]
         people = {
-            source: people_in([*resources.values(), *around.resources_of(source)]) - set(resources)
-            for source, resources in by_source.items()
+            source: (
+                people_in([*by_source.get(source, {}).values(), *around.resources_of(source)])
+                | drawn.get(source, set())
+            )
+            - set(by_source.get(source, {}))
+            for source in {*by_source, *drawn}
         }
         named = await fetch_resources(self.config, people)
-        profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
-        published = public_words(questionnaire) | profile.public_words
-        scanner = LeakScanner(identifiers_of([*read, *named.values()], published), published)
+        facility = self.config.facility
+        own = [facility.name, facility.code, build_measure(self.ruleset.programme)]
+        with self.ledger.read() as connection:
+            everybody = [*read, *named.values()]
+            scanner = scanner_for(connection, sample.draw, everybody, profile, questionnaire, own)
         prepared = []
         for number, need in enumerate(needs, start=1):
             found, absent = around.of(need.decision.source)
@@ -284,6 +297,17 @@ class Nightly:
                 put_response(connection, sample.draw.id, case.number, body, case.sources, case.missing)
         return prepared, scanner
 
+    def guard(
+        self, sample: Sample, prepared: Iterable[PreparedCase], questionnaire: Json, scanner: LeakScanner
+    ) -> Guarded:
+        """Makes prepared cases fit to leave: what may of their answers, and coarser where too few others look alike."""
+        with self.ledger.read() as connection:
+            classes = classes_of(connection, sample.draw, self._organ)
+            sessions = {
+                case.number: (case.patient, case.date, case.category) for case in cases_of(connection, sample.draw.id)
+            }
+        return guard_cases(prepared, sessions, classes, questionnaire, load_profile(), scanner)
+
     def _organ(self, indication: Indication) -> str:
         """The organ that the tables see in the code of an indication."""
         uri = _DIAGNOSIS_URIS.get(indication.system, "")
@@ -298,7 +322,9 @@ class Nightly:
     async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
         """Seals the submission of the reported year and puts it into the outbox, once for the same content."""
         questionnaire = await self.form()
-        cases, scanner = await self.review(sample, questionnaire)
+        prepared, scanner = await self.review(sample, questionnaire)
+        self.guarded = self.guard(sample, prepared, questionnaire, scanner)
+        cases = list(self.guarded.cases)
         bundle = seal(self._content(sample, volume, cases, questionnaire), datetime.now(UTC))
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
@@ -372,6 +398,7 @@ class Nightly:
             night.problem = not_drawn(night.sample)
             return night
         made = await self.prepare(night.sample, night.volume)
+        night.guarded = self.guarded
         make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry else None)
         night.delivered = await self.deliver()
         night.submission = as_it_stands(self.ledger, made)
@@ -446,7 +473,7 @@ def _wanted(needs: Iterable[CaseNeeds]) -> Mapping[str, set[str]]:
 def _lookups(needs: Iterable[CaseNeeds], questionnaire: Json) -> Mapping[str, set[Lookup]]:
     wanted: dict[str, set[Lookup]] = {}
     for need in needs:
-        wanted.setdefault(need.decision.source, set()).update(lookups_of(need, questionnaire).values())
+        wanted.setdefault(need.decision.source, set()).update(lookups_of(need, questionnaire))
     return wanted
 
 

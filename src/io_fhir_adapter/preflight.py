@@ -21,7 +21,7 @@ from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import parse_searchset
 from io_fhir_adapter.pull.strategy import abilities_of, choose
-from io_fhir_adapter.review.sample import pseudonym_key
+from io_fhir_adapter.review.keys import pseudonym_key
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.hints import Hint, connection_hints, failure_hints
 

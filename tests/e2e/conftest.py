@@ -48,11 +48,12 @@ class Ran:
 
 
 class Recorder:
-    """An ASGI application that keeps the body of every request on its way to another."""
+    """An ASGI application that keeps the body of every request on its way to another; submissions are posted."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
         self.bodies: list[bytes] = []
+        self.submissions: list[bytes] = []
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         body = bytearray()
@@ -65,6 +66,8 @@ class Recorder:
         await self.app(scope, listening, send)
         if body:
             self.bodies.append(bytes(body))
+        if body and scope["method"] == "POST":
+            self.submissions.append(bytes(body))
 
 
 @dataclass
@@ -83,11 +86,11 @@ class World:
 
     def run(self, *arguments: str) -> Ran:
         """Runs a command of the adapter in a process of its own."""
-        before, bodies = self.asked(), len(self.received.bodies)
+        before, sent = self.asked(), len(self.received.submissions)
         code, out, err = command(*arguments)
         out_folder = self.folder / "out"
         files = {path.name: path.read_bytes() for path in out_folder.iterdir()} if out_folder.is_dir() else {}
-        return Ran(code, out, err, files, self.asked() - before, len(self.received.bodies) - bodies)
+        return Ran(code, out, err, files, self.asked() - before, len(self.received.submissions) - sent)
 
     def night(self) -> Ran:
         """One night."""
@@ -128,7 +131,7 @@ def hospital() -> Hospital:
     return build_hospital()
 
 
-def write_config(folder: Path, source_url: str, receiver_url: str) -> Path:
+def write_config(folder: Path, source_url: str, receiver_url: str, nonce: str = "auto") -> Path:
     """A facility's configuration for the sandbox and the receiver."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "facility.yaml"
@@ -137,7 +140,7 @@ def write_config(folder: Path, source_url: str, receiver_url: str) -> Path:
         "facility": {"code": "E2E-001", "name": "Sandbox Hospital (synthetic)", "time_zone": "Europe/Berlin"},
         "sources": [{"name": "sandbox", "kind": "fhir", "url": source_url, "retries": 1, "max_retry_wait_s": 0}],
         "mappings": {"site_tables": tables},
-        "submission": {"url": receiver_url, "automatic": True},
+        "submission": {"url": receiver_url, "automatic": True, "nonce": nonce, "retries": 1, "max_retry_wait_s": 0},
         "output": {"folder": "out"},
     }
     path.write_text(yaml.safe_dump(document), encoding="utf-8")

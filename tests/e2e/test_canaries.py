@@ -32,6 +32,7 @@ from io_fhir_adapter.receiver.faults import ReceiverFaults
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.review import cases
 from io_fhir_adapter.review.deidentify import deidentify
+from io_fhir_adapter.sandbox.clinical_records import CLINICAL_TYPES
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 from io_fhir_adapter.sandbox.hospital import build_hospital
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
@@ -102,10 +103,19 @@ def test_there_are_canaries_to_find(canaries: Canaries, hospital: Hospital) -> N
     assert len(canaries.found(served)) > 0.99 * len(canaries.tokens)
 
 
+def test_clinical_records_hold_canaries_and_are_read(world: World, canaries: Canaries) -> None:
+    asked = httpx.get(f"{world.sandbox_url}/_sandbox/stats", timeout=30).json()["requests"]["by_path"]
+    for kind in CLINICAL_TYPES:
+        records = world.hospital.resources[kind]
+        holding = sum(bool(canaries.found(json.dumps(record))) for record in records)
+        assert holding >= (0.05 if kind == "Observation" else 1) * len(records), kind
+        assert any(path.endswith(f"/{kind}") for path in asked), kind
+
+
 def test_nothing_that_was_sent_holds_a_canary(world: World, canaries: Canaries) -> None:
-    assert len(world.received.bodies) == 2
+    assert len(world.received.bodies) == 3  # the announcement of the frame, and two submissions
+    assert all(len(body) > 100_000 for body in world.received.submissions)
     for body in world.received.bodies:
-        assert len(body) > 100_000
         assert canaries.found(body) == set()
 
 
@@ -250,6 +260,10 @@ class Facility:
         self.ledger = open_ledger(self.config.ledger)
         self.job = Nightly(self.config, self.ledger, rules_for(self.config), as_of=AS_OF)
 
+    def submissions(self) -> list[bytes]:
+        """What was sent, without the announcement of the frame."""
+        return [body for body in self.received.bodies if json.loads(body)["resourceType"] == "Bundle"]
+
     def bodies_in_outbox(self) -> list[bytes]:
         with self.ledger.begin() as connection:
             return [waiting.body for waiting in pending(connection)]
@@ -282,7 +296,7 @@ def test_a_leak_is_refused_before_anything_is_queued(facility: Facility, monkeyp
     with pytest.raises(LeakError) as refused:
         asyncio.run(facility.job.submit())
     assert facility.bodies_in_outbox() == []
-    assert facility.received.bodies == []
+    assert facility.submissions() == []
     assert not TOKEN.search(refused.value.sentence)
 
 
@@ -292,5 +306,5 @@ def test_without_that_look_these_tests_would_see_the_leak(
     leak_a_name(monkeypatch)
     monkeypatch.setattr(pipeline, "refuse_leaks", lambda *_: None)
     asyncio.run(facility.job.submit())
-    (body,) = facility.received.bodies
+    (body,) = facility.submissions()
     assert Canaries(small.canaries).found(body)

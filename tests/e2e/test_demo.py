@@ -126,7 +126,19 @@ def test_what_leaves_is_valid_and_says_what_the_report_says(world: World) -> Non
     assert bundle["identifier"]["value"] == submission_digest(bundle)
     (report,) = resources(world.first, "MeasureReport")
     assert numbers(report) == numbers(world.first.json("measure-report.json"))
-    assert json.loads(world.received.bodies[0]) == bundle
+    assert json.loads(world.received.submissions[0]) == bundle
+
+
+def test_the_sample_is_drawn_with_the_accreditation_systems_nonce(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verify", str(world.folder / "out" / "submission.json")]) == 0
+    shown = capfd.readouterr().out
+    assert re.search(r"^ok +draw .*nonce: task$", shown, re.MULTILINE), shown
+    links = [row[0] for row in rows(world, "SELECT kind FROM chain ORDER BY number")]
+    assert links[:4] == ["frame-committed", "frame-announced", "nonce", "drawn"]
+    announced = json.loads(next(body for body in world.received.bodies if body not in world.received.submissions))
+    assert (announced["resourceType"], "member" in announced) == ("Group", False)
 
 
 def test_every_entry_has_its_receipt(world: World) -> None:
@@ -218,11 +230,31 @@ def test_the_demo_command_can_be_run_twice(
     assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} >= FILES
 
 
+def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path: Path) -> None:
+    small = build_hospital(7, patients=60, procedures=300)
+    store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
+    received = ReceiverStore("sqlite://")
+    with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
+        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir")
+        code, out, err = command("run", "--config", str(config), "--as-of", "2026-01-30")
+        assert (code, "Case review  waits for the nonce of the draw" in out) == (0, True), out + err
+        assert "Submission" not in out
+        code, out, err = command("review", "--config", str(config), "--as-of", "2026-01-30")
+        assert (code, "[IOA-REV-013]" in err) == (1, True), out + err
+        code, out, err = command("draw", "--config", str(config), "--as-of", "2026-01-30")
+        assert (code, "nonce  awaited" in out) == (0, True), out + err
+        write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+        code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")
+        assert (code, "accepted" in out) == (0, True), out + err
+        assert len(received.submissions()) == 1
+    received.close()
+
+
 def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path) -> None:
     small = build_hospital(7, patients=60, procedures=300)
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     with LoopbackServer(sandbox_app(store)) as sandbox:
-        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir")
+        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir", nonce="local")
         code, out, err = command("run", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "Not sent     stays queued" in out) == (0, True), out + err
         code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")

@@ -118,7 +118,7 @@ def test_a_refusal_is_a_reason_and_is_heard_once(status: int, why: str) -> None:
 
 def test_a_server_that_does_not_understand_the_window_is_asked_without_it() -> None:
     asked: list[str] = []
-    answers = {
+    answers: dict[str, tuple[int, dict[str, Any]]] = {
         "metadata": (200, {"resourceType": "CapabilityStatement"}),
         "windowed": (400, OUTCOME),
         "Observation": (200, searchset(*OBSERVATIONS[:2])),
@@ -130,7 +130,7 @@ def test_a_server_that_does_not_understand_the_window_is_asked_without_it() -> N
 
 
 def test_a_server_that_ignores_the_patient_is_not_read_on() -> None:
-    answers = {"metadata": (404, OUTCOME), "Observation": (200, searchset(*OBSERVATIONS))}
+    answers: dict[str, Any] = {"metadata": (404, OUTCOME), "Observation": (200, searchset(*OBSERVATIONS))}
     with LoopbackServer(answering(answers, [])) as theirs:
         found = look_up(server(theirs.base_url), MARCH)
     assert names(found) == set()

@@ -315,3 +315,42 @@ def test_a_profile_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_narrower_profile_needs_no_code(tmp_path: Path) -> None:
     made = deidentify(PATIENT, load_profile(_profile(tmp_path, {"how": "drop"})), context())
     assert "gender" not in made
+
+
+@pytest.mark.parametrize(
+    ("system", "code", "leaves"),
+    [
+        ("https://smt.esante.gouv.fr/terminologie-ccam", "HLNM001", True),
+        ("https://smt.esante.gouv.fr/terminologie-ccam", "HLNM001 Dupont", False),
+        ("https://fhir.hl7.org.uk/CodeSystem/OPCS-4", "J12.4", True),
+        ("https://fhir.hl7.org.uk/CodeSystem/OPCS-4", "J124", True),
+        ("https://fhir.hl7.org.uk/CodeSystem/OPCS-4", "Jones", False),
+        ("urn:oid:2.16.756.5.30.1.126.3.1", "Z50.27.31", True),
+        ("urn:oid:2.16.756.5.30.1.126.3.1", "50.27.Meier", False),
+        ("https://local.example/ccam", "HLNM001", False),
+    ],
+)
+def test_codes_of_each_procedure_system_leave_in_their_shape_alone(system: str, code: str, leaves: bool) -> None:
+    made = deidentify({**PROCEDURE, "code": {"coding": [{"system": system, "code": code}]}}, PROFILE, context())
+    assert made.get("code") == ({"coding": [{"system": system, "code": code}]} if leaves else None)
+
+
+def test_every_procedure_code_system_of_the_code_tables_has_a_shape_for_its_codes() -> None:
+    folder = shipped_path("mappings", "codes")
+    names = {"icd10pcs": "icd-10-pcs", "opcs4": "opcs-4"}
+    for table in sorted(folder.glob("*.csv")):
+        system = PROFILE.systems[names.get(table.stem, table.stem)]
+        codes = [line.partition(",")[0] for line in table.read_text(encoding="utf-8").splitlines()[1:]]
+        plain = [code for code in codes if code.isascii() and not set(code) & set('[]*?"')]
+        hcpcs = PROFILE.systems["hcpcs"] if table.stem == "cpt" else system
+        assert [code for code in plain if not (system.admits(code) or hcpcs.admits(code))] == [], table.stem
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_risk_rule_that_cannot_be_meant_is_refused(tmp_path: Path, k: int) -> None:
+    data = yaml.safe_load(shipped_path("mappings", "deidentification.yaml").read_text(encoding="utf-8"))
+    data["risk"]["k"] = k
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    with pytest.raises(MappingError, match="risk"):
+        load_profile(path)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from io_fhir_adapter.errors import LeakError
 from io_fhir_adapter.review.forms import load_questionnaire, public_words
+from io_fhir_adapter.review.identifiers import values_of
 from io_fhir_adapter.review.leaks import Leak, LeakScanner, identifiers_of, refuse_leaks, scan
 from io_fhir_adapter.review.profile import load_profile
 
@@ -239,3 +240,38 @@ def test_two_thousand_identifiers_in_a_megabyte_take_under_a_second() -> None:
     started = time.process_time()
     assert scan(payload, identifiers) == []
     assert time.process_time() - started < 1.0
+
+
+RECORD: dict[str, Any] = {
+    "resourceType": "DocumentReference",
+    "id": "doc-5",
+    "meta": {"source": "https://his.example/ward/7#x81"},
+    "status": "current",
+    "type": {"coding": [{"system": "urn:oid:1.2.3.4.5", "code": "WARD-7-BED-2", "display": "Local letter"}]},
+    "content": [{"attachment": {"contentType": "text/plain", "url": "https://his.example/a/Eisenbart.pdf"}}],
+    "context": {"related": [{"reference": "Practitioner/house-9"}, {"reference": "urn:uuid:4c3f0c2e"}]},
+    "extension": [{"url": "urn:x", "valueHumanName": {"family": "Hinterhuber"}}],
+}
+
+
+def test_other_values_of_a_record_are_looked_for_as_a_whole() -> None:
+    shapes = load_profile().shapes
+    found = values_of([RECORD, PROCEDURE], frozenset(), shapes)
+    assert {"https://his.example/ward/7#x81", "WARD-7-BED-2", "https://his.example/a/Eisenbart.pdf"} <= found
+    assert "Local letter" in found
+    assert found & {"current", "text/plain", "completed", "8-836.ka", "DocumentReference"} == set()
+    scanner = LeakScanner([], frozenset(), found)
+    assert scanner.scan(b'{"a": {"code": "ward-7-bed-2"}}') == [Leak("a.code")]
+    assert scanner.scan(b'{"a": {"code": "see WARD-7-BED-2 there"}}') == []
+
+
+def test_codes_that_may_leave_and_published_values_are_no_leaks_however_they_are_written() -> None:
+    record = {"code": {"coding": [{"code": "8-836.KA"}, {"code": "HLNM001"}], "text": "Stable Disease"}}
+    assert values_of([record], frozenset({"stable disease"}), load_profile().shapes) == frozenset()
+
+
+def test_people_that_a_record_points_to_and_names_at_any_depth_are_identifiers() -> None:
+    found = identifiers_of([RECORD])
+    assert {"Hinterhuber", "Practitioner/house-9", "house-9", "4c3f0c2e", "doc-5"} <= found
+    place = {"serviceProvider": {"reference": "Organization/org-1234567"}}
+    assert identifiers_of([place]) == frozenset()

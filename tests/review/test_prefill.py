@@ -164,23 +164,28 @@ def test_every_enabled_question_is_either_answered_or_missing_with_a_reason() ->
     assert set(filled.sources) | set(filled.missing) == asked - disabled
     assert not set(filled.sources) & set(filled.missing)
     assert filled.share == len(filled.sources) / len(asked - disabled)
-    posed = {item["linkId"] for item in forms.questions(FORM) if forms.expression_of(item)} - disabled
+    posed = {item["linkId"] for item in forms.questions(FORM) if forms.expression_of(item)} & (asked - disabled)
     assert filled.known_share == len(filled.sources) / len(posed)
-    assert filled.missing["dx.ecog"] == "not offered by this source: Observation"
+    assert filled.missing["dx.ecog"] == "not recorded"
     assert filled.missing["rev.complete"] == "for the reviewer to answer"
     assert filled.missing["fu.plan"] == "not recorded"
 
 
-def test_what_a_source_offers_but_was_not_read_is_the_reviewers() -> None:
-    offered = CASE.offered | {"Observation"}
-    assert prefill(FORM, replace(CASE, offered=offered)).missing["dx.ecog"] == "for the reviewer to answer"
+def test_a_type_that_the_source_does_not_give_is_the_reason() -> None:
+    absent = {"Observation": "not offered", "PractitionerRole": "not offered", "Consent": "refused"}
+    missing = prefill(FORM, replace(CASE, absent=absent)).missing
+    assert missing["dx.ecog"] == "not offered by this source: Observation"
+    assert missing["deliv.operator"] == "not offered by this source: PractitionerRole"
+    assert missing["consent.signed"] == "not recorded; refused by this source: Consent"
+    assert missing["plan.imaging"] == "not recorded"
+    assert missing["rev.complete"] == "for the reviewer to answer"
 
 
 def test_without_encounter_and_patient_the_reason_says_so() -> None:
     filled = prefill(FORM, replace(CASE, encounters=(), patient=None))
     assert filled.missing["proc.setting"] == filled.missing["out.stay"] == "no Encounter linked"
     assert filled.missing["case.sex"] == filled.missing["case.age-band"] == "no Patient linked"
-    none = prefill(FORM, replace(CASE, encounters=(), offered=frozenset({"Procedure", "Patient"})))
+    none = prefill(FORM, replace(CASE, encounters=(), absent={"Encounter": "not offered"}))
     assert none.missing["proc.setting"] == "not offered by this source: Encounter"
 
 
@@ -394,7 +399,9 @@ def test_another_bodys_form_gets_no_text_date_or_foreign_value(kind: str, expres
     observation = {"resourceType": "Observation", "id": "o", "valueQuantity": {"value": 3, "code": "furlong"}}
     indication = Indication("reasonReference", "urn:x", "C22", resource="Condition/cond-5")
     decision = Decision("his", "Patient/pat-77", "2025-03-01", "tace", "counted", "counted", indication=indication)
-    filled = prefill(_one_item_form(kind, expression), replace(CASE, decision=decision, others=(observation,)))
+    filled = prefill(
+        _one_item_form(kind, expression), replace(CASE, decision=decision, conditions=(*CASE.conditions, observation))
+    )
     assert "item" not in filled.response
     assert reason in filled.missing["1"]
 
@@ -407,7 +414,7 @@ def test_another_bodys_form_gets_numbers_and_quantities_in_its_own_units() -> No
     value = {"value": 612, "unit": "Canary", "system": "http://unitsofmeasure.org", "code": "s"}
     observation = {"resourceType": "Observation", "id": "o", "valueQuantity": value}
     form = _one_item_form("quantity", "%record.entry.resource.ofType(Observation).value", extension=[unit])
-    filled = prefill(form, replace(CASE, others=(observation,)))
+    filled = prefill(form, replace(CASE, conditions=(*CASE.conditions, observation)))
     (item,) = filled.response["item"]
     expected = {"value": 612, "unit": "seconds", "system": "http://unitsofmeasure.org", "code": "s"}
     assert item["answer"] == [{"valueQuantity": expected}]
@@ -423,6 +430,15 @@ def test_repeating_items_take_several_answers_and_inner_items_follow_an_answer()
     (item,) = prefill(form, CASE).response["item"]
     assert [answer["valueCoding"]["code"] for answer in item["answer"]] == ["a", "b"]
     assert item["answer"][0]["item"] == [{"linkId": "1.1", "answer": [{"valueInteger": 1}]}]
+
+
+@pytest.mark.parametrize("kind", ["integer", "decimal"])
+def test_a_number_that_may_name_somebody_stays_local(kind: str) -> None:
+    for large in ("19510702", "-10000"):
+        filled = prefill(_one_item_form(kind, large), CASE)
+        assert "item" not in filled.response
+        assert "may name somebody" in filled.missing["1"]
+    assert prefill(_one_item_form(kind, "9999"), CASE).missing == {}
 
 
 def test_the_category_system_is_our_own() -> None:

@@ -15,7 +15,7 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from io_fhir_adapter.errors import UsageError
-from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
+from io_fhir_adapter.sandbox.hospital import RESOURCE_TYPES, Hospital, build_hospital
 from io_fhir_adapter.sandbox.ordinary import ORDINARY_CODES, UNMAPPED_CODES
 from io_fhir_adapter.sandbox.plans import CODES, LOCAL, SYSTEMS, codings
 from io_fhir_adapter.sandbox.recipes import IO_RECIPES, LOOK_ALIKES, PROFILES, RECIPES
@@ -81,7 +81,8 @@ def test_a_hospital_too_small_or_with_swapped_years_is_refused() -> None:
 
 def test_size() -> None:
     resources = hospital().resources
-    assert set(resources) == {"Patient", "Procedure", "Encounter", "Condition", "Practitioner", "Organization"}
+    assert set(resources) == set(RESOURCE_TYPES)
+    assert all(resources.values())
     assert len(resources["Patient"]) > 1500
     assert len(resources["Procedure"]) == 25_000
     assert len(resources["Encounter"]) > 5_000
@@ -118,7 +119,7 @@ def test_every_resource_is_in_order_tagged_and_dated() -> None:
     assert json.loads(json.dumps(hospital().resources)) is not None
 
 
-@pytest.mark.parametrize("kind", ["Patient", "Procedure", "Encounter", "Condition", "Practitioner", "Organization"])
+@pytest.mark.parametrize("kind", RESOURCE_TYPES)
 def test_good_resources_are_valid_r4(kind: str) -> None:
     model = get_fhir_model_class(kind)
     items = hospital().resources[kind]

@@ -20,7 +20,7 @@ from io_fhir_adapter.review.case_input import CaseInput
 from io_fhir_adapter.review.deidentify import DeidContext, deidentify
 from io_fhir_adapter.review.prefill import prefill
 from io_fhir_adapter.review.profile import Profile
-from io_fhir_adapter.review.queries import as_found, last_moment, lookup_of, record_queries
+from io_fhir_adapter.review.queries import as_found, last_contact_in, last_moment, lookups_for, record_queries
 from io_fhir_adapter.trust.frame import case_pseudonym
 
 __all__ = ["CaseNeeds", "PreparedCase", "lookups_of", "needs_of", "people_in", "prepare_case"]
@@ -58,6 +58,7 @@ class PreparedCase:
     share: float = 0.0
     known_share: float = 0.0
     refused: tuple[str, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)  # what stayed behind, such as ``Procedure.extension``
 
 
 def needs_of(connection: Connection, draw: StoredDraw, now: datetime) -> list[CaseNeeds]:
@@ -131,11 +132,9 @@ def _decision_on(connection: Connection, case: StoredCase) -> Decision | None:
     return next((decision for decision in own or of_session if decision.decision == "counted"), None)
 
 
-def lookups_of(needs: CaseNeeds, questionnaire: Json) -> dict[str, Lookup]:
-    """What a form wants searched for a case, by the name of the form's variable."""
-    people = {needs.case.patient, *needs.merged}
-    found = {query.name: lookup_of(query, people, needs.case.date) for query in record_queries(questionnaire)}
-    return {name: lookup for name, lookup in found.items() if lookup is not None}
+def lookups_of(needs: CaseNeeds, questionnaire: Json) -> list[Lookup]:
+    """What a form wants its case's source to be asked for."""
+    return lookups_for(record_queries(questionnaire), {needs.case.patient, *needs.merged}, needs.case.date)
 
 
 def people_in(resources: Iterable[Json]) -> set[str]:
@@ -206,10 +205,9 @@ def prepare_case(
         key=key, token=case.token, patient=case.patient, index_date=case.date, category=case.category,
         included=frozenset(resources) | {case.patient}, zone=zone,
     )  # fmt: skip
-    searched = {
-        name: as_found(lookup, (around or {}).get(lookup, ()), case.date, zone, last_moment(kinds["Procedure"]))
-        for name, lookup in lookups_of(needs, questionnaire).items()
-    }
+    given = [one for lookup in lookups_of(needs, questionnaire) for one in (around or {}).get(lookup, ())]
+    ended = last_moment(kinds["Procedure"])
+    searched = as_found(record_queries(questionnaire), given, case.date, zone, ended)
     form = prefill(
         questionnaire,
         CaseInput(
@@ -226,13 +224,14 @@ def prepare_case(
             earlier=needs.earlier,
             subject=context.url(case.patient),
             organ=organ,
-            last_contact=needs.last_contact,
+            last_contact=max(needs.last_contact, last_contact_in(searched, zone)),
             zone=zone,
         ),
     )
     shell = patient or {"resourceType": "Patient", "id": case.patient.rpartition("/")[2]}
     leaving = {**resources, case.patient: shell}
     copies, refused = _deidentified(leaving, profile, context)
+    dropped = dict(context.dropped)
     if refused:  # nothing that leaves may point to what does not
         context = replace(context, included=context.included - set(refused))
         copies, _ = _deidentified({name: leaving[name] for name in copies}, profile, context)
@@ -256,6 +255,7 @@ def prepare_case(
         share=form.share,
         known_share=form.known_share,
         refused=tuple(refused.values()),
+        dropped=dropped,
     )
 
 

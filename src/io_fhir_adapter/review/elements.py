@@ -218,24 +218,22 @@ def _token(_: Json, context: DeidContext) -> Any:
 def _linked(name: str, rule: Rule) -> Leaving:
     target, many = rule.target, rule.many
 
+    def link_to(value: Any, context: DeidContext) -> Json | None:
+        key = key_of(value, target)
+        leaves = key and (key == context.patient or key in context.included)
+        return {"reference": context.url(key)} if leaves else None
+
     def linked(resource: Json, context: DeidContext) -> Any:
         value = resource.get(name)
-        if value is None:
-            return None
-        if not many and type(value) is dict:
-            key = key_of(value, target)
-            return (
-                {"reference": context.url(key)} if key and (key == context.patient or key in context.included) else None
-            )
-        keys = [key_of(item, target) for item in (value if isinstance(value, list) else [value])]
-        links = [
-            {"reference": context.url(key)}
-            for key in dict.fromkeys(keys)
-            if key and (key == context.patient or key in context.included)
-        ]
-        if many:
-            return links
-        return links[0] if links else None
+        if not isinstance(value, list):
+            link = link_to(value, context)
+            return [link] if many and link else link
+        links: list[Json] = []
+        for item in value:
+            link = link_to(item, context)
+            if link is not None and link not in links:
+                links.append(link)
+        return links if many else next(iter(links), None)
 
     return linked
 

@@ -67,16 +67,9 @@ class _Strict(ErrorListener):  # type: ignore[misc]
         self.columns.append(int(details[3]))
 
 
-def check_expression(expression: str, where: str) -> None:
-    """Refuse text that is not one whole FHIRPath expression.
-
-    Args:
-        expression: The FHIRPath text.
-        where: What to name in the error, such as the file and the linkId.
-
-    Raises:
-        MappingError: It is not valid FHIRPath.
-    """
+@lru_cache(maxsize=1024)
+def _first_fault(expression: str) -> int | None:
+    """The column of the first thing in a text that is not FHIRPath; None where it is one whole expression."""
     strict = _Strict()
     lexer = FHIRPathLexer(InputStream(expression))
     lexer.removeErrorListeners()
@@ -88,9 +81,23 @@ def check_expression(expression: str, where: str) -> None:
     parser.expression()
     if tokens.LA(1) != _END_OF_INPUT:
         strict.columns.append(tokens.LT(1).column)
-    if strict.columns:
+    return strict.columns[0] if strict.columns else None
+
+
+def check_expression(expression: str, where: str) -> None:
+    """Refuse text that is not one whole FHIRPath expression.
+
+    Args:
+        expression: The FHIRPath text.
+        where: What to name in the error, such as the file and the linkId.
+
+    Raises:
+        MappingError: It is not valid FHIRPath.
+    """
+    fault = _first_fault(expression)
+    if fault is not None:
         raise MappingError(
-            f"a FHIRPath expression is not valid at character {strict.columns[0] + 1}",
+            f"a FHIRPath expression is not valid at character {fault + 1}",
             where=where,
             do="correct the expression in the Questionnaire",
             number=40,

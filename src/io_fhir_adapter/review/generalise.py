@@ -8,10 +8,14 @@ from functools import lru_cache
 
 from io_fhir_adapter.fhir.dates import is_full
 
-__all__ = ["AGE_BANDS", "age_band", "day_offset", "icd_group", "quarter"]
+__all__ = ["AGE_BANDS", "age_band", "day_offset", "icd_group", "quarter", "wide_age_band"]
 
 AGE_BANDS = ("<18", "18-39", "40-49", "50-59", "60-69", "70-79", "80-89", "90+")
 _STARTS = (18, 40, 50, 60, 70, 80, 90)
+_WIDE = {
+    "18-39": "18-59", "40-49": "18-59", "50-59": "18-59", "60-69": "60-79", "70-79": "60-79",
+    "80-89": "80+", "90+": "80+",
+}  # fmt: skip
 _ICD_GROUP = re.compile(r"([A-Z][0-9][0-9A-Z])(?:\.?[0-9A-Z]{1,4})?(?:[-+*!]|\.-)?\Z")
 
 
@@ -53,6 +57,11 @@ def age_band(birth_date: str, on: str) -> str:
     oldest, youngest = _age(bounds[0], day[0]), max(_age(bounds[1], day[0]), 0)
     bands = {AGE_BANDS[sum(age >= start for start in _STARTS)] for age in (oldest, youngest)}
     return bands.pop() if len(bands) == 1 else ""
+
+
+def wide_age_band(band: str) -> str:
+    """The wide band that one of :data:`AGE_BANDS` lies in: ``<18``, ``18-59``, ``60-79``, ``80+``; itself otherwise."""
+    return _WIDE.get(band, band)
 
 
 def quarter(day: str) -> str:

@@ -5,7 +5,8 @@ searched as text. Letter case, Unicode spelling, percent and HTML escapes make n
 searched in one pass (Aho-Corasick).
 
 Identifiers of six and more characters are found anywhere; shorter ones, and those that could be part of a
-hexadecimal token, only between characters that are neither letters nor digits.
+hexadecimal token, only between characters that are neither letters nor digits. Beside them there are values of the
+record that tell of a person only as a whole, such as a local code: those are found where they are all that is said.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import html
 import json
 import re
 import unicodedata
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
+
+from ahocorasick_rs import AhoCorasick
 
 from io_fhir_adapter.errors import LeakError
 from io_fhir_adapter.review.identifiers import identifiers_of
@@ -52,67 +54,30 @@ class LeakScanner:
         identifiers: What to look for; those under four characters are not looked for.
         published: Texts in lower case that anyone can read in the form and the profile; a value that is one of them
             as a whole says nothing about a person, also where a person's name is part of it.
+        values: What is looked for as a whole value only; what is published is not.
     """
 
-    def __init__(self, identifiers: Iterable[str], published: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, identifiers: Iterable[str], published: frozenset[str] = frozenset(), values: Iterable[str] = ()
+    ) -> None:
         self._published = published
-        needles = {_plain(identifier) for identifier in identifiers}
-        self._next: list[dict[str, int]] = [{}]
-        self._found: list[tuple[tuple[int, bool], ...]] = [()]
-        self._fall: list[int] = [0]
-        for needle in sorted(needles):
-            if len(needle) >= _LEAST:
-                self._add(needle)
-        self._link()
-
-    def _add(self, needle: str) -> None:
-        node = 0
-        for char in needle:
-            following = self._next[node].get(char)
-            if following is None:
-                following = len(self._next)
-                self._next[node][char] = following
-                self._next.append({})
-                self._found.append(())
-                self._fall.append(0)
-            node = following
-        bounded = len(needle) < _LEAST_ANYWHERE or _HEX_LIKE.match(needle) is not None
-        self._found[node] = ((len(needle), bounded),)
-
-    def _link(self) -> None:
-        """Give each node the node of its longest proper suffix, and that one's findings."""
-        queue = deque(self._next[0].values())
-        while queue:
-            node = queue.popleft()
-            for char, child in self._next[node].items():
-                queue.append(child)
-                fall = self._fall[node]
-                while fall and char not in self._next[fall]:
-                    fall = self._fall[fall]
-                self._fall[child] = self._next[fall].get(char, 0)
-                self._found[child] += self._found[self._fall[child]]
+        plain = {_plain(identifier) for identifier in identifiers}
+        self._needles = sorted(needle for needle in plain if len(needle) >= _LEAST)
+        self._bounded = [len(needle) < _LEAST_ANYWHERE or bool(_HEX_LIKE.match(needle)) for needle in self._needles]
+        self._whole = {_plain(value) for value in values} | set(self._needles)
+        self._automaton = AhoCorasick(self._needles)
 
     def hits(self, text: str) -> bool:
         """Whether a text holds an identifier."""
         return text.casefold() not in self._published and any(self._search(form) for form in _forms(text))
 
     def _search(self, text: str) -> bool:
-        following, fall, found = self._next, self._fall, self._found
-        node = 0
-        for position, char in enumerate(text):
-            while True:
-                target = following[node].get(char)
-                if target is not None:
-                    node = target
-                    break
-                if not node:
-                    break
-                node = fall[node]
-            if found[node]:
-                for length, bounded in found[node]:
-                    if not bounded or _stands_alone(text, position + 1 - length, position + 1):
-                        return True
-        return False
+        if text in self._whole:
+            return True
+        return any(
+            not self._bounded[number] or _stands_alone(text, start, end)
+            for number, start, end in self._automaton.find_matches_as_indexes(text, overlapping=True)
+        )
 
     def scan(self, payload: bytes) -> list[Leak]:
         """All places in a payload that hold an identifier, each once, in order of appearance."""
@@ -126,7 +91,7 @@ class LeakScanner:
         leaks: dict[Leak, None] = {}
         for path, value, kind in _strings(decoded, "", lambda name: "(name)" if hits(name) else name):
             # An element called as a person is (status, link) is a name of FHIR, not of the person.
-            if hits(value) and not (kind == "name" and value.isidentifier() and self._is_whole(value)):
+            if hits(value) and not (kind == "name" and value.isidentifier() and _plain(value) in self._whole):
                 leaks[Leak(path, kind)] = None
         return list(leaks)
 
@@ -140,16 +105,6 @@ class LeakScanner:
         except (ValueError, RecursionError):
             return False
         return any(self.hits(value) for _, value, _ in _strings(decoded, "", str))
-
-    def _is_whole(self, text: str) -> bool:
-        node = 0
-        plain = _plain(text)
-        for char in plain:
-            following = self._next[node].get(char)
-            if following is None:
-                return False
-            node = following
-        return any(length == len(plain) for length, _ in self._found[node])
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from io_fhir_adapter.canonical_urls import ABSENCE_OF, CASE_IDENTIFIER, PREFILL_NEEDS
@@ -188,9 +189,7 @@ class _Filling:
         if kind == "boolean" and isinstance(value, bool):
             return {"valueBoolean": value}
         if kind in ("integer", "decimal") and _is_number(value, whole=kind == "integer"):
-            if abs(value) > _LARGEST:
-                raise _Unanswered("a number as large as that stays local: it may name somebody")
-            return {"valueInteger" if kind == "integer" else "valueDecimal": value}
+            return {"valueInteger" if kind == "integer" else "valueDecimal": _small(value, _LARGEST)}
         if kind == "quantity":
             return {"valueQuantity": _quantity(item, value)}
         if kind in ("string", "text"):
@@ -260,17 +259,27 @@ def _choice(item: Json, value: Any) -> Json:
 def _quantity(item: Json, value: Any) -> Json:
     quantity = _mapping(value)
     number, code = quantity.get("value"), quantity.get("code")
-    if isinstance(number, int | float) and abs(number) > _LARGEST_QUANTITY:
-        raise _Unanswered("a number as large as that stays local: it may name somebody")
     units = [extension["valueCoding"] for extension in forms.extensions(item, _UNIT_OPTION)]
     unit = next((unit for unit in units if unit["code"] == code and unit["system"] == quantity.get("system")), None)
     if unit is None or not _is_number(number):
         raise _Unanswered("the record's value has no unit of this form")
-    return {"value": number, "unit": unit["display"], "system": unit["system"], "code": unit["code"]}
+    return {
+        "value": _small(number, _LARGEST_QUANTITY),
+        "unit": unit["display"],
+        "system": unit["system"],
+        "code": unit["code"],
+    }
 
 
 def _is_number(value: Any, *, whole: bool = False) -> bool:
-    return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    return isinstance(value, int if whole else int | float | Decimal) and not isinstance(value, bool)
+
+
+def _small(value: Any, most: int) -> int | float:
+    """A number as JSON has it."""
+    if abs(value) > most:
+        raise _Unanswered("a number as large as that stays local: it may name somebody")
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _environment(questionnaire: Json, case: CaseInput, searches: Iterable[str]) -> dict[str, Any]:

@@ -13,9 +13,21 @@ import yaml
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.shipped import shipped_path
 
-__all__ = ["CodeSystemRule", "How", "Profile", "Rule", "load_profile"]
+__all__ = [
+    "AnswerRule",
+    "CodeSystemRule",
+    "How",
+    "Profile",
+    "Quasi",
+    "RiskRule",
+    "Rule",
+    "Step",
+    "load_profile",
+]
 
 How = Literal["keep", "fixed", "code-list", "age-band", "icd-group", "quarter", "day-offset", "token", "drop"]
+Quasi = Literal["age", "sex", "tumour-group", "quarter"]
+Step = Literal["widen-age", "drop-age", "drop-sex", "drop-tumour-group", "drop-quarter"]
 Type = Literal["code", "Coding", "CodeableConcept", "Reference", "Identifier", "date"]
 
 _TYPES: dict[str, frozenset[str]] = {
@@ -80,22 +92,55 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
         return (self.how,) if isinstance(self.how, str) else self.how
 
 
+class RiskRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How small a group of look-alikes a case may belong to, and what is made coarser where it is smaller.
+
+    Attributes:
+        k: At least so many patients of the frame share the case's age band, sex, category, tumour group and quarter.
+        steps: What is generalised, in this order, until they do.
+        answers: The form's items that say one of these, by linkId.
+    """
+
+    k: int
+    steps: tuple[Step, ...]
+    answers: dict[str, Quasi]
+
+
+class AnswerRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of a completed form may leave.
+
+    Attributes:
+        elements: Elements of the QuestionnaireResponse itself, beside its items.
+        values: Kinds of answers; codings only from the item's own options, strings only the case's own name.
+        text: ``local``: what a person typed stays; ``ask``: it leaves once it was scanned and a person approved it.
+    """
+
+    elements: frozenset[str]
+    values: frozenset[str]
+    text: Literal["local", "ask"] = "local"
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """An allow-list: per resource type, element name to rule."""
+    """An allow-list: per resource type, element name to rule; what leaves of a form; how alike cases must be."""
 
     version: int
     name: str
     systems: dict[str, CodeSystemRule]
     resources: dict[str, dict[str, Rule]]
+    answers: AnswerRule
+    risk: RiskRule
 
-    def system_of(self, names: tuple[str, ...], uri: str) -> CodeSystemRule | None:
-        """The one of the named systems that has this URI."""
-        return next((self.systems[name] for name in names if uri in self.systems[name].uris), None)
+    @property
+    def shapes(self) -> tuple[re.Pattern[str], ...]:
+        """The shapes of all codes that may leave, in any letter case."""
+        return tuple(re.compile(system.shape, re.IGNORECASE) for system in self.systems.values() if system.shape)
 
     @property
     def public_words(self) -> frozenset[str]:
-        """Every code that the profile itself names, in lower case: published, so no identifier."""
-        words = {code for system in self.systems.values() for code in system.codes}
+        """Every code, type and URI that the profile itself names, in lower case: published, so no identifier."""
+        words = {word for system in self.systems.values() for word in (*system.codes, *system.uris)} | set(
+            self.resources
+        )
         for rules in self.resources.values():
             for rule in rules.values():
                 words |= rule.values
@@ -123,6 +168,10 @@ def load_profile(path: Path | None = None) -> Profile:
     for resource_type, rules in profile.resources.items():
         for element, rule in rules.items():
             _check(rule, profile, f"{source}, {resource_type}.{element}")
+    if profile.risk.k < 1 or len(set(profile.risk.steps)) != len(profile.risk.steps):
+        raise MappingError(
+            "k is under 1, or a step stands twice", where=f"{source}, risk", do="correct the rule", number=53
+        )
     return profile
 
 

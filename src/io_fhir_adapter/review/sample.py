@@ -9,14 +9,11 @@ counts no more then leaves the sample with that reason.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 
 from io_fhir_adapter.classify.programme import Programme
-from io_fhir_adapter.errors import ConfigError, ReviewError
+from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import (
     StoredCase,
@@ -33,11 +30,9 @@ from io_fhir_adapter.review.draw import Case, Draw, Frame, Session, build_frame,
 from io_fhir_adapter.trust.canonical import canonical_json
 from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
 
-__all__ = ["Design", "Sample", "commit_sample", "draw_sample", "leave_sample", "not_drawn", "pseudonym_key"]
+__all__ = ["Design", "Sample", "commit_sample", "draw_sample", "frame_of", "leave_sample", "not_drawn"]
 
-_KEY_BYTES = 32
-_OWNER_ONLY = 0o600
-_NO_NONCE = bytes(_KEY_BYTES)
+_NO_NONCE = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +73,6 @@ class Design:
         )  # fmt: skip
 
 
-def pseudonym_key(path: Path) -> bytes:
-    """The facility's secret key; made at first use, readable by its owner alone, never leaving the facility.
-
-    Raises:
-        ConfigError: It cannot be read or made, or is too short.
-    """
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_hex(_KEY_BYTES).encode())
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as exc:
-        raise ConfigError(
-            "the pseudonym key cannot be read",
-            where=str(path),
-            do="check review.key_file and its permissions",
-            number=7,
-        ) from exc
-    if len(key) < _KEY_BYTES:
-        raise ConfigError("the pseudonym key is too short", where=str(path), do="restore the original key", number=7)
-    return key
-
-
 def commit_sample(
     ledger: Ledger, design: Design, *, period: str, as_of: date, now: datetime, supersede_because: str = ""
 ) -> StoredDraw:
@@ -141,7 +111,7 @@ def draw_sample(ledger: Ledger, design: Design, stored: StoredDraw, now: datetim
         everybody = cases_of(connection, stored.id, None)
     if everybody:
         return Sample(stored, tuple(case for case in everybody if case.role == "case"), fresh=False)
-    outcome = design.draw(_frame_of(stored), bytes.fromhex(stored.nonce))
+    outcome = design.draw(frame_of(stored), bytes.fromhex(stored.nonce))
     if [*outcome.commitment.tokens] != json.loads(stored.commitment)["tokens"]:
         raise ReviewError(
             "the pseudonym key is not the one that the frame was committed to with",
@@ -160,7 +130,7 @@ def not_drawn(sample: Sample) -> ReviewError:
     return ReviewError(
         "nobody is drawn yet, because the nonce is awaited",
         do=f"{sample.waits}; it is asked for again in the next night",
-        number=11,
+        number=13,
         transient=True,
     )
 
@@ -211,7 +181,8 @@ def _frame_json(frame: Frame) -> bytes:
     return json.dumps({"start": frame.start, "end": frame.end, "patients": patients}).encode()
 
 
-def _frame_of(draw: StoredDraw) -> Frame:
+def frame_of(draw: StoredDraw) -> Frame:
+    """Who was committed to, as it was kept with the commitment."""
     stored = json.loads(draw.frame)
     patients = {
         patient: tuple(Session(day, category, tuple(procedures), source) for day, category, procedures, source in rows)

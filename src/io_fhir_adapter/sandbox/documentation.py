@@ -37,19 +37,19 @@ def _elsewhere(resource_type: str, value: str) -> dict[str, Any]:
 def document_procedure(resource: dict[str, Any]) -> None:
     """Adds referral, intent, device, outcome, complication and further plan to a treatment, each at times."""
     outcome = _chance(resource, "outcome")
-    if outcome < 0.7:
+    if outcome < 0.96:
         resource["outcome"] = _concept(_FAILED if outcome < 0.02 else _PARTIAL if outcome < 0.1 else _COMPLETE)
     intent = _chance(resource, "intent")
-    if intent < 0.4:
-        value = _concept(_CURATIVE if intent < 0.22 else _PALLIATIVE)
+    if intent < 0.92:
+        value = _concept(_CURATIVE if intent < 0.52 else _PALLIATIVE)
         resource.setdefault("extension", []).append({"url": _INTENT, "valueCodeableConcept": value})
-    if _chance(resource, "referral") < 0.55:
+    if _chance(resource, "referral") < 0.96:
         resource["basedOn"] = [_elsewhere("ServiceRequest", f"ord-{resource['id']}")]
     if _chance(resource, "complication") < 0.08:
         resource["complication"] = [_concept(_BLEEDING)]
-    if _chance(resource, "plan") < 0.35:
+    if _chance(resource, "plan") < 0.85:
         resource["followUp"] = [_concept(_FOLLOW_UP)]
-    if _chance(resource, "device") < 0.45:
+    if _chance(resource, "device") < 0.95:
         resource["usedReference"] = [_elsewhere("Device", f"dev-{int(_chance(resource, 'which') * 40):02d}")]
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.sandbox.broken import broken_resources
+from io_fhir_adapter.sandbox.clinical import write_courses
+from io_fhir_adapter.sandbox.clinical_records import CLINICAL_TYPES
 from io_fhir_adapter.sandbox.corrections import correct
 from io_fhir_adapter.sandbox.ordinary import OrdinaryWork
 from io_fhir_adapter.sandbox.people import Canaries, organization, patient, practitioner
@@ -23,11 +25,13 @@ from io_fhir_adapter.sandbox.records import Person, Register
 from io_fhir_adapter.sandbox.schedule import schedule
 from io_fhir_adapter.sandbox.sessions import write_session
 from io_fhir_adapter.sandbox.times import ZONE, instant
-from io_fhir_adapter.sandbox.truth import GroundTruth, sum_up
+from io_fhir_adapter.sandbox.truth import CaseTruth, GroundTruth, sum_up
 
 __all__ = ["RESOURCE_TYPES", "GroundTruth", "Hospital", "build_hospital"]
 
-RESOURCE_TYPES = ("Patient", "Procedure", "Encounter", "Condition", "Practitioner", "Organization")
+RESOURCE_TYPES = (
+    "Patient", "Procedure", "Encounter", "Condition", "Practitioner", "Organization", *CLINICAL_TYPES,
+)  # fmt: skip
 _STANDARD_PATIENTS = 1500
 _FEWEST_PATIENTS = 60
 _TUMOUR_SHARE = 0.22
@@ -48,6 +52,7 @@ class Hospital:
         broken: (resource type, raw JSON text) of broken resources; well-formed JSON with something wrong inside.
         truth: What is true on the first night.
         truth_later: What is true once ``later`` has arrived.
+        cases: What is true of each session that may be drawn, item by item of the case-review form.
         canaries: Every token planted in a personal string, in any resource of the three groups.
     """
 
@@ -56,6 +61,7 @@ class Hospital:
     broken: tuple[tuple[str, str], ...]
     truth: GroundTruth
     truth_later: GroundTruth
+    cases: tuple[CaseTruth, ...]
     canaries: tuple[str, ...]
 
 
@@ -98,8 +104,10 @@ def build_hospital(
     unmapped += work.unmapped
     broken = broken_resources(people[0].id, canaries, instant(closing - timedelta(days=2)))
 
-    resources = {kind: register.of_type(kind) for kind in RESOURCE_TYPES}
     corrections = correct(register, plans, truths, years[1], instant(closing + timedelta(hours=23)))
+    cases = write_courses(register, plans, truths, work.intensive, closing.date() - timedelta(days=1))
+    work.give_way(max(written, procedures), corrections.changed)
+    resources = {kind: register.of_type(kind) for kind in RESOURCE_TYPES}
     later = tuple(corrections.changed[reference] for reference in sorted(corrections.changed))
     counts = Counter({kind: len(found) for kind, found in resources.items()})
     added = Counter(reference.partition("/")[0] for reference in corrections.new)
@@ -124,6 +132,7 @@ def build_hospital(
             broken=faults,
             without_code=work.without_code,
         ),
+        cases=cases,
         canaries=canaries.made,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import date, timedelta
+from itertools import islice
 from random import Random
 
+from io_fhir_adapter.sandbox.people import CANARY_PREFIX
 from io_fhir_adapter.sandbox.plans import SYSTEMS
 from io_fhir_adapter.sandbox.records import CODING_SYSTEM, RIS_SYSTEM, Person, ProcedurePlan, Register
 from io_fhir_adapter.sandbox.times import FORMS
@@ -62,6 +64,8 @@ _STATUS_POOL = (
     *("entered-in-error",) * 9, *("stopped",) * 3, *("unknown",) * 2,
 )  # fmt: skip
 _REASONS = ("I10.00", "E11.90", "J44.99", "K80.20", "M17.1", "N18.3", "J18.9", "S72.00", "I50.01")
+_INTENSIVE = ("8-980", "8-98f")
+_NOT_DONE = {"not-done", "preparation", "entered-in-error"}
 _LONGEST_STAY = 5
 _MARGIN_DAYS = 2
 
@@ -72,6 +76,7 @@ class OrdinaryWork:
     Attributes:
         unmapped: (system URI, code, local date) of each Procedure with an unmapped code alone.
         without_code: Number of Procedures without any coding.
+        intensive: Patient reference and day of each intensive care with a full date.
     """
 
     def __init__(self, register: Register, people: Sequence[Person], years: Sequence[int]) -> None:
@@ -81,6 +86,8 @@ class OrdinaryWork:
         self._last = date(years[-1], 12, 30).toordinal() - _LONGEST_STAY
         self.unmapped: list[tuple[str, str, str]] = []
         self.without_code = 0
+        self.intensive: list[tuple[str, date]] = []
+        self._plain: list[str] = []
         self._stays: list[tuple[Person, range]] = []
 
     def add(self, number: int) -> None:
@@ -137,7 +144,25 @@ class OrdinaryWork:
                 part_of=earlier if earlier and rng.random() < 0.05 else "",
                 reason_codes=(rng.choice(_REASONS),) if rng.random() < 0.2 else (),
             )
+            if codes[0][1].startswith(_INTENSIVE) and plan.form in FORMS and plan.status not in _NOT_DONE:
+                self.intensive.append((person.reference, day))
+            elif not plan.part_of:
+                self._plain.append(reference := register.add_procedure(subject, plan))
+                return reference
         return register.add_procedure(subject, plan)
+
+    def give_way(self, number: int, kept: Container[str]) -> None:
+        """Takes plain Procedures out again until there are ``number``; none with a canary or that others refer to."""
+        by_reference = self._register.by_reference
+        procedures = [name for name in by_reference if name.startswith("Procedure/")]
+        wholes = {part["reference"] for name in procedures for part in by_reference[name].get("partOf", ())}
+        free = (
+            name
+            for name in reversed(self._plain)
+            if name not in wholes and name not in kept and CANARY_PREFIX not in str(by_reference[name])
+        )
+        for name in list(islice(free, max(0, len(procedures) - number))):
+            del by_reference[name]
 
     def _form(self, rng: Random) -> str:
         chance = rng.random()

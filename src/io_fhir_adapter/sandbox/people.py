@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-__all__ = ["ORGANIZATION_ID", "Canaries", "organization", "patient", "practitioner", "safety"]
+__all__ = ["CANARY_PREFIX", "ORGANIZATION_ID", "Canaries", "organization", "patient", "practitioner", "safety"]
 
+CANARY_PREFIX = "Zyx"
 ORGANIZATION_ID = "org-sandbox"
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
@@ -35,9 +36,8 @@ class Canaries:
         """A new token: ``Zyx`` and eight letters or digits, never made before."""
         while True:
             bits = self._rng.getrandbits(40)
-            token = (
-                f"Zyx{_PAIRS[bits & 1023]}{_PAIRS[bits >> 10 & 1023]}{_PAIRS[bits >> 20 & 1023]}{_PAIRS[bits >> 30]}"
-            )
+            pairs = (_PAIRS[bits & 1023], _PAIRS[bits >> 10 & 1023], _PAIRS[bits >> 20 & 1023], _PAIRS[bits >> 30])
+            token = CANARY_PREFIX + "".join(pairs)
             if token not in self._made:
                 self._made[token] = None
                 return token

@@ -113,12 +113,30 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         "partof": Parameter("reference", ("partOf",), ("Organization",)),
     },
 }
+_EFFECTIVE = Parameter("date", ("effectiveDateTime", "effectivePeriod"))
+CLINICAL: Mapping[str, Mapping[str, Parameter]] = {
+    kind: {"patient": _PATIENT, "subject": _SUBJECT, **own}
+    for kind, own in {
+        "Observation": {"code": Parameter("token", ("code",)), "date": _EFFECTIVE},
+        "DiagnosticReport": {"code": Parameter("token", ("code",)), "date": _EFFECTIVE},
+        "ImagingStudy": {"started": Parameter("date", ("started",))},
+        "MedicationAdministration": {"effective-time": _EFFECTIVE},
+        "DocumentReference": {"type": Parameter("token", ("type",)), "date": Parameter("date", ("date",))},
+    }.items()
+} | {
+    "Consent": {
+        "patient": Parameter("reference", ("patient",), ("Patient",)),
+        "date": Parameter("date", ("dateTime",)),
+    },
+    "AdverseEvent": {"subject": _SUBJECT, "date": Parameter("date", ("date",))},
+}
+"""Parameters of types that a server only offers where it holds some."""
 
 
 @cache
 def parameters_for(resource_type: str) -> Mapping[str, Parameter]:
     """The search parameters of a type: the common ones and its own."""
-    return {**COMMON, **PARAMETERS.get(resource_type, {})}
+    return {**COMMON, **PARAMETERS.get(resource_type, {}), **CLINICAL.get(resource_type, {})}
 
 
 # --- what a resource is found by ---------------------------------------------------------------------------------

@@ -10,7 +10,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GroundTruth", "SessionTruth", "UnmappedCode", "YearTruth", "sum_up"]
+__all__ = ["Answer", "CaseTruth", "GroundTruth", "SessionTruth", "UnmappedCode", "YearTruth", "sum_up"]
+
+Answer = str | int | bool | tuple[float, str] | tuple[str, ...]
+"""A true answer: a code, a number, a boolean, a value with its unit, or the codes of a repeating item, sorted."""
+
+
+@dataclass(frozen=True)
+class CaseTruth:
+    """What is true of one session that may be drawn.
+
+    Attributes:
+        patient: Reference of the patient who survives all merges.
+        date: Local date of the session.
+        answers: True answers by linkId of the case-review form, as far as the hospital knows them.
+    """
+
+    patient: str
+    date: str
+    answers: Mapping[str, Answer]
 
 
 @dataclass(frozen=True)

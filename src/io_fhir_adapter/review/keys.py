@@ -1,0 +1,88 @@
+"""The facility's secret key: made once, readable by its owner alone, and looked at before each use.
+
+Tokens of patients and ids of resources are made with it. It never leaves the facility; docs/privacy.md says how it is
+kept, given to escrow and changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from io_fhir_adapter.errors import ConfigError, ReviewError
+from io_fhir_adapter.ledger.draws import StoredCase
+from io_fhir_adapter.trust.frame import patient_token
+
+__all__ = ["check_key", "pseudonym_key"]
+
+_KEY_BYTES = 32
+_OWNER_ONLY = 0o600
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def pseudonym_key(path: Path) -> bytes:
+    """The facility's secret key; made at first use, readable by its owner alone, never leaving the facility.
+
+    Raises:
+        ConfigError: It cannot be read or made, is too short, or others than its owner may read or write it.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode  # of what is read, whatever the path leads to by now
+            if not mode & _OTHERS:
+                key = bytes.fromhex(file.read().decode("ascii").strip())
+    except (OSError, ValueError) as exc:
+        raise ConfigError(
+            "the pseudonym key cannot be read",
+            where=str(path),
+            do="check review.key_file and its permissions",
+            number=7,
+        ) from exc
+    if mode & _OTHERS:
+        raise ConfigError(
+            "others than its owner can get at the pseudonym key",
+            where=str(path),
+            do="set its mode to 0600, find out who read it, and change the key if that cannot be ruled out",
+            number=30,
+        )
+    if len(key) < _KEY_BYTES:
+        raise ConfigError("the pseudonym key is too short", where=str(path), do="restore the original key", number=7)
+    return key
+
+
+def _make(path: Path) -> None:
+    """Writes a new key beside its place and puts it there whole; a key that another process put there first stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_hex(_KEY_BYTES).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(part)
+    finally:
+        part.unlink()
+
+
+def check_key(key: bytes, facility_code: str, cases: Iterable[StoredCase]) -> None:
+    """Makes sure that cases were drawn with this key, before anything of them is named by it.
+
+    Raises:
+        ReviewError: They were drawn with another one.
+    """
+    for case in cases:
+        if not hmac.compare_digest(patient_token(key, facility_code, case.patient), case.token):
+            raise ReviewError(
+                "the pseudonym key is not the one that the cases were drawn with",
+                do="restore the key that review.key_file had, or draw again with --supersede key-lost",
+                number=12,
+            )
