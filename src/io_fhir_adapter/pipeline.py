@@ -7,14 +7,14 @@ the same result. Only a complete pull goes on to drawing and submitting.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
-from io_fhir_adapter import __version__
+from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.classify.redecide import Redecided, redecide
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
 from io_fhir_adapter.classify.scope import Scope
@@ -22,34 +22,25 @@ from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import AdapterError, PullError, SubmitError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.draws import StoredCase, cases_of, put_response, superseded
+from io_fhir_adapter.ledger.draws import StoredCase, cases_of
 from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import enqueue, latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
-from io_fhir_adapter.model import Code, Indication, Lookup
-from io_fhir_adapter.pull.around import fetch_lookups
-from io_fhir_adapter.pull.form import fetch_form
 from io_fhir_adapter.pull.outcome import SourceOutcome
-from io_fhir_adapter.pull.sources import fetch_resources, pull_sources
+from io_fhir_adapter.pull.sources import pull_sources
 from io_fhir_adapter.report.gather import gather_report
 from io_fhir_adapter.report.nightly import ReportData, render_report
 from io_fhir_adapter.report.output import write_files
-from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, needs_of, people_in, prepare_case
-from io_fhir_adapter.review.forms import load_questionnaire, parse_questionnaire
-from io_fhir_adapter.review.guard import Guarded, classes_of, guard_cases, patients_of, scanner_for
-from io_fhir_adapter.review.keys import check_key, pseudonym_key
-from io_fhir_adapter.review.leaks import LeakScanner, refuse_leaks
-from io_fhir_adapter.review.profile import load_profile
+from io_fhir_adapter.review.guard import Guarded
+from io_fhir_adapter.review.keys import pseudonym_key
+from io_fhir_adapter.review.leaks import refuse_leaks
 from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, make_due
-from io_fhir_adapter.submit.frame import draw_list, frame_group
-from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, Superseded, seal
+from io_fhir_adapter.submit.seal import seal
 from io_fhir_adapter.trust.canonical import canonical_json
-from io_fhir_adapter.trust.drawn import Place
-from io_fhir_adapter.trust.frame import Commitment, draw_digest
 from io_fhir_adapter.volume.count import Volume
-from io_fhir_adapter.volume.measure import build_measure, build_measure_report
+from io_fhir_adapter.volume.measure import build_measure_report
 from io_fhir_adapter.volume.period import Period, due_period
 from io_fhir_adapter.volume.tally import count_ledger
 
@@ -57,7 +48,6 @@ __all__ = ["Night", "Nightly", "pull_problem", "rules_for"]
 
 Progress = Callable[[str, int, int | None], None]
 Json = dict[str, Any]
-_DIAGNOSIS_URIS = {"icd10": "http://hl7.org/fhir/sid/icd-10", "snomed": "http://snomed.info/sct"}
 
 
 @dataclass(slots=True)
@@ -120,6 +110,7 @@ class Nightly:
         self.synthetic = synthetic
         self.guarded: Guarded | None = None
         self._progress: Progress = progress or (lambda what, done, total: None)  # noqa: ARG005
+        self.casework = Casework(config, ledger, ruleset, self._progress)
 
     @property
     def period(self) -> Period:
@@ -244,76 +235,6 @@ class Nightly:
             return Sample(asked.draw, (), fresh=False, waits=asked.waits)
         return draw_sample(self.ledger, design, asked.draw, datetime.now(UTC))
 
-    async def form(self) -> Json:
-        """The case-review form: the body's own where one is configured, else the shipped one."""
-        named = self.config.review.questionnaire
-        if named is not None and "://" in named:
-            return parse_questionnaire(await fetch_form(self.config, named), named)
-        return load_questionnaire(Path(named) if named is not None else None)
-
-    async def review(self, sample: Sample, questionnaire: Json | None = None) -> tuple[list[PreparedCase], LeakScanner]:
-        """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
-        profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
-        with self.ledger.begin() as connection:
-            needs = needs_of(connection, sample.draw, datetime.now(UTC))
-            drawn = patients_of(connection, sample.draw)
-        check_key(key, self.config.facility.code, [need.case for need in needs])
-        self._progress("reading the drawn cases", 0, len(needs))
-        questionnaire = questionnaire or await self.form()
-        pulled = await fetch_resources(self.config, _wanted(needs))
-        around = await fetch_lookups(self.config, _lookups(needs, questionnaire))
-        self._progress("reading the drawn cases", len(needs), len(needs))
-        by_source: dict[str, Json] = {}
-        for (source, reference), resource in pulled.items():
-            by_source.setdefault(source, {})[reference] = resource
-        read = [*pulled.values(), *(one for found in around.found.values() for one in found)]
-        people = {
-            source: (
-                people_in([*by_source.get(source, {}).values(), *around.resources_of(source)])
-                | drawn.get(source, set())
-            )
-            - set(by_source.get(source, {}))
-            for source in {*by_source, *drawn}
-        }
-        named = await fetch_resources(self.config, people)
-        facility = self.config.facility
-        own = [facility.name, facility.code, build_measure(self.ruleset.programme)]
-        with self.ledger.read() as connection:
-            everybody = [*read, *named.values()]
-            scanner = scanner_for(connection, sample.draw, everybody, profile, questionnaire, own)
-        prepared = []
-        for number, need in enumerate(needs, start=1):
-            found, absent = around.of(need.decision.source)
-            case = prepare_case(
-                need, by_source.get(need.decision.source, {}), questionnaire, profile,
-                key=key, nonce=sample.draw.nonce, zone=self.zone, organ=self._organ(need.decision.indication),
-                around=found, absent=absent,
-            )  # fmt: skip
-            prepared.append(case)
-            self._progress("pre-filling", number, len(needs))
-        with self.ledger.begin() as connection:
-            for case in prepared:
-                body = json.dumps(case.response).encode()
-                put_response(connection, sample.draw.id, case.number, body, case.sources, case.missing)
-        return prepared, scanner
-
-    def guard(
-        self, sample: Sample, prepared: Iterable[PreparedCase], questionnaire: Json, scanner: LeakScanner
-    ) -> Guarded:
-        """Makes prepared cases fit to leave: what may of their answers, and coarser where too few others look alike."""
-        with self.ledger.read() as connection:
-            classes = classes_of(connection, sample.draw, self._organ)
-            sessions = {
-                case.number: (case.patient, case.date, case.category) for case in cases_of(connection, sample.draw.id)
-            }
-        return guard_cases(prepared, sessions, classes, questionnaire, load_profile(), scanner)
-
-    def _organ(self, indication: Indication) -> str:
-        """The organ that the tables see in the code of an indication."""
-        uri = _DIAGNOSIS_URIS.get(indication.system, "")
-        found = self.ruleset.diagnoses.diagnose(Code(uri, indication.code)) if uri else None
-        return found.organ if found is not None else ""
-
     def _cases(self, sample: Sample) -> tuple[StoredCase, ...]:
         """The cases as they are now: a reserve may have taken the place of one that does not count any more."""
         with self.ledger.read() as connection:
@@ -321,11 +242,13 @@ class Nightly:
 
     async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
         """Seals the submission of the reported year and puts it into the outbox, once for the same content."""
-        questionnaire = await self.form()
-        prepared, scanner = await self.review(sample, questionnaire)
-        self.guarded = self.guard(sample, prepared, questionnaire, scanner)
-        cases = list(self.guarded.cases)
-        bundle = seal(self._content(sample, volume, cases, questionnaire), datetime.now(UTC))
+        questionnaire = await self.casework.form()
+        prepared, scanner = await self.casework.review(sample, questionnaire)
+        self.guarded = self.casework.guard(sample, prepared, questionnaire, scanner)
+        cases = self.guarded.cases
+        report = self.measure_report(volume)
+        content = self.casework.content(sample, volume.period, report, cases, questionnaire)
+        bundle = seal(content, datetime.now(UTC))
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
         identifier = str(bundle["identifier"]["value"])
@@ -334,39 +257,6 @@ class Nightly:
         share = sum(case.share for case in cases) / max(1, len(cases))
         known = sum(case.known_share for case in cases) / max(1, len(cases))
         return as_it_stands(self.ledger, Prepared(identifier, fresh, body, share, known, "queued", ""))
-
-    def _content(
-        self, sample: Sample, volume: Volume, cases: list[PreparedCase], questionnaire: Json
-    ) -> SubmissionContent:
-        programme, period, draw = self.ruleset.programme, volume.period, sample.draw
-        with self.ledger.read() as connection:
-            drawn = [Place(case.token, case.reason or case.role) for case in cases_of(connection, draw.id, None)]
-            earlier = superseded(connection, programme.id, draw.period)
-        return SubmissionContent(
-            facility_code=self.config.facility.code,
-            programme=programme.id,
-            period_start=date.fromisoformat(period.start),
-            period_end=date.fromisoformat(period.end),
-            measure=build_measure(programme),
-            measure_report=self.measure_report(volume),
-            group=frame_group(Commitment.from_json(json.loads(draw.commitment))),
-            draw=draw_list(draw.digest, draw.nonce, draw.nonce_origin, drawn),
-            questionnaire=questionnaire,
-            cases=tuple(
-                CaseContent(
-                    number=case.number, token=case.token, patient=case.patient, procedures=case.procedures,
-                    conditions=case.conditions, questionnaire_response=case.response, encounters=case.encounters,
-                )
-                for case in cases
-            ),
-            method={
-                "frame_digest": sample.draw.digest,
-                "nonce": sample.draw.nonce,
-                "ruleset_digest": self.ruleset.digest,
-                "software_version": __version__,
-            },
-            superseded=tuple(Superseded(draw_digest(old.digest, old.nonce), old.superseded) for old in earlier),
-        )  # fmt: skip
 
     def measure_report(self, volume: Volume) -> Json:
         """The MeasureReport of a volume, dated by the day that the job runs for."""
@@ -461,20 +351,6 @@ def pull_problem(sources: Iterable[SourceOutcome]) -> PullError | None:
         return None
     what = "the pull is not complete and nothing was submitted"
     return PullError(what, where=f"source {failed.name}", do=failed.error, number=1)
-
-
-def _wanted(needs: Iterable[CaseNeeds]) -> Mapping[str, set[str]]:
-    wanted: dict[str, set[str]] = {}
-    for need in needs:
-        wanted.setdefault(need.decision.source, set()).update(need.references)
-    return wanted
-
-
-def _lookups(needs: Iterable[CaseNeeds], questionnaire: Json) -> Mapping[str, set[Lookup]]:
-    wanted: dict[str, set[Lookup]] = {}
-    for need in needs:
-        wanted.setdefault(need.decision.source, set()).update(lookups_of(need, questionnaire))
-    return wanted
 
 
 def _pretty(resource: Json) -> bytes:

@@ -171,7 +171,7 @@ def review(
             raise not_drawn(sample)
         if leave is not None:
             leave_sample(job.ledger, sample, leave, reason, datetime.now(UTC))
-        prepared, _ = asyncio.run(job.review(sample))
+        prepared, _ = asyncio.run(job.casework.review(sample))
     for case in prepared:
         refused = f", {len(case.refused)} resources left out" if case.refused else ""
         out.print(f"case {case.number:>2}  {case.share:>4.0%} pre-filled, {len(case.missing)} items open{refused}")
