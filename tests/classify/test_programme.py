@@ -239,7 +239,8 @@ def test_an_unknown_programme_is_refused_with_those_there_are() -> None:
 def test_a_kind_of_diagnosis_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     shipped = shipped_path("mappings", "programmes") / "iasios.yaml"
     path = tmp_path / "own.yaml"
-    path.write_text(shipped.read_text(encoding="utf-8").replace("tumour: [malignant,", "tumour: [cancer,"), encoding="utf-8")
+    text = shipped.read_text(encoding="utf-8")
+    path.write_text(text.replace("tumour: [malignant,", "tumour: [cancer,"), encoding="utf-8")
     with pytest.raises(MappingError, match=r"own\.yaml: indication\.tumour: .*'cancer' is no kind of diagnosis"):
         load_programme(str(path))
 

@@ -121,7 +121,10 @@ def test_a_period_without_start_is_dated_by_its_end() -> None:
 def test_the_departmental_system_is_the_source_or_else_the_identifier() -> None:
     assert procedure(identifier=[{"value": "1"}, {"system": "urn:ris:acc", "value": "7"}]).origin == "urn:ris:acc"
     assert procedure().origin == ""
-    only_request = {"meta": {"source": "#8s878U3PTObBV03b"}, "identifier": [{"system": "urn:ris:acc", "value": "7"}]}
+    only_request: dict[str, Any] = {
+        "meta": {"source": "#8s878U3PTObBV03b"},
+        "identifier": [{"system": "urn:ris:acc", "value": "7"}],
+    }
     assert procedure(**only_request).origin == "urn:ris:acc"  # what HAPI makes of a record without a source
 
 

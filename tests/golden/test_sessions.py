@@ -12,9 +12,7 @@ from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.ruleset import load_ruleset
 from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, ProcedureFact
 
-CASES: list[dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parent / "sessions.yaml").read_text(encoding="utf-8")
-)
+CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "sessions.yaml").read_text(encoding="utf-8"))
 SYSTEMS = {
     "ops": "http://fhir.de/CodeSystem/bfarm/ops",
     "pcs": "http://www.cms.gov/Medicare/Coding/ICD10",

@@ -18,7 +18,8 @@ NUMBERS_SEEN = PROJECT.parent / "shared" / "codes" / "raw" / "cpt" / "cpt_hcpcs_
 HEADER = "code,technique,site,approach,agent,role,indication,valid_from,valid_to,meaning,checked,note"
 VOCABULARY = {
     "technique": """radiofrequency microwave cryotherapy electroporation laser focused-ultrasound chemical ablation
-        haemostasis electrochemotherapy brachytherapy embolisation arterial-infusion stent biliary-drainage urinary-drainage
+        haemostasis
+        electrochemotherapy brachytherapy embolisation arterial-infusion stent biliary-drainage urinary-drainage
         effusion-drainage gastrostomy vena-cava-filter thrombectomy cementoplasty vertebral-reduction neurolysis
         venous-access marker biopsy angiography dosimetry guidance device-count drug none""",
     "site": """liver lung kidney adrenal pancreas spleen bone spine prostate breast thyroid parathyroid uterus ovary

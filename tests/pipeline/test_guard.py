@@ -67,7 +67,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
     assert stored is not None
     sample = draw_sample(ledger, design, stored, NOW)
     leave_sample(ledger, sample, 2, "file-unavailable", NOW)
-    prepared, scanner = asyncio.run(job.review(sample))
+    prepared, scanner = asyncio.run(job.casework.review(sample))
     with ledger.read() as connection:
         everybody = cases_of(connection, stored.id, None)
     by_reference = {f"{one['resourceType']}/{one['id']}": one for one in resources}
@@ -105,14 +105,14 @@ def test_who_operated_is_known_to_the_scan(drawn: Drawn) -> None:
 
 
 def test_the_facilitys_own_name_and_the_form_are_no_leaks(drawn: Drawn) -> None:
-    form = asyncio.run(drawn.job.form())
+    form = asyncio.run(drawn.job.casework.form())
     body = json.dumps({"form": form, "reporter": {"display": "Sandbox Hospital"}}).encode()
     assert drawn.scanner.scan(body) == []
 
 
 def test_what_was_held_back_is_said_and_names_nobody(drawn: Drawn) -> None:
-    form = asyncio.run(drawn.job.form())
-    guarded = drawn.job.guard(drawn.sample, drawn.prepared, form, drawn.scanner)
+    form = asyncio.run(drawn.job.casework.form())
+    guarded = drawn.job.casework.guard(drawn.sample, drawn.prepared, form, drawn.scanner)
     said = json.loads(json.dumps(guarded.to_json()))
     assert said["risk"]["k"] == 3
     numbers = [case.number for case in guarded.cases]
@@ -125,8 +125,8 @@ def test_what_was_held_back_is_said_and_names_nobody(drawn: Drawn) -> None:
 
 
 def test_what_leaves_is_as_alike_as_the_profile_asks_or_flagged(drawn: Drawn) -> None:
-    form = asyncio.run(drawn.job.form())
-    guarded = drawn.job.guard(drawn.sample, drawn.prepared, form, drawn.scanner)
+    form = asyncio.run(drawn.job.casework.form())
+    guarded = drawn.job.casework.guard(drawn.sample, drawn.prepared, form, drawn.scanner)
     for case, risk in zip(guarded.cases, guarded.risks, strict=True):
         said = json.dumps([case.patient, *case.procedures, *case.conditions, case.response])
         if "drop-quarter" in risk.steps:
@@ -142,4 +142,4 @@ def test_another_key_than_the_draws_is_refused_before_anything_is_read(drawn: Dr
     review = drawn.job.config.review.model_copy(update={"key_file": tmp_path / "new.key"})
     config = drawn.job.config.model_copy(update={"review": review})
     with pytest.raises(ReviewError, match="not the one"):
-        asyncio.run(Nightly(config, drawn.ledger, drawn.job.ruleset, as_of=AS_OF).review(drawn.sample))
+        asyncio.run(Nightly(config, drawn.ledger, drawn.job.ruleset, as_of=AS_OF).casework.review(drawn.sample))
