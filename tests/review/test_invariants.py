@@ -14,6 +14,8 @@ from io_fhir_adapter.review.forms import load_questionnaire
 from io_fhir_adapter.review.prefill import prefill
 from io_fhir_adapter.review.profile import load_profile
 
+pytestmark = pytest.mark.xdist_group("fhircraft")  # loaded once, since that takes half a minute
+
 CONTEXT = DeidContext(
     key=b"k" * 32,
     token="0f" * 32,

@@ -83,6 +83,7 @@ def test_report_and_measure_are_valid(of: Volume) -> None:
     assert made["measure"] == f"{measure['url']}|{measure['version']}"
 
 
+@pytest.mark.xdist_group("fhircraft")
 def test_a_second_validator_agrees() -> None:
     # Imported here, because the import alone takes many seconds, and so only this test pays for it.
     from fhircraft.fhir.resources.datatypes import get_fhir_type  # noqa: PLC0415
