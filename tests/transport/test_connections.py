@@ -198,6 +198,7 @@ def test_a_small_answer_that_unpacks_to_more_than_is_taken(monkeypatch: pytest.M
         (gzip.compress(gzip.compress(b"x")), "gzip, gzip", "IOA-NET-017"),
         (b"x", "br", "IOA-NET-017"),
     ],
+    ids=["cut", "no gzip", "twice", "brotli"],
 )
 def test_a_body_that_cannot_be_unpacked(body: bytes, encoding: str, code: str) -> None:
     with pytest.raises(TransportError) as caught:

@@ -145,6 +145,7 @@ def test_an_encrypted_key(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         (json.dumps(KeySet([RSA, EC]).as_dict(private=True)), {}, "several fit"),
         (json.dumps(KeySet([RSA, EC]).as_dict(private=True)), {"key_id": "other"}, "no private RSA or P-384 key"),
     ],
+    ids=["text", "brace", "no key", "public", "P-256", "other algorithm", "two that fit", "none by that id"],
 )
 def test_a_key_that_does_not_fit_is_a_configuration_error(
     site: Site, text: str, more: dict[str, Any], words: str
