@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.pull.slices import Slice, changed_slices, dated_slices
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 
@@ -160,3 +161,12 @@ def test_slices_write_whole_dates_and_end_somewhere() -> None:
     while pieces := part.split(2):
         part, steps = pieces[0], steps + 1
     assert steps < 20
+
+
+@pytest.mark.parametrize(
+    ("written", "admitted"),
+    [(None, True), ("31.12.2025", True), ("2025-13-45", True), ("2025-03-01", False), ("2025", False)],
+)
+def test_a_date_that_is_none_lies_with_the_undated(written: str | None, admitted: bool) -> None:
+    procedure = Procedure("Procedure", id="1", performedDateTime=written)
+    assert Slice("date", undated=True).admits(procedure) is admitted

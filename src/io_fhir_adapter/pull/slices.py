@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Final, Literal
 
-from io_fhir_adapter.fhir.dates import may_precede
+from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.dates import local_day, may_precede
 from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.pull.decode import Resource
 
@@ -82,11 +83,20 @@ class Slice:
         if self.parameter != "date" or not isinstance(resource, Procedure):
             return True
         start, end = days_of(resource)
-        if self.undated or not (start or end):
-            return self.undated and not (start or end)
+        if self.undated:  # a date that is none counts as missing with servers that cannot read it either
+            return not any(map(_is_day, (start, end)))
+        if not (start or end):
+            return False
         low = date.fromordinal(self.low - 1).isoformat() if self.low is not None else ""
         high = date.fromordinal(self.high + 1).isoformat() if self.high is not None else ""
         return may_precede(low, end or "9999") and (not high or may_precede(start, high))
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return bool(local_day(text, None))
+    except ResourceError:
+        return False
 
 
 def days_of(procedure: Procedure) -> tuple[str, str]:
