@@ -17,6 +17,8 @@ from io_fhir_adapter.config import Config
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import cases_of, put_response, superseded
+from io_fhir_adapter.ledger.identities import person_links
+from io_fhir_adapter.ledger.people import record_digest
 from io_fhir_adapter.model import Code, Indication, Lookup
 from io_fhir_adapter.pull.around import fetch_lookups
 from io_fhir_adapter.pull.form import fetch_form
@@ -27,9 +29,11 @@ from io_fhir_adapter.review.guard import Guarded, classes_of, guard_cases, patie
 from io_fhir_adapter.review.keys import check_key, pseudonym_key
 from io_fhir_adapter.review.leaks import LeakScanner
 from io_fhir_adapter.review.profile import load_profile
-from io_fhir_adapter.review.sample import Sample
+from io_fhir_adapter.review.sample import Sample, frame_of
+from io_fhir_adapter.shipped import shipped_path
 from io_fhir_adapter.submit.frame import draw_list, frame_group
 from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, Superseded
+from io_fhir_adapter.trust.canonical import digest, digest_bytes
 from io_fhir_adapter.trust.drawn import Place
 from io_fhir_adapter.trust.frame import Commitment, draw_digest
 from io_fhir_adapter.volume.measure import build_measure
@@ -66,11 +70,32 @@ class Casework:
             return parse_questionnaire(await fetch_form(self.config, named), named)
         return load_questionnaire(Path(named) if named is not None else None)
 
-    async def review(self, sample: Sample, questionnaire: Json | None = None) -> tuple[list[PreparedCase], LeakScanner]:
+    def needs(self, sample: Sample) -> list[CaseNeeds]:
+        """What each case's form is filled from; a case that does not count any more has left the sample."""
+        with self.ledger.begin() as connection:
+            return needs_of(connection, sample.draw, datetime.now(UTC))
+
+    def basis(self, sample: Sample, report: Json, questionnaire: Json) -> str:
+        """A digest of all that a submission rests on, but for the clinical records that only the forms are filled from.
+
+        Where it is the same as before, so is the submission, unless one of those records was changed.
+        """
+        frame = frame_of(sample.draw)
+        with self.ledger.read() as connection:
+            record = record_digest(connection, frame.patients, person_links(connection))
+            drawn = [[case.token, case.role, case.reason] for case in cases_of(connection, sample.draw.id, None)]
+        said = {name: value for name, value in report.items() if name != "date"}
+        profile = digest_bytes(shipped_path("mappings", "deidentification.yaml").read_bytes())
+        draw = [sample.draw.digest, sample.draw.nonce, drawn]
+        return digest([__version__, self.ruleset.digest, profile, questionnaire, said, draw, record])
+
+    async def review(
+        self, sample: Sample, questionnaire: Json | None = None, needs: list[CaseNeeds] | None = None
+    ) -> tuple[list[PreparedCase], LeakScanner]:
         """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
         profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
-        with self.ledger.begin() as connection:
-            needs = needs_of(connection, sample.draw, datetime.now(UTC))
+        needs = needs if needs is not None else self.needs(sample)
+        with self.ledger.read() as connection:
             drawn = patients_of(connection, sample.draw)
         check_key(key, self.config.facility.code, [need.case for need in needs])
         self._progress("reading the drawn cases", 0, len(needs))

@@ -37,6 +37,7 @@ from io_fhir_adapter.review.leaks import refuse_leaks
 from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, make_due
+from io_fhir_adapter.submit.resting import note_sealed, sealed_before
 from io_fhir_adapter.submit.seal import seal
 from io_fhir_adapter.trust.canonical import canonical_json
 from io_fhir_adapter.volume.count import Volume
@@ -240,23 +241,38 @@ class Nightly:
         with self.ledger.read() as connection:
             return tuple(cases_of(connection, sample.draw.id))
 
-    async def prepare(self, sample: Sample, volume: Volume) -> Prepared:
-        """Seals the submission of the reported year and puts it into the outbox, once for the same content."""
+    async def prepare(self, sample: Sample, volume: Volume, *, anew: bool = False) -> Prepared:
+        """Seals the submission of the reported year and puts it into the outbox, once for the same content.
+
+        The clinical records of the cases are read where anything else that it rests on has changed, and once a week.
+
+        Args:
+            sample: The drawn sample.
+            volume: The counted year.
+            anew: Read them in any case.
+        """
         questionnaire = await self.casework.form()
-        prepared, scanner = await self.casework.review(sample, questionnaire)
+        report = self.measure_report(volume)
+        needs = self.casework.needs(sample)
+        basis = self.casework.basis(sample, report, questionnaire)
+        known = None if anew else sealed_before(self.ledger, volume.period.label, basis, self.as_of)
+        if known is not None:
+            return known
+        prepared, scanner = await self.casework.review(sample, questionnaire, needs)
         self.guarded = self.casework.guard(sample, prepared, questionnaire, scanner)
         cases = self.guarded.cases
-        report = self.measure_report(volume)
         content = self.casework.content(sample, volume.period, report, cases, questionnaire)
         bundle = seal(content, datetime.now(UTC))
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
         identifier = str(bundle["identifier"]["value"])
+        share = sum(case.share for case in cases) / max(1, len(cases))
+        known_share = sum(case.known_share for case in cases) / max(1, len(cases))
+        made = Prepared(identifier, False, body, share, known_share, "queued", "")
         with self.ledger.begin() as connection:
             fresh = enqueue(connection, identifier, volume.period.label, body, datetime.now(UTC))
-        share = sum(case.share for case in cases) / max(1, len(cases))
-        known = sum(case.known_share for case in cases) / max(1, len(cases))
-        return as_it_stands(self.ledger, Prepared(identifier, fresh, body, share, known, "queued", ""))
+            note_sealed(connection, volume.period.label, basis, self.as_of, made)
+        return as_it_stands(self.ledger, replace(made, fresh=fresh))
 
     def measure_report(self, volume: Volume) -> Json:
         """The MeasureReport of a volume, dated by the day that the job runs for."""
@@ -287,7 +303,7 @@ class Nightly:
             night.delivered = await self.deliver()
             night.problem = not_drawn(night.sample)
             return night
-        made = await self.prepare(night.sample, night.volume)
+        made = await self.prepare(night.sample, night.volume, anew=True)
         night.guarded = self.guarded
         make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry else None)
         night.delivered = await self.deliver()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, select
@@ -11,7 +12,7 @@ from io_fhir_adapter.ledger.facts import decode_fact, survivor
 from io_fhir_adapter.ledger.schema import facts
 from io_fhir_adapter.model import PatientFact, ProcedureFact
 
-__all__ = ["ids_of_people", "patient_facts"]
+__all__ = ["ids_of_people", "patient_facts", "record_digest"]
 
 
 def patient_facts(
@@ -24,8 +25,7 @@ def patient_facts(
         patients: References of surviving records.
         links: Merged records, as :func:`~io_fhir_adapter.ledger.identities.person_links` gives them.
     """
-    owners = {patient: patient for patient in patients}
-    owners |= {other: owner for other in links if (owner := survivor(other, links)) in owners}
+    owners = _owners(patients, links)
     found: dict[str, list[PatientFact]] = {}
     for reference, data in _rows(connection, "Patient", owners):
         fact = decode_fact("Patient", data)
@@ -34,6 +34,32 @@ def patient_facts(
     for owner, people in found.items():
         people.sort(key=lambda fact: (f"Patient/{fact.id}" != owner.partition("@")[0], fact.source, fact.id))
     return found
+
+
+def record_digest(connection: Connection, patients: Collection[str], links: Mapping[str, str]) -> str:
+    """A digest of all that the ledger has of these people; another one whenever a fact of theirs came, went or changed.
+
+    Args:
+        connection: An open transaction.
+        patients: References of surviving records.
+        links: Merged records, as for :func:`patient_facts`.
+    """
+    columns = facts.c
+    query = (
+        select(columns.source, columns.resource_type, columns.id, columns.digest)
+        .where(among(connection, columns.patient, sorted(_owners(patients, links))))
+        .order_by(columns.source, columns.resource_type, columns.id)
+    )
+    made = hashlib.sha256()
+    for row in connection.execute(query):
+        made.update("\x1f".join(row).encode() + b"\x1e")
+    return made.hexdigest()
+
+
+def _owners(patients: Collection[str], links: Mapping[str, str]) -> dict[str, str]:
+    """These records and those merged into them, each with the surviving one."""
+    owners = {patient: patient for patient in patients}
+    return owners | {other: owner for other in links if (owner := survivor(other, links)) in owners}
 
 
 def ids_of_people(connection: Connection, patients: Collection[str]) -> set[str]:
