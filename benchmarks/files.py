@@ -25,7 +25,7 @@ from io_fhir_adapter.volume.count import Period
 
 __all__ = ["decode_only", "measure", "seconds"]
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 _FHIR_RESOURCES_SAMPLE = 2_000
 _TYPES = (
     "{resourceType: 'VARCHAR', id: 'VARCHAR', status: 'VARCHAR', performedDateTime: 'VARCHAR', "

@@ -66,22 +66,23 @@ class Scan:
 class _Scanner:
     """The state of one pass. ``keep_all`` spools every Procedure, not just those a row matches."""
 
-    def __init__(self, tally: ProcedureTally, tz: tzinfo | None, spool: Spool, keep_all: bool) -> None:
+    def __init__(self, tally: ProcedureTally, tz: tzinfo | None, spool: Spool, keep_all: bool, not_after: str) -> None:
         self.tally = tally
         self.tz = tz
         self.spool = spool
         self.keep_all = keep_all
-        self.not_after = tomorrow()
+        self.not_after = not_after
         self.quarantined: list[Quarantined] = []
         self.quarantined_procedures = 0
 
     def block(self, block: Block, report: FileReport) -> None:
         if block.glances:
             report.procedures += len(block.glances)
-            for start, procedure, problem in block.whole(self.tally.glance(block.glances)):
+            for line, procedure, problem in block.whole(self.tally.glance(block.glances)):
+                report.procedures -= procedure is None  # its code says what no code can say
                 reason = self._procedure(procedure, problem)
                 if reason:
-                    self._set_aside(block.position(start), "Procedure", reason, report)
+                    self._set_aside(block.position(line), "Procedure", reason, report)
             return
         for line, resource in enumerate(block.resources, start=block.first_line):
             self.item(Item(f"{block.name}:{line}", block.resource_type, resource), report)
@@ -162,9 +163,10 @@ def scan_files(
         progress: Called after each file.
     """
     reports: list[FileReport] = []
-    tally = ProcedureTally(ruleset, period, tz)
+    not_after = tomorrow()
+    tally = ProcedureTally(ruleset, period, tz, not_after)
     with tally.distinct:
-        scanner = _Scanner(tally, tz, spool, keep_all)
+        scanner = _Scanner(tally, tz, spool, keep_all, not_after)
         for source in inputs:
             report = FileReport(source.name)
             reports.append(report)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.distinct import DistinctTally
-from io_fhir_adapter.fhir.dates import days_apart
+from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.dates import days_apart, local_day
 from io_fhir_adapter.fhir.structs import CodeableConcept, ProcedureGlance
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.volume.count import Period, Seen
@@ -23,14 +24,28 @@ __all__ = ["ProcedureTally", "UnmappedCode"]
 _STATUSES = (
     "completed", "not-done", "entered-in-error", "in-progress", "preparation", "on-hold", "stopped", "unknown",
 )  # fmt: skip
-_OTHER_STATUS = len(_STATUSES) << 4
-_NOT_DONE = _STATUSES.index("not-done") << 4
 # Flags of a Procedure, one byte: status << 4 | place << 2 | what the tables know of its codes
-_INSIDE, _OUTSIDE, _UNPLACED, _UNSURE = 0 << 2, 1 << 2, 2 << 2, 3 << 2
+_STATUS_BITS = 4
+_OTHER_STATUS = len(_STATUSES) << _STATUS_BITS
+_STATUS_FLAGS: Final[dict[str | bool | None, int]] = {
+    **{name: index << _STATUS_BITS for index, name in enumerate(_STATUSES)},
+    True: _STATUSES.index("not-done") << _STATUS_BITS,  # STU3's notDone, which stands before the status
+    None: _STATUSES.index("unknown") << _STATUS_BITS,
+    "": _STATUSES.index("unknown") << _STATUS_BITS,
+    "aborted": _STATUSES.index("stopped") << _STATUS_BITS,  # STU3
+    "suspended": _STATUSES.index("on-hold") << _STATUS_BITS,  # STU3
+}
+_INSIDE, _OUTSIDE, _UNPLACED, _PLACE = 0 << 2, 1 << 2, 2 << 2, 3 << 2
 _PLACES = {"inside": _INSIDE, "outside": _OUTSIDE, "unplaced": _UNPLACED}
-_MAPPED, _KNOWN, _NO_CODE = 1, 2, 4
+_MAPPED, _KNOWN = 1, 2
+_FLAGS, _FLAG_BITS = 255, 8
+# At a glance the number of its code element stands above the flags; _CLOSER stands above all numbers, and both
+# within thirty bits, because Python reckons with those twice as fast
+_CLOSER = 1 << 29
+_LIMIT = 100_000  # values of a kind that are remembered
 _DAY = 10
-_CACHE_LIMIT = 100_000
+# No zone, offset or midnight written as 24:00 moves a moment by as many days as this
+_SHIFT_DAYS = 3
 _CONCEPT: Final = msgspec.json.Decoder(CodeableConcept | None)
 
 
@@ -44,6 +59,31 @@ class UnmappedCode:
     codings: int
 
 
+class _Known(dict[Any, int]):
+    """What was found out about values, each looked at once. Whoever uses it empties it when it has grown large."""
+
+    def __init__(self, find: Callable[[Any], int]) -> None:
+        self._find = find
+
+    def __missing__(self, value: Any) -> int:
+        found = self[value] = self._find(value)
+        return found
+
+
+def _codes_of(concept: CodeableConcept | None) -> list[tuple[str, str]]:
+    """System and code of every coding that has a code."""
+    codings = (concept.coding or ()) if concept is not None else ()
+    return [(coding.system or "", coding.code) for coding in codings if coding.code]
+
+
+def _beside(offsets: list[int], keys: list[int]) -> list[int]:
+    """The offsets, and those of other versions of the same: the last one holds, so all are looked at in order."""
+    if not offsets or len(set(keys)) == len(keys):
+        return offsets
+    wanted = {keys[offset] for offset in offsets}
+    return [offset for offset, key in enumerate(keys) if key in wanted]
+
+
 class ProcedureTally:
     """The tallies of one pass. Use as a context manager.
 
@@ -51,72 +91,124 @@ class ProcedureTally:
         ruleset: The tables.
         period: Whose Procedures are tallied.
         tz: The facility's time zone, None for dates as written.
+        not_after: Last local date that can be true.
     """
 
-    def __init__(self, ruleset: Ruleset, period: Period, tz: tzinfo | None) -> None:
+    def __init__(self, ruleset: Ruleset, period: Period, tz: tzinfo | None, not_after: str = "9999-12-31") -> None:
         self.distinct = DistinctTally()
         self.without_code = 0
         self._ruleset = ruleset
         self._period = period
         self._tz = tz
+        self._not_after = not_after
         self._codes: dict[tuple[str, str], list[int]] = {}  # (system, code) → [flags, codings]
-        # Hospitals write the same CodeableConcept to the byte again and again: each text is looked at once.
-        self._concepts: dict[bytes, list[int]] = {}  # text → [flags, times]
-        self._statuses: dict[str | None, int] = {
-            **{name: index << 4 for index, name in enumerate(_STATUSES)},
-            None: _STATUSES.index("unknown") << 4,
-            "aborted": _STATUSES.index("stopped") << 4,  # STU3
-            "suspended": _STATUSES.index("on-hold") << 4,  # STU3
-        }
-        self._days: dict[str, int] = {}
-        self._borders = (period.start, period.end)
+        # Hospitals write the same things to the byte again and again: each is looked at once
+        self._concepts = _Known(self._concept)
+        self._texts: list[bytes] = []  # number of a code element → as it is written
+        self._times_read: list[int] = []  # number of a code element → how often it was read
+        self._days = _Known(self._day)
+        self._times = _Known(self._time)
+        self._statuses = _Known(lambda status: _STATUS_FLAGS.get(status, _OTHER_STATUS))
 
     def glance(self, procedures: Sequence[ProcedureGlance]) -> list[int]:
         """Tallies Procedures at a glance; gives the offsets of those that need a closer look, not tallied yet."""
-        # The hot loop: everything that a Procedure of no interest costs happens here.
-        concept_of, status_of, day_of = self._concepts.get, self._statuses.get, self._days.get
-        adders, mask = self.distinct.adders, DistinctTally.MASK
-        closer: list[int] = []
-        for offset, procedure in enumerate(procedures):
-            text = bytes(procedure.code)
-            concept = concept_of(text)
-            if concept is None:
-                concept = self._new_concept(text)
-            flags = concept[0]
-            value = procedure.performedDateTime
-            if value is None and procedure.performedPeriod is not None:
-                value = procedure.performedPeriod.start
-            where = day_of(value[:10], _UNSURE) if value is not None else _UNSURE
-            resource_id = procedure.id
-            if flags & _MAPPED or where == _UNSURE or procedure.subject is None or not resource_id:
-                closer.append(offset)
-                continue
-            concept[1] += 1
-            status = _NOT_DONE if procedure.notDone else status_of(procedure.status, _OTHER_STATUS)
-            word = hash(resource_id) & mask | status | where | flags & 3
-            adders[word >> 8 & 255](word)
-        self.distinct.settle()
+        self._forget()
+        # The hot loops: everything that a Procedure of no interest costs happens here
+        concept, status, begin = self._concepts.get, self._statuses.get, self._begin
+        day, time = self._days.get, self._times.get
+        found = [
+            concept(bytes(one.code), _CLOSER)
+            | status(one.notDone or one.status, _CLOSER)
+            | day((begun := one.performedDateTime or begin(one))[:_DAY], _CLOSER)
+            | time(begun[_DAY:], _CLOSER)
+            if one.id and one.subject
+            else _CLOSER
+            for one in procedures
+        ]
+        for offset in [offset for offset, what in enumerate(found) if what >= _CLOSER]:
+            found[offset] = self._first_look(procedures[offset])
+        keys = [hash(one.id) for one in procedures]
+        closer = _beside([offset for offset, what in enumerate(found) if what >= _CLOSER], keys)
+        for offset in closer:
+            found[offset] = _CLOSER
+        kept = [what for what in found if what < _CLOSER]
+        times = self._times_read
+        for what in kept:
+            times[what >> _FLAG_BITS] += 1
+        if closer:
+            keys = [key for key, what in zip(keys, found, strict=True) if what < _CLOSER]
+        self.distinct.extend(keys, [what & _FLAGS for what in kept])
         return closer
 
-    def _new_concept(self, text: bytes) -> list[int]:
-        """What the tables know of a CodeableConcept; remembered by its text."""
-        if len(self._concepts) > _CACHE_LIMIT:
+    def _first_look(self, procedure: ProcedureGlance) -> int:
+        """The same as at a glance, for one with a value that nobody remembers yet or that the closer look is for."""
+        if not (procedure.id and procedure.subject):
+            return _CLOSER
+        begun = procedure.performedDateTime or self._begin(procedure)
+        return (
+            self._concepts[bytes(procedure.code)]
+            | self._statuses[procedure.notDone or procedure.status]
+            | self._days[begun[:_DAY]]
+            | self._times[begun[_DAY:]]
+        )
+
+    def _begin(self, procedure: ProcedureGlance) -> str:
+        """When a Procedure without ``performedDateTime`` began, as written; empty where a closer look has to say."""
+        if procedure.occurrenceDateTime:
+            return procedure.occurrenceDateTime
+        period = procedure.performedPeriod or procedure.occurrencePeriod
+        if period is None or not period.start:
+            return ""
+        end = period.end
+        if end and (self._days[end[:_DAY]] | self._times[end[_DAY:]]) >= _CLOSER:
+            return ""
+        return period.start
+
+    def _forget(self) -> None:
+        """Keeps what is remembered in bounds. Only between blocks: numbers of code elements hold within one."""
+        if len(self._concepts) > _LIMIT:
             self._settle_concepts()
+        for known in (self._days, self._times, self._statuses):
+            if len(known) > _LIMIT:
+                known.clear()
+
+    def _day(self, day: str) -> int:
+        """Where the date that a value starts with stands to the period; the closer look where that is not sure."""
+        borders = (self._period.start, self._period.end, self._not_after, "0001-01-01", "9999-12-31")
+        try:
+            if len(day) != _DAY or local_day(day, None) > self._not_after:
+                return _CLOSER
+        except ResourceError:
+            return _CLOSER
+        if self._tz is not None and any((days_apart(day, border) or 0) < _SHIFT_DAYS for border in borders):
+            return _CLOSER  # it may fall on the other side in the facility's time zone
+        return _PLACES[self._period.place(day)]
+
+    def _time(self, time: str) -> int:
+        """Nothing for what follows the date where it can follow a date, the closer look where not."""
+        try:
+            return 0 if not time or local_day(f"2000-01-01{time}", self._tz) else _CLOSER
+        except ResourceError:
+            return _CLOSER
+
+    def _concept(self, text: bytes) -> int:
+        """The number of a code element and what the tables know of it; the closer look for one that may count."""
         try:
             found = _CONCEPT.decode(text) if text else None
         except (msgspec.DecodeError, UnicodeDecodeError):
-            concept = self._concepts[text] = [_MAPPED, 0]  # the closer look will say what is wrong
-            return concept
-        flags = _NO_CODE
-        codings = [coding for coding in (found.coding or ()) if coding.code] if found is not None else []
-        for coding in codings:
-            flags = flags & ~_NO_CODE | self._code(coding.system or "", coding.code or "")[0]
+            return _CLOSER  # which will say what is wrong
+        flags, codes = 0, _codes_of(found)
+        for system, code in codes:
+            flags |= self._code(system, code)[0]
         if found is not None and not flags & _MAPPED:
-            codes = [(coding.system or "", coding.code or "") for coding in codings]
-            if self._ruleset.text_findings(codes, [found.text or "", *(coding.display or "" for coding in codings)]):
+            displays = [coding.display or "" for coding in found.coding or () if coding.code]
+            if self._ruleset.text_findings(codes, [found.text or "", *displays]):
                 flags |= _MAPPED
-        concept = self._concepts[text] = [flags, 0]
-        return concept
+        if flags & _MAPPED:
+            return _CLOSER
+        self._texts.append(text)
+        self._times_read.append(0)
+        return len(self._texts) - 1 << _FLAG_BITS | flags
 
     def _code(self, system: str, code: str) -> list[int]:
         known = self._codes.get((system, code))
@@ -127,18 +219,15 @@ class ProcedureTally:
         return known
 
     def _settle_concepts(self) -> None:
-        """Moves what was counted by text to what is counted by code."""
-        for text, (flags, times) in self._concepts.items():
-            if not times:
-                continue
-            if flags & _NO_CODE:
-                self.without_code += times
-                continue
-            found = _CONCEPT.decode(text)
-            for coding in (found.coding or ()) if found is not None else ():
-                if coding.code:
-                    self._code(coding.system or "", coding.code)[1] += times
+        """Moves what was counted by code element to what is counted by code."""
+        for text, times in zip(self._texts, self._times_read, strict=True):
+            codes = _codes_of(_CONCEPT.decode(text) if text else None)
+            self.without_code += 0 if codes else times
+            for system, code in codes:
+                self._code(system, code)[1] += times
         self._concepts.clear()
+        self._texts.clear()
+        self._times_read.clear()
 
     def closer(self, fact: ProcedureFact) -> bool:
         """Tallies one Procedure that was looked at whole; says whether a row of the tables matches."""
@@ -150,35 +239,21 @@ class ProcedureTally:
         if not flags & _MAPPED and read_codes(fact, self._ruleset).from_text:
             flags |= _MAPPED | _KNOWN
         self.without_code += not fact.codes
-        where = _PLACES[self._period.place(fact.day)]
-        word = hash(fact.id) & DistinctTally.MASK
-        word |= self._statuses.get(fact.status, _OTHER_STATUS) | where | flags
-        self.distinct.adders[word >> 8 & 255](word)
-        self._remember(fact.day, where)
+        flags |= self._statuses[fact.status] | _PLACES[self._period.place(fact.day)]
+        self.distinct.extend((hash(fact.id),), (flags,))
         return bool(flags & _MAPPED)
-
-    def _remember(self, day: str, where: int) -> None:
-        """Remembers where a day stands to the period, so that the next Procedure of it needs only a glance.
-
-        A day within one of the period's borders may fall on the other side in the facility's time zone; those are
-        never remembered.
-        """
-        if len(day) == _DAY and day not in self._days and all((days_apart(day, b) or 0) > 1 for b in self._borders):
-            if len(self._days) > _CACHE_LIMIT:
-                self._days.clear()
-            self._days[day] = where
 
     def seen(self, quarantined: int) -> Seen:
         """The tallies over distinct Procedures, beside those that could not be read."""
         status: Counter[str] = Counter()
         completed = mapped = known = outside = unplaced = 0
         for flags, number in self.distinct.result().items():
-            where = flags & _UNSURE
+            where = flags & _PLACE
             if where != _INSIDE:
                 outside += number if where == _OUTSIDE else 0
                 unplaced += number if where == _UNPLACED else 0
                 continue
-            index = flags >> 4
+            index = flags >> _STATUS_BITS
             name = _STATUSES[index] if index < len(_STATUSES) else "other"
             status[name] += number
             if name == "completed":

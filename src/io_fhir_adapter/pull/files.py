@@ -24,12 +24,12 @@ from io_fhir_adapter.pull.decode import DECODERS, Item, Resource, decode_resourc
 
 __all__ = ["Block", "InputFile", "find_inputs", "read_input"]
 
-_BLOCK = 1 << 20
+_HEAD = 1 << 20
+_BLOCK = 1 << 18  # stays in a processor's cache while it is decoded and looked at
 _STDIN = "-"
 _NDJSON = (".ndjson", ".jsonl")
 _READABLE = (".json", *_NDJSON)
 _GZIP_MAGIC = b"\x1f\x8b"
-_BRACE = ord("{")
 _GLANCE: Final = msgspec.json.Decoder(ProcedureGlance)
 _BOM = b"\xef\xbb\xbf"
 
@@ -67,7 +67,7 @@ class LineIndex:
         with self._path.open("rb") as handle:
             handle.seek(self._byte)
             while self._byte < byte:
-                piece = handle.read(min(_BLOCK, byte - self._byte))
+                piece = handle.read(min(_HEAD, byte - self._byte))
                 if not piece:
                     break
                 self._byte += len(piece)
@@ -102,28 +102,28 @@ class Block:
         """Line number of the first one, counted from 1."""
         return self.lines.at(self.start)
 
-    def position(self, start: int) -> str:
-        """File and line of what starts at a byte of ``raw``."""
-        return f"{self.name}:{self.lines.at(self.start + start)}"
+    def position(self, line: int) -> str:
+        """File and line of the line of ``raw`` with that number, counted from 0."""
+        return f"{self.name}:{self.first_line + line}"
 
     def whole(self, offsets: Sequence[int]) -> Iterator[tuple[int, Resource | None, str]]:
         """The Procedures at these offsets of ``glances`` (ascending), decoded fully.
 
         Yields:
-            The byte of ``raw`` where it starts, the struct, or None and what is wrong with it.
+            The number of its line in ``raw``, the struct, or None and what is wrong with it.
         """
-        decode, find, raw = DECODERS[self.resource_type].decode, self.raw.find, self.raw
-        offset, start, following = -1, 0, 0
-        for wanted in offsets:
-            while offset < wanted:
-                start = following
-                following = find(b"\n", start) + 1 or len(raw)
-                if raw[start] == _BRACE or raw[start:following].strip():  # a blank line holds no resource
-                    offset += 1
+        if not offsets:
+            return
+        decode = DECODERS[self.resource_type].decode
+        lines = io.BytesIO(self.raw).readlines()  # twice as fast as bytes.split, which looks at byte after byte
+        numbers: Sequence[int] = range(len(lines))
+        if len(lines) > len(self.glances):
+            numbers = [number for number in numbers if lines[number].strip()]  # a blank line holds no resource
+        for number in (numbers[offset] for offset in offsets):
             try:
-                yield start, decode(raw[start:following]), ""
+                yield number, decode(lines[number]), ""
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-                yield start, None, reason_of(exc)
+                yield number, None, reason_of(exc)
 
 
 def find_inputs(arguments: Sequence[str]) -> list[InputFile]:
@@ -243,7 +243,7 @@ class _Unzipped(gzip.GzipFile):
 
 
 def _read(handle: BinaryIO, source: InputFile, *, glance: bool) -> Iterator[Block | Item]:
-    head = handle.read(_BLOCK)
+    head = handle.read(_HEAD)
     text = head.removeprefix(_BOM).lstrip()
     if text[:1] == b"<":
         raise InputError(
