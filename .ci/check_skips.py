@@ -3,9 +3,9 @@
     python .ci/check_skips.py REPORT.xml
 
 Every skip is a fault but two kinds. Tests that read published code lists and sample data beside the checkout (a folder
-named ``shared``) may be skipped where that folder is really absent. Tests against FHIR servers of other makers may be
-skipped where a program that runs or fetches those is really not installed, or where it cannot fetch packages: that is
-tried once more, with one small package. Reads pytest's JUnit XML.
+named ``shared``) may be skipped where that folder is really absent. Tests against FHIR servers of other makers, and
+against PostgreSQL, may be skipped where a program that runs or fetches those is really not installed, or where it
+cannot fetch packages: that is tried once more, with one small package. Reads pytest's JUnit XML.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["excused", "main", "skipped"]
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared"
 _WANTS_DATA = "absent"
-_NOT_INSTALLED = tuple(f"{program} is not installed" for program in ("java", "javac", "mvn", "node", "npm"))
+_NOT_INSTALLED = tuple(f"{program} is not installed" for program in ("java", "javac", "mvn", "node", "npm", "postgres"))
 _FETCHES = {
     "mvn cannot fetch packages": (
         "mvn", "-q", "-B", "-U", "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:get",

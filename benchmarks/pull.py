@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -12,7 +13,7 @@ import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = ["measure"]
 
@@ -29,7 +30,7 @@ from pathlib import Path
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.runs import start_run
-from io_fhir_adapter.pipeline import rules_for
+from io_fhir_adapter.classify.ruleset import rules_for
 from io_fhir_adapter.pull.sources import pull_sources
 
 url, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
@@ -43,12 +44,13 @@ rules, ledger, nights = rules_for(config), open_ledger(config.ledger), []
 for _ in range(2):
     with ledger.begin() as connection:
         run = start_run(connection, datetime.now(UTC))
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     outcome = asyncio.run(pull_sources(config, ledger, rules, run, lambda *_: None))[0]
     if not outcome.complete:
         sys.exit(f"the pull is not complete: {outcome.error}")
     nights.append({
-        "seconds": time.perf_counter() - began, "requests": outcome.requests,
+        "seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - worked,
+        "requests": outcome.requests,
         "read": sum(kind.read for kind in outcome.types.values()),
         "procedures": outcome.of("Procedure").read,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -80,6 +82,13 @@ pirate = Pirate(base_url=sys.argv[1], auth=None, num_processes=1)
 bundles = pirate.steal_bundles("Procedure", {"_count": 500})
 print(sum(len(bundle.entry) for bundle in bundles))
 """
+
+
+class Spent(NamedTuple):
+    """Seconds by the clock, and of the processor's work: other work on the machine lengthens the first alone."""
+
+    seconds: float
+    cpu_s: float
 
 
 @contextmanager
@@ -115,22 +124,30 @@ def _peers(folder: Path) -> Path | None:
     return python
 
 
-def _peer(command: list[str], number: int) -> float:
-    """Seconds of another client in a process of its own; what it read is checked."""
-    began = time.perf_counter()
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _timed(command: list[str]) -> tuple[Spent, str]:
+    """A command's time and what it printed; its start and imports are part of it."""
+    began, worked = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
-    read = int(done.stdout.strip().splitlines()[-1])
+    return Spent(time.perf_counter() - began, _cpu_of_children() - worked), done.stdout
+
+
+def _peer(command: list[str], number: int) -> Spent:
+    """Another client in a process of its own; what it read is checked."""
+    spent, printed = _timed(command)
+    read = int(printed.strip().splitlines()[-1])
     assert read == number, f"{command[-2:]} read {read} of {number}"
-    return seconds
+    return spent
 
 
-def _smart_fetch(python: Path, url: str, folder: Path) -> float:
+def _smart_fetch(python: Path, url: str, folder: Path) -> Spent:
     shutil.rmtree(folder, ignore_errors=True)
     command = [str(python.with_name("smart-fetch")), "bulk", str(folder), "--fhir-url", url, "--type", "Procedure"]
-    began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - began
+    return _timed(command)[0]
 
 
 def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
@@ -138,27 +155,32 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
     work = folder / "pull"
     peers = _peers(folder / "peers")
     names = ["ours", "bulk", *(["fhirpy_iterate", "fhirpy_fetch_all", "fhir_pyrate", "smart_fetch"] if peers else [])]
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    spent: dict[str, list[Spent]] = {name: [] for name in names}
     first: list[dict[str, Any]] = []
     with _server(number) as url:
         for _ in range(rounds):  # in turn, so that a slow moment of the machine meets all of them
             first = _ours(url, work)
             assert first[0]["procedures"] == number
-            seconds["ours"].append(first[0]["seconds"])
-            seconds["bulk"].append(_ours(url, work, **({"strategy": "bulk"} if False else {}))[0]["seconds"])
+            bulk = _ours(url, work, strategy="bulk")
+            assert bulk[0]["procedures"] == number
+            spent["ours"].append(Spent(first[0]["seconds"], first[0]["cpu_seconds"]))
+            spent["bulk"].append(Spent(bulk[0]["seconds"], bulk[0]["cpu_seconds"]))
             if peers is not None:
                 for way in ("iterate", "fetch_all"):
-                    seconds[f"fhirpy_{way}"].append(_peer([str(peers), "-c", _FHIRPY, url, way], number))
-                seconds["fhir_pyrate"].append(_peer([str(peers), "-c", _PYRATE, url], number))
-                seconds["smart_fetch"].append(_smart_fetch(peers, url, folder / "smart-fetch"))
+                    spent[f"fhirpy_{way}"].append(_peer([str(peers), "-c", _FHIRPY, url, way], number))
+                spent["fhir_pyrate"].append(_peer([str(peers), "-c", _PYRATE, url], number))
+                spent["smart_fetch"].append(_smart_fetch(peers, url, folder / "smart-fetch"))
     with _server(_SLOW_NUMBER, _SLOW_S) as url:
         slow = _ours(url, work, concurrency=8)[0]
-    rates = {name: round(number / statistics.median(times)) for name, times in seconds.items()}
+    rates = {name: round(number / statistics.median(one.seconds for one in runs)) for name, runs in spent.items()}
+    per_cpu = {name: round(number / statistics.median(one.cpu_s for one in runs)) for name, runs in spent.items()}
     figures: dict[str, Any] = {
         "pulled": number,
         **{f"{name}_pull_per_second": rate for name, rate in rates.items()},
+        **{f"{name}_pull_per_cpu_second": rate for name, rate in per_cpu.items()},
         "slow_server_8_slices_per_second": round(slow["procedures"] / slow["seconds"]),
         "pull_peak_mib": round(first[0]["peak_mib"], 1),
+        "bulk_pull_peak_mib": round(bulk[0]["peak_mib"], 1),
         "quiet_night_seconds": round(first[1]["seconds"], 2),
         "quiet_night_requests": first[1]["requests"],
     }
@@ -166,6 +188,9 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
         best = max(rates[name] for name in names[2:] if name != "smart_fetch")
         figures["search_to_best_search_peer"] = round(rates["ours"] / best, 2)
         figures["bulk_to_smart_fetch"] = round(rates["bulk"] / rates["smart_fetch"], 2)
+        best = max(per_cpu[name] for name in names[2:] if name != "smart_fetch")
+        figures["search_to_best_search_peer_by_cpu"] = round(per_cpu["ours"] / best, 2)
+        figures["bulk_to_smart_fetch_by_cpu"] = round(per_cpu["bulk"] / per_cpu["smart_fetch"], 2)
     return figures
 
 

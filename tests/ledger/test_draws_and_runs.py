@@ -119,7 +119,8 @@ def test_a_chain_that_was_changed_all_the_same_is_noticed(ledger: Ledger) -> Non
     draw = commit(ledger)
     with ledger.begin() as connection:
         put_nonce(connection, draw, "aa", "local", NOW)
-        connection.exec_driver_sql("drop trigger chain_no_update")
+        trigger = "chain_no_update" if connection.dialect.name == "sqlite" else "chain_only_added_to on chain"
+        connection.exec_driver_sql(f"drop trigger {trigger}")
         connection.exec_driver_sql("update chain set at = '2020' where number = 1")
     with pytest.raises(LedgerError, match="link 1"), ledger.begin() as connection:
         check_chain(connection)

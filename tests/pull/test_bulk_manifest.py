@@ -6,14 +6,16 @@ import pytest
 
 from io_fhir_adapter.pull.bulk_manifest import Manifest
 
-DONE = "2026-02-01T03:10:00Z"
+DONE = "2026-02-01T03:10:00.750Z"
 
 
 @pytest.mark.parametrize(
     ("asked", "stands_for"),
     [
         ("Sun, 01 Feb 2026 03:00:00 GMT", "2026-02-01T03:00:00+00:00"),  # the export took ten minutes
-        ("Sun, 01 Feb 2026 03:10:00 GMT", DONE),
+        ("Sun, 01 Feb 2026 03:10:00 GMT", DONE),  # the same second
+        ("Sun, 01 Feb 2026 03:09:59 GMT", DONE),  # a Date that the server makes once a second
+        ("Sun, 01 Feb 2026 03:09:58 GMT", "2026-02-01T03:09:58+00:00"),
         ("Sun, 01 Feb 2026 04:00:00 GMT", DONE),
         ("", DONE),
         ("yesterday", DONE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -119,3 +120,11 @@ def test_the_plan_is_switched_as_json_and_its_secret_is_not_shown() -> None:
     assert faults_to_json(faults)["auth"]["client_secret"] == "***"
     with pytest.raises(ValueError, match="lifetime"):
         faults_from_json(b'{"auth": {"lifetime": 5}}')
+
+
+def test_a_token_may_be_good_for_so_many_requests(served: tuple[SandboxApp, httpx.Client]) -> None:
+    app, client = served
+    app.planner.switch(replace(app.planner.faults, auth=replace(app.planner.faults.auth, uses=2)))
+    for _ in range(2):
+        headers = {"Authorization": f"Bearer {asserted(client)[1]['access_token']}"}
+        assert [client.get("/fhir/Procedure", headers=headers).status_code for _ in range(3)] == [200, 200, 401]

@@ -423,3 +423,55 @@ def test_missing_dates(start: Start) -> None:
     assert client.get("/fhir/Procedure?date:missing=true").json()["total"] == 0
     assert client.get("/fhir/Procedure?date:missing=maybe").status_code == 400
     assert start(Faults(no_missing=True)).get("/fhir/Procedure?date:missing=true").status_code == 400
+
+
+def test_bodies_that_are_not_what_they_should_be(start: Start) -> None:
+    faults = PageFault("empty"), PageFault("outcome"), PageFault("byte-order-mark"), PageFault("odd-json")
+    client = start(Faults(page_faults=faults))
+    empty, outcome, marked, odd = [client.get("/fhir/Procedure") for _ in faults]
+    assert {one.status_code for one in (empty, outcome, marked, odd)} == {200}
+    assert empty.content == b""
+    assert outcome.json()["resourceType"] == "OperationOutcome"
+    assert marked.content.startswith(b"\xef\xbb\xbf{")
+    with pytest.raises(ValueError, match="Invalid control character"):
+        odd.json()
+    assert client.get("/fhir/Procedure").json()["total"] == _COUNT
+
+
+def test_bodies_without_their_end(start: Start) -> None:
+    client = start(Faults(page_faults=(PageFault("cut-gzip"), PageFault("no-end"))))
+    cut = client.get("/fhir/Procedure", headers={"Accept-Encoding": "gzip"})  # httpx takes what there is
+    assert cut.headers["content-encoding"] == "gzip"
+    with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
+        cut.json()
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+        client.get("/fhir/Procedure")
+
+
+def test_links_that_lead_to_the_first_page_for_ever(start: Start) -> None:
+    pages = _pages(start(Faults(next_links="endless")), "Procedure?_count=3", most=5)
+    assert [_ids([page]) for page in pages] == [["p0", "p1", "p2"]] * 5
+    assert len({str(page.url) for page in pages}) == 5
+
+
+@pytest.mark.parametrize("written", ["query", "fragment"])
+def test_links_written_in_unusual_ways(start: Start, written: Any) -> None:
+    client = start(Faults(next_links=written))
+    first = client.get("/fhir/Procedure?_count=7")
+    following = _link(first.json(), "next") or ""
+    assert following.startswith("?") or following.endswith("#more")
+    assert _ids([first, client.get(first.url.join(following))]) == _EVERYTHING
+
+
+def test_totals_that_grow_and_entries_that_nobody_asked_for(start: Start) -> None:
+    pages = _pages(start(Faults(total_grows=2, strange_entries=True)))
+    assert [page.json()["total"] for page in pages] == [_COUNT, _COUNT + 2, _COUNT + 4]
+    kinds = [entry["resource"]["resourceType"] for entry in pages[-1].json()["entry"]]
+    assert kinds == ["Procedure", "Procedure", "OperationOutcome", "Organization"]
+
+
+def test_parameters_that_are_refused(start: Start) -> None:
+    client = start(Faults(refused_parameters=("_count", "date"), refused_status=422))
+    assert [client.get(f"/fhir/Procedure?{query}").status_code for query in ("_count=1", "date=ge2024", "_id=p1")] == [
+        422, 422, 200,
+    ]  # fmt: skip

@@ -122,6 +122,8 @@ class FhirSourceConfig(HttpConfig):
         overlap_minutes: How far a night reaches back before the cursor.
         slice_size: Searches that find more are cut into slices by date; 0 never cuts one.
         reconcile_days: After so many days everything is read again, to find what was deleted; 0 for never.
+        code_filter: Whether a complete reading by search asks only for codes that the tables may know; ``auto`` where
+            there are more than a million Procedures.
     """
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -136,11 +138,15 @@ class FhirSourceConfig(HttpConfig):
     overlap_minutes: int = Field(default=10, ge=0, le=7 * 24 * 60)
     slice_size: int = Field(default=5_000, ge=0, le=1_000_000)
     reconcile_days: int = Field(default=7, ge=0, le=366)
+    code_filter: Literal["off", "auto", "on"] = "off"
 
     @model_validator(mode="after")
     def _names_patients(self) -> FhirSourceConfig:
         if self.strategy == "patient" and self.patients is None:
             msg = "strategy patient needs patients: say where they are named"
+            raise ValueError(msg)
+        if self.code_filter == "on" and self.strategy in {"bulk", "patient"}:
+            msg = "code_filter belongs to searches over everyone; an export takes bulk.type_filter"
             raise ValueError(msg)
         return self
 

@@ -18,13 +18,26 @@ from io_fhir_adapter.fhir.structs import (
     Encounter,
     EncounterDiagnosis,
     Patient,
+    Performer,
     Period,
     Procedure,
+    ProcedureSketch,
     Reference,
 )
 from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFact, ProcedureFact
 
-__all__ = ["codes_of", "condition_fact", "encounter_fact", "patient_fact", "procedure_fact", "status_of"]
+__all__ = [
+    "codes_of",
+    "condition_fact",
+    "encounter_fact",
+    "keys_of",
+    "operator_of",
+    "origin_of",
+    "patient_fact",
+    "performed_on",
+    "procedure_fact",
+    "status_of",
+]
 
 _NO_CODES: tuple[Code, ...] = ()
 _CONDITION: Final = msgspec.json.Decoder(Condition)
@@ -40,7 +53,7 @@ def codes_of(concepts: Iterable[CodeableConcept]) -> tuple[Code, ...]:
     return tuple(codes)
 
 
-def status_of(procedure: Procedure) -> str:
+def status_of(procedure: Procedure | ProcedureSketch) -> str:
     """The status in R4 terms; STU3's ``notDone`` flag and ``aborted``, ``suspended`` are translated."""
     if procedure.notDone:
         return "not-done"
@@ -71,7 +84,7 @@ def procedure_fact(
     patient = reference_key(procedure.subject, "Patient")
     if not patient:
         raise ResourceError("the Procedure has no subject that could be told apart", number=2)
-    day, time, end_day, end_time = _performed(procedure, tz)
+    day, time, end_day, end_time = performed_on(procedure, tz)
     if not_after and day > not_after:
         raise ResourceError("the date lies in the future", number=13)
     code = procedure.code
@@ -92,11 +105,11 @@ def procedure_fact(
         codes=codes_of((code,)) if code is not None else _NO_CODES,
         text=(code.text or "") if code is not None else "",
         reasons=codes_of(reasons) if reasons else _NO_CODES,
-        reason_refs=_keys(reason_refs, "Condition") if reason_refs else (),
+        reason_refs=keys_of(reason_refs, "Condition") if reason_refs else (),
         body_sites=codes_of(procedure.bodySite) if procedure.bodySite else _NO_CODES,
-        part_of=_keys(procedure.partOf, "Procedure") if procedure.partOf else (),
-        origin=_origin(procedure),
-        operator=_operator(procedure),
+        part_of=keys_of(procedure.partOf, "Procedure") if procedure.partOf else (),
+        origin=origin_of(procedure),
+        operator=operator_of(procedure.performer or ()),
         updated=(procedure.meta.lastUpdated or "") if procedure.meta is not None else "",
         mentions=procedure_mentions(procedure),
         time=time,
@@ -104,7 +117,7 @@ def procedure_fact(
     )
 
 
-def _performed(procedure: Procedure, tz: tzinfo | None) -> tuple[str, str, str, str]:
+def performed_on(procedure: Procedure | ProcedureSketch, tz: tzinfo | None) -> tuple[str, str, str, str]:
     """Local date and time of the start and of the end, as far as they are known."""
     single = procedure.performedDateTime or procedure.occurrenceDateTime
     if single:
@@ -135,11 +148,13 @@ def _contained_reasons(contained: Iterable[msgspec.Raw], references: Iterable[Re
             yield condition.code
 
 
-def _keys(references: Iterable[Reference], resource_type: str) -> tuple[str, ...]:
+def keys_of(references: Iterable[Reference], resource_type: str) -> tuple[str, ...]:
+    """The keys of References, without those that point nowhere."""
     return tuple(key for reference in references if (key := reference_key(reference, resource_type)))
 
 
-def _origin(procedure: Procedure) -> str:
+def origin_of(procedure: Procedure | ProcedureSketch) -> str:
+    """Which departmental system recorded it, as far as it says."""
     named = (procedure.meta.source or "").partition("#")[0] if procedure.meta is not None else ""
     if named:  # HAPI writes "#" and the id of a request where no source was given
         return named
@@ -149,8 +164,9 @@ def _origin(procedure: Procedure) -> str:
     return ""
 
 
-def _operator(procedure: Procedure) -> str:
-    for performer in procedure.performer or ():
+def operator_of(performers: Iterable[Performer]) -> str:
+    """The reference of the first performer that has one."""
+    for performer in performers:
         key = reference_key(performer.actor, "Practitioner")
         if key:
             return key
@@ -206,7 +222,7 @@ def encounter_fact(encounter: Encounter, source: str, tz: tzinfo | None, fallbac
     start, end = _period(encounter.period or encounter.actualPeriod, tz)
     concepts, references = _encounter_reasons(encounter)
     diagnoses = [item for diagnosis in encounter.diagnosis or () for item in _diagnosis(diagnosis)]
-    diagnoses += [(key, "", 0) for key in _keys(references, "Condition")]
+    diagnoses += [(key, "", 0) for key in keys_of(references, "Condition")]
     return EncounterFact(
         source=source,
         id=resource_id,
@@ -250,7 +266,7 @@ def _diagnosis(diagnosis: EncounterDiagnosis) -> list[tuple[str, str, int]]:
     references = (
         [item.reference for item in condition if item.reference] if isinstance(condition, list) else [condition]
     )
-    return [(key, use_code, diagnosis.rank or 0) for key in _keys(references, "Condition")]
+    return [(key, use_code, diagnosis.rank or 0) for key in keys_of(references, "Condition")]
 
 
 def _encounter_class(encounter: Encounter) -> str:

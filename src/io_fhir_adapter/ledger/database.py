@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import (
     ColumnElement,
@@ -31,18 +33,35 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.errors import LedgerError
+from io_fhir_adapter.ledger.schema import facts
+from io_fhir_adapter.ledger.texts import postgresql_texts
 
-__all__ = ["Ledger", "among", "open_ledger", "timestamp", "upsert"]
+__all__ = [
+    "Ledger",
+    "among",
+    "damaged",
+    "is_damage",
+    "known_schemas",
+    "make_indexes",
+    "open_ledger",
+    "timestamp",
+    "upsert",
+    "upsert_tuples",
+]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MODE_OWNER_ONLY = 0o600
 _OTHERS = 0o077
 _BUSY_MS = 30_000
 _CACHE_KIB = 16_384  # eight times SQLite's own: ids come in no order, and each touches its page of every index
+_LOG_PAGES = 8_000  # of the write-ahead log before it is worked in, 32 MiB: an index page is written once, not often
 _MODE = "sqlite_begin"
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_WRITERS = 0x10FA  # the lock of those who write a PostgreSQL ledger; any number that is always the same
 
 
 class Ledger:
@@ -50,15 +69,16 @@ class Ledger:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
-        self._reading = engine.execution_options(**{_MODE: "DEFERRED"})
+        reading = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        self._reading = engine.execution_options(**{_MODE: "DEFERRED"}, **reading)
         self.name = name
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction: committed at the end of the block, rolled back on any error.
 
-        In SQLite it is the only one that writes until it ends, so what it reads cannot change under it; a second
-        one in the same thread would wait for the first in vain.
+        It is the only one that writes until it ends, so what it reads cannot change under it; a second one in the
+        same thread would wait for the first in vain.
 
         Raises:
             LedgerError: The database refused.
@@ -82,6 +102,8 @@ class Ledger:
             with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as exc:
+            if is_damage(exc.__cause__):
+                raise damaged(self.name) from exc
             cause = type(exc.__cause__ or exc).__name__
             raise LedgerError(
                 f"the database refused ({cause})",
@@ -95,10 +117,14 @@ class Ledger:
         self._engine.dispose()
 
 
-def open_ledger(config: LedgerConfig) -> Ledger:
+def open_ledger(config: LedgerConfig, *, upgrade: bool = True) -> Ledger:
     """Opens the ledger, makes it where it does not exist yet, and brings its schema up to date.
 
     A SQLite file is readable by its owner alone.
+
+    Args:
+        config: Where it is.
+        upgrade: Without it the ledger is taken as it lies, for those who look after it: its schema may be any.
 
     Raises:
         LedgerError: It cannot be opened, or was written by a newer version of this program.
@@ -124,9 +150,13 @@ def open_ledger(config: LedgerConfig) -> Ledger:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_settings)
         event.listen(engine, "begin", _sqlite_begin)
+    elif engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", postgresql_texts)
+        event.listen(engine, "begin", _postgresql_begin)
     try:
-        with engine.begin() as connection:
-            _migrate(connection)
+        if upgrade:
+            with engine.begin() as connection:
+                _migrate(connection)
     except CommandError as exc:
         engine.dispose()
         raise LedgerError(
@@ -154,6 +184,7 @@ def _sqlite_settings(connection: DBAPIConnection, _record: ConnectionPoolEntry) 
         "foreign_keys=ON",
         f"busy_timeout={_BUSY_MS}",
         f"cache_size=-{_CACHE_KIB}",
+        f"wal_autocheckpoint={_LOG_PAGES}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
@@ -163,11 +194,53 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get(_MODE, 'IMMEDIATE')}")
 
 
-def _migrate(connection: Connection) -> None:
+def _postgresql_begin(connection: Connection) -> None:
+    """One writer at a time, as in SQLite; each statement sees what the writers before it committed."""
+    if _MODE not in connection.get_execution_options():
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error of SQLite's means that the content of its file is not what it should be."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # the driver's own: of these, a text that is no UTF-8
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in _DAMAGE
+
+
+def damaged(where: str) -> LedgerError:
+    """The error that says so."""
+    return LedgerError(
+        "the database file is damaged", where=where, do="restore a backup, and have the disk looked at", number=50
+    )
+
+
+def known_schemas() -> list[str]:
+    """The revisions of the schema that this version knows, the newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()]
+
+
+def _alembic() -> AlembicConfig:
     config = AlembicConfig()
     config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def _migrate(connection: Connection) -> None:
+    config = _alembic()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    make_indexes(connection)
+
+
+def make_indexes(connection: Connection) -> None:
+    """Makes indexes of facts that were put off and never made; see first_load."""
+    if connection.dialect.name != "sqlite":
+        return
+    present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars())
+    for index in facts.indexes:
+        if index.name not in present:
+            index.create(connection)
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -195,15 +268,7 @@ def upsert(
     """
     if not rows:
         return
-    insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-    insert = insert.values(dict.fromkeys(rows[0]))
-    others = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    statement = (
-        insert.on_conflict_do_update(index_elements=list(keys), set_=others)
-        if replace and others
-        else insert.on_conflict_do_nothing(index_elements=list(keys))
-    )
-    compiled = statement.compile(dialect=connection.dialect)
+    compiled = _upsert(connection, table, tuple(rows[0]), keys, replace=replace)
     order = compiled.positiontup  # straight to the driver: converting each value takes longer than storing it
     if order is None:
         connection.exec_driver_sql(str(compiled), [dict(row) for row in rows])
@@ -211,6 +276,36 @@ def upsert(
         connection.exec_driver_sql(str(compiled), [(row[order[0]],) for row in rows])
     else:
         connection.exec_driver_sql(str(compiled), list(map(itemgetter(*order), rows)))
+
+
+def upsert_tuples(
+    connection: Connection, table: Table, columns: Sequence[str], rows: list[tuple[Any, ...]], keys: Sequence[str]
+) -> None:
+    """:func:`upsert` of rows given as tuples of two or more values, in the order of ``columns``."""
+    if not rows:
+        return
+    compiled = _upsert(connection, table, columns, keys, replace=True)
+    order = compiled.positiontup
+    if order is None:
+        connection.exec_driver_sql(str(compiled), [dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    if list(columns) != order:
+        rows = list(map(itemgetter(*map(list(columns).index, order)), rows))
+    connection.exec_driver_sql(str(compiled), rows)
+
+
+def _upsert(
+    connection: Connection, table: Table, columns: Sequence[str], keys: Sequence[str], *, replace: bool
+) -> SQLCompiler:
+    insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    insert = insert.values(dict.fromkeys(columns))
+    others = {name: insert.excluded[name] for name in columns if name not in keys}
+    statement = (
+        insert.on_conflict_do_update(index_elements=list(keys), set_=others)
+        if replace and others
+        else insert.on_conflict_do_nothing(index_elements=list(keys))
+    )
+    return statement.compile(dialect=connection.dialect)
 
 
 def among(connection: Connection, column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:

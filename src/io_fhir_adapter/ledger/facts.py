@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, tuple_, union
+from sqlalchemy import Connection, delete, func, select, text, tuple_, union
 
 from io_fhir_adapter.errors import LedgerError
 from io_fhir_adapter.ledger.database import among
@@ -36,6 +36,7 @@ __all__ = [
     "merged_into",
     "patient_links",
     "person_of",
+    "procedures_of",
     "procedures_set_aside",
     "put_decisions",
     "quarantine_reasons",
@@ -60,6 +61,9 @@ SET_ASIDE_BY_DECIDING: Final = ("IOA-RES-014", "IOA-RES-015")
 _DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind in FACT_TYPES.items()}
 _DECISION: Final = msgspec.json.Decoder(Decision)
 _STEP = 2_000
+_IS_MAPPED: Final = text("facts.mapped AND facts.resource_type || '' = 'Procedure'")
+"""Few Procedures are mapped, and an index holds just those: SQLite takes it where the condition is written as the
+index's own, and where the type leads it to no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +150,20 @@ def find_procedure(connection: Connection, procedure_id: str) -> list[ProcedureF
     return [fact for fact in found if isinstance(fact, ProcedureFact)]
 
 
+def procedures_of(connection: Connection, source: str, ids: Collection[str]) -> list[ProcedureFact]:
+    """The Procedures of a source with these ids, as far as they are on record."""
+    query = select(facts.c.data).where(
+        facts.c.source == source, facts.c.resource_type == "Procedure", among(connection, facts.c.id, ids)
+    )
+    found = (decode_fact("Procedure", row.data) for row in connection.execute(query))
+    return [fact for fact in found if isinstance(fact, ProcedureFact)]
+
+
 def all_patients(connection: Connection) -> list[str]:
     """Everyone to decide on: with a Procedure that a row matches, with decisions, or stale; merged records as one."""
     columns = facts.c
     found = union(
-        select(columns.patient).where(columns.resource_type == "Procedure", columns.mapped),
+        select(columns.patient).where(_IS_MAPPED),
         select(decisions.c.patient),
         select(stale.c.patient),
     )
@@ -161,9 +174,9 @@ def all_patients(connection: Connection) -> list[str]:
 def mapped_encounters(connection: Connection, source: str) -> set[str]:
     """Encounters that Procedures of a source name which a row of the code tables matches."""
     columns = facts.c
-    query = select(columns.data).where(columns.resource_type == "Procedure", columns.source == source, columns.mapped)
+    query = select(columns.data).where(columns.source == source, _IS_MAPPED)
     named = set()
-    for data in connection.execution_options(yield_per=2_000).execute(query).scalars():
+    for data in connection.execute(query.execution_options(yield_per=2_000)).scalars():
         fact = decode_fact("Procedure", data)
         if isinstance(fact, ProcedureFact) and fact.encounter:
             named.add(fact.encounter)
@@ -172,12 +185,7 @@ def mapped_encounters(connection: Connection, source: str) -> set[str]:
 
 def mapped_patients(connection: Connection, source: str) -> list[str]:
     """Every patient of a source with a Procedure that a row of the code tables matches, as the source names them."""
-    query = (
-        select(facts.c.patient)
-        .where(facts.c.resource_type == "Procedure", facts.c.source == source, facts.c.mapped)
-        .distinct()
-        .order_by(facts.c.patient)
-    )
+    query = select(facts.c.patient).where(facts.c.source == source, _IS_MAPPED).distinct().order_by(facts.c.patient)
     return [patient.partition("@")[0] for patient in connection.execute(query).scalars()]
 
 
@@ -223,7 +231,7 @@ def decisions_between(connection: Connection, start: str, end: str) -> Iterator[
         .where((columns.date >= start[:4]) & (columns.date <= end) | (columns.date == ""))
         .order_by(columns.patient, columns.number)
     )
-    for data in connection.execution_options(yield_per=500).execute(query).scalars():
+    for data in connection.execute(query.execution_options(yield_per=500)).scalars():
         yield _DECISION.decode(data)
 
 
@@ -276,9 +284,7 @@ def procedures_set_aside(connection: Connection) -> list[ProcedureFact]:
 def ended_procedures(connection: Connection) -> list[ProcedureFact]:
     """Procedures with a row in the code tables that are ``in-progress`` and have an end."""
     columns = facts.c
-    query = select(columns.data).where(
-        columns.resource_type == "Procedure", columns.mapped, columns.status == "in-progress"
-    )
+    query = select(columns.data).where(_IS_MAPPED, columns.status == "in-progress")
     found = (decode_fact("Procedure", data) for data in connection.execute(query).scalars())
     return [fact for fact in found if isinstance(fact, ProcedureFact) and fact.end_day]
 

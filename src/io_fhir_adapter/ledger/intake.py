@@ -28,6 +28,7 @@ __all__ = [
     "drop_quarantined",
     "forget_quarantined",
     "known_ids",
+    "mark_stale",
     "put_facts",
     "put_quarantined",
     "release",
@@ -38,6 +39,7 @@ __all__ = [
 _NAMES: Final = {kind: name for name, kind in FACT_TYPES.items()}
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _KEY: Final = ("source", "resource_type", "id")
+_STEP: Final = 5_000
 
 
 class StoredFact(msgspec.Struct, frozen=True, gc=False):
@@ -134,7 +136,7 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, 
             concerned.add(item.fact.replaced_by)
     concerned |= holders_of(connection, lost)
     upsert(connection, facts, rows, _KEY)
-    _mark_stale(connection, concerned)
+    mark_stale(connection, concerned)
     return Stored(new, changed, len(given) - new - changed)
 
 
@@ -194,7 +196,7 @@ def drop_facts(connection: Connection, source: str, resource_type: str, ids: Ite
     """Forgets facts, so that nothing rests on them any longer; says how many there were."""
     columns = facts.c
     gone = list(_known(connection, resource_type, ((source, resource_id) for resource_id in ids)))
-    _mark_stale(connection, {patient for row in gone for patient in _concerned(resource_type, row)})
+    mark_stale(connection, {patient for row in gone for patient in _concerned(resource_type, row)})
     columns = facts.c
     named = among(connection, columns.id, [row.id for row in gone])
     if gone:
@@ -203,9 +205,9 @@ def drop_facts(connection: Connection, source: str, resource_type: str, ids: Ite
 
 
 def known_ids(
-    connection: Connection, source: str, resource_type: str, before: int, since: str = ""
-) -> list[tuple[str, str]]:
-    """(id, patient) of the facts of a source and type that were written before a run and not in it.
+    connection: Connection, source: str, resource_type: str, before: int, since: str = "", *, mapped_only: bool = False
+) -> Iterator[tuple[str, str]]:
+    """(id, patient) of the facts of a source and type that were written before a run and not in it; not held together.
 
     Args:
         connection: An open transaction.
@@ -213,6 +215,7 @@ def known_ids(
         resource_type: Their type.
         before: Number of the run.
         since: A day: only those dated after it.
+        mapped_only: Only Procedures for which a row of the tables matches.
     """
     columns = facts.c
     query = select(columns.id, columns.patient).where(
@@ -220,10 +223,14 @@ def known_ids(
     )
     if since:
         query = query.where(columns.day > since)  # a partial day sorts before the whole ones within it
-    return [(name, patient) for name, patient in connection.execute(query).all()]
+    if mapped_only:
+        query = query.where(columns.mapped)
+    for row in connection.execute(query, execution_options={"yield_per": _STEP}):
+        yield row.id, row.patient
 
 
-def _mark_stale(connection: Connection, patients: Iterable[str]) -> None:
+def mark_stale(connection: Connection, patients: Iterable[str]) -> None:
+    """Writes down that these patients have to be decided on anew."""
     upsert(connection, stale, [{"patient": patient} for patient in patients], ("patient",))
 
 
@@ -251,14 +258,14 @@ def put_quarantined(connection: Connection, items: Sequence[Quarantined], run: i
 def drop_quarantined(connection: Connection, source: str, resource_type: str, positions: Sequence[str]) -> None:
     """Forgets positions that turned out good; what deciding set aside is for deciding to release."""
     columns = quarantine.c
-    connection.execute(
-        delete(quarantine).where(
-            columns.source == source,
-            columns.resource_type == resource_type,
-            columns.code.not_in(SET_ASIDE_BY_DECIDING),
-            among(connection, columns.position, positions),
-        )
+    own = (
+        (columns.source == source)
+        & (columns.resource_type == resource_type)
+        & columns.code.not_in(SET_ASIDE_BY_DECIDING)
     )
+    if connection.execute(select(columns.position).where(own).limit(1)).first() is None:
+        return  # as a rule nothing is set aside, and looking for thousands of positions takes its time
+    connection.execute(delete(quarantine).where(own, among(connection, columns.position, positions)))
 
 
 def forget_quarantined(connection: Connection, source: str, run: int) -> None:

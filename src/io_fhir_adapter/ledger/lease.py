@@ -23,7 +23,7 @@ from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.runs import read_state
 from io_fhir_adapter.ledger.schema import state
 
-__all__ = ["LEASE", "give_back", "only_job", "renew", "take"]
+__all__ = ["LEASE", "forget_job", "give_back", "job_of", "only_job", "renew", "take"]
 
 LEASE: Final = timedelta(minutes=3)
 """How long a holder that says nothing is taken to be alive."""
@@ -47,9 +47,9 @@ def take(connection: Connection, holder: str, now: datetime) -> str:
     claim = insert.values(name=_NAME, value=value).on_conflict_do_update(
         index_elements=["name"], set_={"value": value}, where=free
     )
-    if connection.execute(claim).rowcount == 1:
-        return ""
-    return read_state(connection, _NAME).partition(" ")[2] or "another process"
+    connection.execute(claim)  # not every driver says how many rows an upsert wrote
+    written = read_state(connection, _NAME)
+    return "" if written == value else written.partition(" ")[2] or "another process"
 
 
 def _has_died(holder: str) -> bool:
@@ -64,6 +64,17 @@ def _has_died(holder: str) -> bool:
     except (PermissionError, OverflowError):
         return False
     return False
+
+
+def job_of(connection: Connection, now: datetime) -> tuple[str, bool]:
+    """Who has the lease, empty where nobody has, and whether that one is taken to be alive."""
+    until, _, holder = read_state(connection, _NAME).partition(" ")
+    return holder, bool(holder) and until >= timestamp(now) and not _has_died(holder)
+
+
+def forget_job(connection: Connection) -> None:
+    """Takes the lease from whoever has it: for a copy of a ledger, whose holder works on the ledger itself."""
+    connection.execute(delete(state).where(state.c.name == _NAME))
 
 
 def renew(connection: Connection, holder: str, now: datetime) -> bool:

@@ -24,6 +24,7 @@ from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.bulk_jobs import mark_ingested
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
+from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
 from io_fhir_adapter.pull.bulk_background import fetch_background
@@ -174,7 +175,8 @@ class BulkPull:
         if full:
             self._refuse_nothing("Procedure", export.output)
         self._intake.delete(export.deleted, self._bulk.base_url)
-        self._intake.take("Procedure", export.output, look=None if full else self._note_named)
+        with first_load(self._ledger):
+            self._intake.take("Procedure", export.output, look=None if full else self._note_named)
         await self._background(export.output, on_record, full=full)
         self._intake.settle()
         self._refuse_errors(export)

@@ -13,13 +13,17 @@ import msgspec
 
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.references import normalise, reference_key
-from io_fhir_adapter.fhir.structs import Header, Patient, Reference
+from io_fhir_adapter.fhir.structs import Header, Patient, ProcedureSketch, Reference
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.intake import drop_facts, drop_quarantined
+from io_fhir_adapter.ledger.packed import PackedProcedure
 from io_fhir_adapter.pull.bulk_files import open_plain
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
 from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, Item, Resource, decode_resource
+from io_fhir_adapter.pull.mending import mended
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
+from io_fhir_adapter.pull.packing import Packer, Packing
+from io_fhir_adapter.pull.pages import Pages
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 
@@ -72,6 +76,7 @@ class _Outcome(msgspec.Struct):
 
 
 _HEADER: Final = msgspec.json.Decoder(Header)
+_SKETCHES: Final = msgspec.json.Decoder(ProcedureSketch)
 _SUBJECT: Final = msgspec.json.Decoder(_Subject)
 _DELETED: Final = msgspec.json.Decoder(_Deleted)
 _OUTCOME: Final = msgspec.json.Decoder(_Outcome)
@@ -95,6 +100,11 @@ class _Part:
 
     sound: Sequence[Resource]
     broken: Sequence[_Broken] = ()
+    packed: Sequence[PackedProcedure] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.packed) + len(self.sound) + len(self.broken)
 
 
 def subject_of(resource: Resource) -> str:
@@ -104,13 +114,17 @@ def subject_of(resource: Resource) -> str:
     return reference_key(resource.subject, "Patient")
 
 
-def _read(downloaded: Downloaded, resource_type: str) -> Iterator[_Part]:
-    """The resources of one type in one file, in bounded memory."""
+def _read(downloaded: Downloaded, resource_type: str, packer: Packer | None = None) -> Iterator[_Part]:
+    """The resources of one type in one file, in bounded memory; Procedures made ready at once by a ``packer``."""
     decoder = DECODERS[resource_type]
     with open_plain(downloaded.path) as handle:
         while block := handle.read(_BLOCK):
             if not block.endswith(b"\n"):
                 block += handle.readline()
+            packing = _packed(block, packer) if packer is not None and downloaded.file.type else None
+            if packing is not None:
+                yield _Part(packing.others, (), packing.packed)
+                continue
             sound: Sequence[Resource] | None = None
             if downloaded.file.type:
                 try:
@@ -123,6 +137,13 @@ def _read(downloaded: Downloaded, resource_type: str) -> Iterator[_Part]:
                 yield _Part(sound)
 
 
+def _packed(block: bytes, packer: Packer) -> Packing | None:
+    try:
+        return packer.pack(_SKETCHES.decode_lines(block))
+    except _UNREADABLE:
+        return None
+
+
 def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> _Part:
     sound: list[Resource] = []
     broken: list[_Broken] = []
@@ -131,6 +152,8 @@ def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> _Part:
         if not line:
             continue
         header = _header(line)
+        if header is None and (better := mended(line)) is not None:
+            line, header = better, _header(better)
         if header is not None and header.resourceType != resource_type:
             # in a mixed file it is another pass's; a Parameters line says whose resources follow
             if not mixed and header.resourceType != "Parameters":
@@ -203,43 +226,64 @@ class Intake:
             look: Is shown the sound ones that are kept, before they are written.
         """
         self.outcome.of(resource_type)
-        pending: list[Resource] = []
-        broken: list[_Broken] = []
+        everything = resource_type == "Procedure" and keep is None and look is None
+        packer = self.store.packer(self.ledger) if everything else None
+        pending: list[_Part] = []
+        waiting = 0
         for downloaded in files:
             if not downloaded.may_hold(resource_type):
                 continue
             self.outcome.of(resource_type).pages += 1
-            for part in _read(downloaded, resource_type):
+            for part in _read(downloaded, resource_type, packer):
                 sound = part.sound
                 if keep is not None:
                     sound = [one for one in sound if keep(one.id or "", subject_of(one))]
                 if look is not None:
                     look(sound)
-                pending.extend(sound)
-                broken.extend(one for one in part.broken if keep is None or _matters(one, keep))
-                if len(pending) + len(broken) >= _AT_ONCE:
-                    self._write(resource_type, pending, broken)
-                    pending, broken = [], []
-        self._write(resource_type, pending, broken)
+                broken = [one for one in part.broken if keep is None or _matters(one, keep)]
+                pending.append(_Part(sound, broken, part.packed))
+                waiting += pending[-1].size
+                if waiting >= _AT_ONCE:
+                    self._write(resource_type, pending)
+                    pending, waiting = [], 0
+        self._write(resource_type, pending)
 
-    def _write(self, resource_type: str, sound: Sequence[Resource], broken: Sequence[_Broken]) -> None:
+    def _write(self, resource_type: str, parts: Sequence[_Part]) -> None:
         outcome, part = self.outcome.of(resource_type), TypeOutcome()
         seen = self.seen.setdefault(resource_type, Seen())
-        seen.add(marks_of([one.id or "" for one in sound]))
-        seen.add(marks_of([one.resource_id for one in broken if one.resource_id]))
-        found = [(one.item if one.resource_id else self._numbered(resource_type, one.item), one.resource_id)
-                 for one in broken]  # fmt: skip
+        for one in parts:
+            seen.add(marks_of([resource.id or "" for resource in (*one.packed, *one.sound)]))
+            seen.add(marks_of([broken.resource_id for broken in one.broken if broken.resource_id]))
+            outcome.read += one.size  # told again exactly at the end
         bad: set[str] = set()
         with self.ledger.begin() as connection:
-            if sound:
-                bad |= self.store.put_sound(connection, resource_type, sound, part)
-            if found:
-                bad |= self.store.put(connection, resource_type, found, part)
+            for pages in self._together(resource_type, parts):
+                if pages.packed:
+                    self.store.put_packed(connection, pages.packed, part)
+                if pages.sound:
+                    bad |= self.store.put_sound(connection, resource_type, pages.sound, part)
+                if pages.found:
+                    bad |= self.store.put(connection, resource_type, pages.found, part)
         self._set_aside.setdefault(resource_type, set()).update(bad)
         outcome.new += part.new
         outcome.changed += part.changed
-        outcome.read += len(sound) + len(broken)  # told again exactly at the end
         self.progress(f"{self.outcome.name} {resource_type}", outcome.read, outcome.total)
+
+    def _together(self, resource_type: str, parts: Iterable[_Part]) -> Iterator[Pages]:
+        pages = Pages()
+        for part in parts:
+            found = [
+                (one.item if one.resource_id else self._numbered(resource_type, one.item), one.resource_id)
+                for one in part.broken
+            ]
+            if not pages.takes(part.packed, part.sound, found):
+                yield pages
+                pages = Pages()
+                pages.takes(part.packed, part.sound, found)
+            pages.packed.extend(part.packed)
+            pages.sound.extend(part.sound)
+            pages.found.extend(found)
+        yield pages
 
     def _numbered(self, resource_type: str, item: Item) -> Item:
         """A resource without an id under a position of its own; those with the same content are numbered."""

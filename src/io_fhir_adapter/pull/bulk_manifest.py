@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urljoin
@@ -13,6 +13,8 @@ from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.structs import BundleLink
 
 __all__ = ["Manifest", "ManifestFile", "joined", "manifest_from", "moment_of"]
+
+_COARSE: Final = timedelta(seconds=2)  # how far behind the clock an HTTP date may be
 
 
 class ManifestFile(msgspec.Struct, frozen=True):
@@ -84,7 +86,8 @@ class Manifest(msgspec.Struct, frozen=True):
         """The manifest with the time at which it was asked for, where the server says a later one.
 
         Some servers say when the export was done. What was changed while they wrote it may not be in, and a cursor at
-        that time would hide it.
+        that time would hide it. An HTTP date tells whole seconds, and many servers look at the clock for it only once
+        a second: a manifest's time so close to it is the same moment, told more finely.
 
         Args:
             asked: The server's time at the kick-off, an HTTP date; empty where it said none.
@@ -94,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True):
         except ValueError:
             return self
         moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-        if moment >= self.moment:
+        if self.moment - moment < _COARSE:
             return self
         return msgspec.structs.replace(self, transactionTime=moment.isoformat())
 

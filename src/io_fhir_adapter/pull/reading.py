@@ -7,7 +7,7 @@ How a server wants to be asked is found out on the way and remembered for the re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -21,6 +21,7 @@ from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
+from io_fhir_adapter.pull.pages import Pages
 from io_fhir_adapter.pull.searchset import Found, SearchPage, circle, parse_searchset
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
@@ -35,8 +36,10 @@ Keep = Callable[[Resource | None, str], bool]
 _RESTARTS: Final = 2
 _LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
 _EMPTY_PAGES: Final = 1_000  # one after the other: a server that filters late may send some, not this many
-_AT_ONCE: Final = 2_000  # resources that are written in one transaction
-_EXPIRED: Final = frozenset({HTTPStatus.GONE, HTTPStatus.NOT_FOUND})
+_AT_ONCE: Final = 4_000  # resources that are written in one transaction
+_REPEATED_PAGES: Final = 100  # in one search: links that are always new ones may lead to the same pages for ever
+_EXPIRED: Final = frozenset({HTTPStatus.GONE, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST})
+_NOT_LIKED: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.PRECONDITION_FAILED, 422})
 _NO_POST: Final = frozenset({400, 403, 404, 405, 406, 415, 501})
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -55,11 +58,13 @@ class Manner:
         handling: The ``Prefer`` handling of unknown parameters: strict, so that one that is not used is said.
         total: Whether ``_total=accurate`` is sent.
         posts: Whether long searches are posted.
+        count: Whether ``_count`` is sent.
     """
 
     handling: str = "strict"
     total: bool = True
     posts: bool = True
+    count: bool = True
 
 
 @dataclass(slots=True)
@@ -108,6 +113,9 @@ class SearchReader:
         self.manner = Manner()
         self.newest: dict[str, datetime] = {}
         self.seen: dict[str, Seen] = {}
+        self._takes_count = False
+        self._pending: list[tuple[str, SearchPage, Keep | None, Reading]] = []
+        self._waiting = 0
         self._nameless: dict[str, set[str]] = {}
         self._set_aside: dict[str, set[str]] = {}
         self._config = config
@@ -122,7 +130,7 @@ class SearchReader:
     async def open(self, resource_type: str, pairs: Pairs, *, count: int | None = None) -> SearchPage:
         """The first page of a search.
 
-        A server that refuses (400) is asked again with less: without strict handling, then without ``_total``.
+        A server that refuses is asked again with less: no strict handling, no ``_total``, at first no ``_count``.
 
         Raises:
             TransportError: It does not answer or refuses whatever is left out.
@@ -133,13 +141,17 @@ class SearchReader:
             manners.append(replace(self.manner, handling="lenient"))
         if self.manner.total:
             manners.append(replace(manners[-1], total=False))
+        if self.manner.count and not self._takes_count:
+            manners += [replace(self.manner, count=False), replace(manners[-1], count=False)]
         for manner in manners:
             try:
                 page = await self._ask(resource_type, pairs, manner, count)
             except TransportError as exc:
-                if exc.status != HTTPStatus.BAD_REQUEST or manner is manners[-1]:
+                if exc.status not in _NOT_LIKED or manner is manners[-1]:
+                    exc.status = HTTPStatus.BAD_REQUEST if exc.status in _NOT_LIKED else exc.status  # all mean this
                     raise
             else:
+                self._takes_count |= manner.count
                 if manner is not manners[0]:
                     self._remember(manner)
                 self._note_unused(page, pairs)
@@ -147,11 +159,13 @@ class SearchReader:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _remember(self, manner: Manner) -> None:
+        if self.manner.count and not manner.count:
+            self._outcome.note(f"the server refuses _count={self._config.page_size} and chooses; lower page_size")
         if self.manner.total and not manner.total:
             self._outcome.note("the server refuses _total; it is not asked for")
         elif self.manner.handling != manner.handling:
             self._outcome.note("the server refuses strict handling of searches; it is asked leniently")
-        self.manner = replace(self.manner, handling=manner.handling, total=manner.total)
+        self.manner = replace(self.manner, handling=manner.handling, total=manner.total, count=manner.count)
 
     def _note_unused(self, page: SearchPage, pairs: Pairs) -> None:
         """The self link says what a server searched for; what it lacks was not used."""
@@ -161,7 +175,7 @@ class SearchReader:
                 self._outcome.note(f"by its self link the server does not search by {name}")
 
     async def _ask(self, resource_type: str, pairs: Pairs, manner: Manner, count: int | None) -> SearchPage:
-        asked = [("_count", str(count or self._config.page_size)), *pairs]
+        asked = [*((("_count", str(count or self._config.page_size)),) if manner.count else ()), *pairs]
         if manner.total:
             asked.append(("_total", "accurate"))
         query = urlencode(asked, safe="/,:|")
@@ -249,73 +263,91 @@ class SearchReader:
     async def _follow(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading) -> None:
         targets: set[str] = set()
         base = f"{self._client.base_url}/{resource_type}"
-        empty = 0
-        pending: list[SearchPage] = []
-        waiting = 0
-
-        def write() -> None:
-            nonlocal waiting
-            pages, pending[:], waiting = list(pending), [], 0
-            if pages:
-                self._write(resource_type, pages, keep, reading)
-
+        empty = repeated = 0
+        marks: set[int] = set()
+        packer = self._store.packer(self._ledger) if keep is None and resource_type == "Procedure" else None
         try:
             while True:
                 reading.pages += 1
                 reading.total = page.total if page.total is not None else reading.total
-                size = len(page.sound) or len(page.found)
-                empty = 0 if size else empty + 1
-                pending.append(page)
-                waiting += size
-                if waiting >= _AT_ONCE:
-                    write()
+                empty = 0 if page.size else empty + 1
+                repeated += bool(page.size) and page.mark in marks
+                marks.add(page.mark)
+                self._pending.append((resource_type, page, keep, reading))
+                self._waiting += page.size
+                if self._waiting >= _AT_ONCE:
+                    self._write()
                 if not page.next_link:
                     return
                 target = self._client.resolve(page.next_link, base=page.url)
                 if target in targets:
-                    write()
+                    self._write()
                     if reading.total is not None and reading.handed_over >= reading.total:
                         self._outcome.note("the server's last page leads back to an earlier one")
                         return
                     raise circle(page.where)
-                if empty > _EMPTY_PAGES:
+                if empty > _EMPTY_PAGES or repeated > _REPEATED_PAGES:
                     raise PullError("the search does not end", where=base, number=3)
                 targets.add(target)
                 where = f"{base} page {reading.pages + 1}"
                 page = await self._client.exchange(
-                    "GET", target, lambda answer, where=where: parse_searchset(answer, where, resource_type)  # type: ignore[misc]
+                    "GET", target, lambda answer, where=where: parse_searchset(answer, where, resource_type, packer)  # type: ignore[misc]
                 )  # fmt: skip
         finally:
-            write()
+            self._write()
 
-    def _write(self, resource_type: str, pages: Sequence[SearchPage], keep: Keep | None, reading: Reading) -> None:
-        outcome = self._outcome.of(resource_type)
-        part = TypeOutcome()
-        sound: list[Resource] = []
-        found: list[Found] = []
-        for page in pages:
-            marks = marks_of([resource.id or "" for resource in page.sound])
-            reading.seen.add(marks)
-            kept: Sequence[Resource] = page.sound
-            if keep is not None:
-                kept = [one for one in page.sound if keep(one, one.id or "")]
-                marks = marks_of([one.id or "" for one in kept])
-            self._seen_of(resource_type).add(marks)
-            sound.extend(kept)
-            for item, resource_id in page.found:
-                found += self._taken(resource_type, item, resource_id, keep, reading)
-        with self._ledger.begin() as connection:
-            bad = self._store.put_sound(connection, resource_type, sound, part) if sound else set()
-            if found:
-                bad |= self._store.put(connection, resource_type, found, part)
-        self._set_aside.setdefault(resource_type, set()).update(bad)
-        self._note_versions(resource_type, [*sound, *(item.resource for item, _ in found if item.resource)])
-        outcome.pages += len(pages)
-        outcome.new += part.new
-        outcome.changed += part.changed
-        outcome.read += len(sound) + len(found)  # told again exactly at the end
+    def _write(self) -> None:
+        """Writes the pages that wait, of whatever search: fewer and larger transactions are quicker."""
+        waiting, self._pending, self._waiting = self._pending, [], 0
+        by_type: dict[str, Pages] = {}
+        for resource_type, page, keep, reading in waiting:
+            pages = by_type.setdefault(resource_type, Pages())
+            if not pages.takes(page.packed, page.sound, page.found):
+                self._put(resource_type, pages)
+                pages = by_type[resource_type] = Pages()
+                pages.takes(page.packed, page.sound, page.found)
+            self._sort(resource_type, page, keep, reading, pages)
+        for resource_type, pages in by_type.items():
+            self._put(resource_type, pages)
+
+    def _sort(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading, pages: Pages) -> None:
+        """Takes one page to those that are written together."""
+        outcome, seen = self._outcome.of(resource_type), self._seen_of(resource_type)
+        marks = marks_of([one.id or "" for one in (*page.packed, *page.sound)])
+        reading.seen.add(marks)
+        kept: Sequence[Resource] = page.sound
+        if keep is not None:
+            kept = [one for one in page.sound if keep(one, one.id or "")]
+            marks = marks_of([one.id or "" for one in kept])
+        seen.add(marks)
+        pages.packed.extend(page.packed)
+        pages.sound.extend(kept)
+        before = len(pages.found)
+        for item, resource_id in page.found:
+            pages.found += self._taken(resource_type, item, resource_id, keep, reading)
+        texts = {one.meta.lastUpdated for one in kept if one.meta is not None}
+        self._note_versions(resource_type, texts.union([one.updated for one in page.packed]))
+        found = [item.resource for item, _ in pages.found[before:] if item.resource is not None]
+        self._note_versions(resource_type, {one.meta.lastUpdated for one in found if one.meta is not None})
+        outcome.pages += 1
+        outcome.read += len(page.packed) + len(kept) + len(pages.found) - before  # told again exactly at the end
         total = reading.total if keep is None else None
         self._progress(f"{self._config.name} {resource_type}", outcome.read, total)
+
+    def _put(self, resource_type: str, pages: Pages) -> None:
+        part = TypeOutcome()
+        bad: set[str] = set()
+        with self._ledger.begin() as connection:
+            if pages.packed:
+                self._store.put_packed(connection, pages.packed, part)
+            if pages.sound:
+                bad |= self._store.put_sound(connection, resource_type, pages.sound, part)
+            if pages.found:
+                bad |= self._store.put(connection, resource_type, pages.found, part)
+        self._set_aside.setdefault(resource_type, set()).update(bad)
+        outcome = self._outcome.of(resource_type)
+        outcome.new += part.new
+        outcome.changed += part.changed
 
     def _taken(
         self, resource_type: str, item: Item, resource_id: str, keep: Keep | None, reading: Reading
@@ -337,11 +369,10 @@ class SearchReader:
     def _seen_of(self, resource_type: str) -> Seen:
         return self.seen.setdefault(resource_type, Seen())
 
-    def _note_versions(self, resource_type: str, resources: Sequence[Resource]) -> None:
+    def _note_versions(self, resource_type: str, texts: Iterable[str | None]) -> None:
         newest = self.newest.get(resource_type)
-        texts = {one.meta.lastUpdated for one in resources if one.meta is not None and one.meta.lastUpdated}
         for text in texts:
-            moment = instant_of(text)
+            moment = instant_of(text) if text else None
             if moment is not None and (newest is None or moment > newest):
                 newest = self.newest[resource_type] = moment
 

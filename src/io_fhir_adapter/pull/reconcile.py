@@ -6,7 +6,7 @@ the sign-in that sees less than before; that has to be seen by two complete read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,8 +14,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from io_fhir_adapter.ledger.database import timestamp
+from io_fhir_adapter.ledger.facts import procedures_of
 from io_fhir_adapter.ledger.intake import drop_facts, known_ids
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
+from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.seen import Seen
 
@@ -39,12 +41,14 @@ class Gone:
         seen: By resource type, the ids that were read.
         since: The first day that was asked for; what is dated earlier was not looked for. None for all.
         patients: References of those whose Procedures were asked for; None for everyone's.
+        looked_for: Says of a Procedure whether its codes were asked for; None for all codes.
     """
 
     source: str
     seen: Mapping[str, Seen]
     since: str | None = None
     patients: frozenset[str] | None = None
+    looked_for: Callable[[ProcedureFact], bool] | None = None
 
 
 def is_due(connection: Connection, source: str, days: int, now: datetime) -> bool:
@@ -83,10 +87,17 @@ def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run:
     for resource_type in _TYPES:
         since = gone.since if resource_type == "Procedure" else None
         patients = gone.patients if resource_type == "Procedure" else None
-        rows = known_ids(connection, gone.source, resource_type, run, since or "")
-        ids = [name for name, patient in rows if patients is None or patient.partition("@")[0] in patients]
-        known += len(ids)
-        missing[resource_type] = gone.seen.get(resource_type, Seen()).lacks(ids)
+        looked_for = gone.looked_for if resource_type == "Procedure" else None
+        rows = known_ids(
+            connection, gone.source, resource_type, run, since or "", mapped_only=looked_for is not None
+        )  # fmt: skip
+        counted = _Counted(name for name, patient in rows if patients is None or patient.partition("@")[0] in patients)
+        lacking = gone.seen.get(resource_type, Seen()).lacks(counted)
+        known += counted.number
+        if looked_for is not None:
+            on_record = procedures_of(connection, gone.source, lacking)
+            lacking = [fact.id for fact in on_record if looked_for(fact)]
+        missing[resource_type] = lacking
     number = sum(map(len, missing.values()))
     if number > _FEW and number > _SHARE * known and cursor(connection, gone.source, _MANY) in {"", _ASKED}:
         move_cursor(connection, gone.source, _MANY, str(number), run)
@@ -101,3 +112,16 @@ def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run:
         if ids:
             drop_facts(connection, gone.source, resource_type, ids)
             outcome.of(resource_type).removed = len(ids)
+
+
+class _Counted:
+    """Goes through items, of which there may be a million, and counts them."""
+
+    def __init__(self, items: Iterable[str]) -> None:
+        self._items = items
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for item in self._items:
+            self.number += 1
+            yield item

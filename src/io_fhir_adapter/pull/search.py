@@ -19,9 +19,11 @@ from io_fhir_adapter.errors import AdapterError, TransportError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
+from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
 from io_fhir_adapter.pull.batches import Batches, is_literal, subject_of
+from io_fhir_adapter.pull.code_filter import CodeFilter
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader, instant_of
@@ -74,6 +76,7 @@ class SearchPull:
         self._reader = SearchReader(config, client, ledger, store, self.outcome, progress)
         self._batches = Batches(config, self._reader, self.outcome)
         self._sliced = SlicedSearch(self._reader, self.outcome, config.slice_size, config.concurrency)
+        self._codes = CodeFilter(config, self._reader, self.outcome, ruleset)
 
     async def pull(self) -> SourceOutcome:
         """Reads what changed since the last complete pull, or everything the first time.
@@ -98,6 +101,8 @@ class SearchPull:
             if since and is_due(connection, name, self._config.reconcile_days, datetime.now(UTC)):
                 since = ""
                 self.outcome.note("everything was read again, to find what was deleted")
+            if since and self._codes.begin(connection):
+                since = ""
         since = await self._procedures(since)
         self.outcome.since = since
         await self._needed(since)
@@ -107,10 +112,13 @@ class SearchPull:
         with self._ledger.begin() as connection:
             before = cursor(connection, name, "Procedure")
             if not since:
-                forget_quarantined(connection, name, self._run)
-                gone = Gone(name, self._reader.seen, self._config.since, self.read_patients)
+                looked_for = self._codes.looked_for
+                if looked_for is None:
+                    forget_quarantined(connection, name, self._run)
+                gone = Gone(name, self._reader.seen, self._config.since, self.read_patients, looked_for)
                 remove_gone(connection, gone, self.outcome, self._run)
                 note_reconciled(connection, name, self._run, datetime.now(UTC))
+                self._codes.end(connection, self._run)
             reached = self._reached()
             if reached > before:
                 move_cursor(connection, name, "Procedure", reached, self._run)
@@ -151,7 +159,8 @@ class SearchPull:
             if first is not None:
                 await self._sliced.read("Procedure", pairs, self._changed(since), first=first)
                 return since
-        await self._all_procedures()
+        with first_load(self._ledger):
+            await self._all_procedures()
         return ""
 
     async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
@@ -173,16 +182,26 @@ class SearchPull:
     async def _all_procedures(self) -> None:
         since = self._config.since
         pairs: Pairs = (("date", f"ge{since}"),) if since is not None else ()
+        for codes in await self._codes.searches(pairs):
+            await self._procedures_with(codes, pairs)
+
+    async def _procedures_with(self, codes: Pairs, pairs: Pairs) -> None:
+        """All Procedures, or those with some codes."""
+        since = self._config.since
         today = datetime.now(self._tz).date()
         await self._sliced.read(
-            "Procedure", pairs, lambda _: dated_slices(since, today), undated=since is None
-        )  # fmt: skip
+            "Procedure",
+            (*codes, *pairs),
+            lambda _: dated_slices(since, today, codes),
+            keep=_whatever if codes else None,  # what several searches find is not to be added up
+            undated=since is None,
+        )
         if since is not None:
-            await self._undated()
+            await self._undated(codes)
 
-    async def _undated(self) -> None:
+    async def _undated(self, codes: Pairs) -> None:
         """Procedures without a date, which a search from a day on does not find."""
-        part = Slice("date", undated=True)
+        part = Slice("date", undated=True, also=codes)
         try:
             first = await self._reader.open("Procedure", part.pairs())
         except TransportError as exc:
@@ -270,6 +289,10 @@ class _Changed:
 
     def __call__(self, parts: int) -> Sequence[Slice]:
         return changed_slices(self._since, self._now, parts)
+
+
+def _whatever(resource: Resource | None, resource_id: str) -> bool:  # noqa: ARG001 - it is a Keep
+    return True
 
 
 def _matters(on_record: Collection[str], subjects: Collection[str]) -> Keep:

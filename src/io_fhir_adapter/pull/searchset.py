@@ -21,8 +21,12 @@ from io_fhir_adapter.fhir.structs import (
     Header,
     Patient,
     Procedure,
+    ProcedureSketch,
 )
+from io_fhir_adapter.ledger.packed import PackedProcedure
 from io_fhir_adapter.pull.decode import Item, Resource, decode_resource, has_resource
+from io_fhir_adapter.pull.mending import mended
+from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
 __all__ = ["Found", "Page", "SearchPage", "circle", "parse_searchset", "search_pages", "searchset_of"]
@@ -30,7 +34,7 @@ __all__ = ["Found", "Page", "SearchPage", "circle", "parse_searchset", "search_p
 T = TypeVar("T")
 Found = tuple[Item, str]
 
-_BUNDLE: Final = msgspec.json.Decoder(Bundle)
+_BUNDLE: Final = msgspec.json.Decoder(Bundle, strict=False)  # some write a total as text
 _HEADER: Final = msgspec.json.Decoder(Header)
 _MAX_PAGES = 1_000_000
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -57,6 +61,7 @@ _SOUND: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "Condition": msgspec.json.Decoder(_SoundBundle[Condition]),
     "Encounter": msgspec.json.Decoder(_SoundBundle[Encounter]),
 }
+_SKETCHES: Final = msgspec.json.Decoder(_SoundBundle[ProcedureSketch])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class SearchPage:
     Attributes:
         sound: Its resources, where all of them are of the type asked for and have an id.
         found: Otherwise every entry with its id as far as one can be read.
+        packed: Procedures made ready for the ledger, where that was asked for; ``sound`` are then the others.
         total: How many the server says match in all.
         next_link: Where it goes on, empty on the last page.
         self_link: What the server says that it searched for, empty where it does not say.
@@ -93,6 +99,19 @@ class SearchPage:
     self_link: str
     url: str
     where: str = field(default="", compare=False)
+    packed: Sequence[PackedProcedure] = ()
+
+    @property
+    def size(self) -> int:
+        """How many resources it holds, or entries where not all are sound."""
+        return len(self.packed) + len(self.sound) or len(self.found)
+
+    @property
+    def mark(self) -> int:
+        """What tells it from other pages: how many it holds, and which are its first and its last."""
+        ends = [one.id or "" for kind in (self.packed, self.sound) for one in (*kind[:1], *kind[-1:])]
+        ends += [resource_id or item.position for item, resource_id in (*self.found[:1], *self.found[-1:])]
+        return hash((self.size, *ends))
 
     @property
     def resources(self) -> Sequence[Resource]:
@@ -117,7 +136,7 @@ def searchset_of(answer: Answer, where: str) -> Bundle:
         PullError: The body is no Bundle. Where it is no FHIR at all, a proxy's page or cut off, that may pass.
     """
     try:
-        bundle = _BUNDLE.decode(answer.body)
+        bundle = _bundle(answer.body)
     except _UNREADABLE as exc:
         what = "a page that ends early or is damaged" if answer.is_json else "a page that is no FHIR, maybe a sign-in"
         raise PullError(
@@ -137,17 +156,28 @@ def searchset_of(answer: Answer, where: str) -> Bundle:
     return bundle
 
 
+def _bundle(body: bytes) -> Bundle:
+    try:
+        return _BUNDLE.decode(body)
+    except _UNREADABLE:
+        other = mended(body)
+        if other is None:
+            raise
+    return _BUNDLE.decode(other)
+
+
 def _link(bundle: Any, relation: str) -> str:
     return next((link.url for link in bundle.link or () if link.relation == relation and link.url), "")
 
 
-def parse_searchset(answer: Answer, where: str, resource_type: str = "") -> SearchPage:
+def parse_searchset(answer: Answer, where: str, resource_type: str = "", packer: Packer | None = None) -> SearchPage:
     """One page out of an answer.
 
     Args:
         answer: As it came.
         where: For messages.
         resource_type: What was asked for: an entry whose own type cannot be read is taken for a broken one of it.
+        packer: Makes Procedures ready for the ledger at once, where they are kept whatever they say.
 
     Returns:
         Every resource with its id as far as one can be read; those with none get a ``position`` made of their
@@ -156,13 +186,33 @@ def parse_searchset(answer: Answer, where: str, resource_type: str = "") -> Sear
     Raises:
         PullError: The body is no searchset Bundle: a login page, an OperationOutcome, cut off.
     """
-    sound = _all_sound(answer, where, resource_type)
+    sound = _packed(answer, where, packer) if packer is not None else None
+    sound = sound or _all_sound(answer, where, resource_type)
     if sound is not None:
         return sound
     bundle = searchset_of(answer, where)
     items = [_item(entry, number, where, resource_type) for number, entry in enumerate(bundle.entry or (), start=1)]
     found = [item for item in items if item is not None]
     return SearchPage((), found, bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
+
+
+def _packed(answer: Answer, where: str, packer: Packer) -> SearchPage | None:
+    try:
+        bundle = _SKETCHES.decode(answer.body)
+    except _UNREADABLE:
+        return None
+    entries = bundle.entry or ()
+    if not all(_is_match(entry) for entry in entries):
+        return None
+    packing = packer.pack([entry.resource for entry in entries])
+    if packing is None:
+        return None
+    links = _link(bundle, "next"), _link(bundle, "self")
+    return SearchPage(packing.others, (), bundle.total, *links, answer.url, where, packing.packed)
+
+
+def _is_match(entry: _SoundEntry[Any]) -> bool:
+    return entry.search is None or entry.search.mode in {None, "match"}
 
 
 def _all_sound(answer: Answer, where: str, resource_type: str) -> SearchPage | None:
@@ -175,7 +225,7 @@ def _all_sound(answer: Answer, where: str, resource_type: str) -> SearchPage | N
         return None
     sound = []
     for entry in bundle.entry or ():
-        if not entry.resource.id or (entry.search is not None and entry.search.mode not in {None, "match"}):
+        if not entry.resource.id or not _is_match(entry):
             return None
         sound.append(entry.resource)
     return SearchPage(sound, (), bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from hashlib import blake2b
 from sys import byteorder
@@ -51,11 +53,13 @@ class Seen:
         return f"sha256:{made.hexdigest()}"
 
     def lacks(self, ids: Iterable[str]) -> list[str]:
-        """Those ids that were not taken in."""
-        known = [self._distinct(part) for part in self._parts]
+        """Those ids that were not taken in; they are gone through one by one."""
+        known = [array("Q", sorted(self._distinct(part))) for part in self._parts]
         missing = []
         for name in ids:
             mark = marks_of((name,))[0]
-            if int.from_bytes(mark, byteorder=byteorder) not in known[mark[0] & 15]:
+            number, part = int.from_bytes(mark, byteorder=byteorder), known[mark[0] & 15]
+            place = bisect_left(part, number)
+            if place == len(part) or part[place] != number:
                 missing.append(name)
         return missing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
@@ -130,7 +131,7 @@ class SlicedSearch:
         try:
             await side_by_side([work.read(part) for part in parts])
             if undated:
-                await self._undated(work, Slice(parts[0].parameter, undated=True))
+                await self._undated(work, replace(parts[0], low=None, high=None, undated=True))
         except _NotUsed:
             self._outcome.note(f"the server does not search {resource_type} by {parameter}; it was read in one go")
         except TransportError as exc:

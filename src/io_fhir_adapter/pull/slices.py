@@ -7,7 +7,7 @@ end is that the slices together hand over as many different resources as the unc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Final, Literal
@@ -35,19 +35,22 @@ class Slice:
         low: First day (ordinal) or second (since 1970) of it, None where it has no beginning.
         high: The one after the last, None where it has no end.
         undated: The resources that have no date at all, instead of those between ``low`` and ``high``.
+        also: Further parameters of the search, the same for all its slices.
     """
 
     parameter: Literal["date", "_lastUpdated"]
     low: int | None = None
     high: int | None = None
     undated: bool = False
+    also: tuple[tuple[str, str], ...] = ()
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Its search parameters; dates are written whole, because servers refuse partial ones."""
         if self.undated:
-            return ((f"{self.parameter}:missing", "true"),)
+            return (*self.also, (f"{self.parameter}:missing", "true"))
         bounds = (("ge", self.low), ("lt", self.high))
-        return tuple((self.parameter, f"{sign}{self._written(at)}") for sign, at in bounds if at is not None)
+        dates = ((self.parameter, f"{sign}{self._written(at)}") for sign, at in bounds if at is not None)
+        return (*self.also, *dates)
 
     def _written(self, at: int) -> str:
         if self.parameter == "date":
@@ -65,17 +68,17 @@ class Slice:
         if parts < 2:
             return []
         cuts = [self.low + length * number // parts for number in range(parts + 1)]
-        return [Slice(self.parameter, low, high) for low, high in pairwise(cuts)]
+        return [replace(self, low=low, high=high) for low, high in pairwise(cuts)]
 
     def _split_open(self) -> list[Slice]:
         if self.parameter != "date":
             return []  # nothing is older than a cursor, or newer than now, by more than a little
         if self.low is None and self.high is not None and self.high > _EARLIEST:
             cut = max(_EARLIEST, self.high - _TEN_YEARS)
-            return [Slice("date", None, cut), Slice("date", cut, self.high)]
+            return [replace(self, high=cut), replace(self, low=cut)]
         if self.high is None and self.low is not None and self.low < _LATEST:
             cut = min(_LATEST, self.low + _TEN_YEARS)
-            return [Slice("date", self.low, cut), Slice("date", cut, None)]
+            return [replace(self, high=cut), replace(self, low=cut)]
         return []
 
     def admits(self, resource: Resource) -> bool:
@@ -109,12 +112,13 @@ def days_of(procedure: Procedure) -> tuple[str, str]:
     return start, end
 
 
-def dated_slices(since: str | None, today: date) -> list[Slice]:
+def dated_slices(since: str | None, today: date, also: tuple[tuple[str, str], ...] = ()) -> list[Slice]:
     """The slices that a reading by date begins with: years, and what lies before and after them.
 
     Args:
         since: The first day that matters, None for all that there is.
         today: Today's date.
+        also: Further parameters of the search.
     """
     first = date.fromisoformat(since) if since else None
     years = [*_YEARS, *range(2016, today.year + 1)]
@@ -123,9 +127,9 @@ def dated_slices(since: str | None, today: date) -> list[Slice]:
     if first is not None:
         cuts = [first, *(cut for cut in cuts if cut > first)]
     numbers = [cut.toordinal() for cut in cuts]
-    inner = [Slice("date", low, high) for low, high in pairwise(numbers)]
-    before = [Slice("date", None, numbers[0])] if first is None else []
-    return [*before, *inner, Slice("date", numbers[-1], None)]
+    inner = [Slice("date", low, high, also=also) for low, high in pairwise(numbers)]
+    before = [Slice("date", None, numbers[0], also=also)] if first is None else []
+    return [*before, *inner, Slice("date", numbers[-1], None, also=also)]
 
 
 def changed_slices(since: datetime, now: datetime, parts: int) -> list[Slice]:

@@ -15,6 +15,7 @@ from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.facts import Fact
 from io_fhir_adapter.ledger.identities import Identities, identities_of
 from io_fhir_adapter.ledger.intake import (
@@ -24,9 +25,11 @@ from io_fhir_adapter.ledger.intake import (
     put_facts,
     put_quarantined,
 )
+from io_fhir_adapter.ledger.packed import PackedProcedure, put_packed
 from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import TypeOutcome
+from io_fhir_adapter.pull.packing import Packer
 
 __all__ = ["FactStore", "known_position"]
 
@@ -59,6 +62,24 @@ class FactStore:
     not_after: str = field(default_factory=tomorrow)
     _identities: list[Identities] = field(default_factory=list, repr=False)
     _readings: dict[tuple[object, str], tuple[bool, bool]] = field(default_factory=dict, repr=False)
+    _packers: list[Packer] = field(default_factory=list, repr=False)
+
+    def packer(self, ledger: Ledger) -> Packer:
+        """Makes Procedures ready for :meth:`put_packed`; not for a source of which the newest version wins."""
+        if not self._packers:
+            with ledger.read() as connection:
+                self._learn(connection)
+            scope = self._identities[0].scope(self.source)
+            self._packers.append(Packer(self.source, self.tz, self.not_after, scope, self._reading))
+        return self._packers[0]
+
+    def put_packed(self, connection: Connection, items: Iterable[PackedProcedure], outcome: TypeOutcome) -> None:
+        """Writes Procedures that a :meth:`packer` made ready; of several with one id the last is taken."""
+        given = {item.id: item for item in items}
+        stored = put_packed(connection, self.source, given, self.run)
+        drop_quarantined(connection, self.source, "Procedure", [f"Procedure/{name}" for name in given])
+        outcome.new += stored.new
+        outcome.changed += stored.changed
 
     def put(
         self, connection: Connection, resource_type: str, items: Iterable[tuple[Item, str]], outcome: TypeOutcome

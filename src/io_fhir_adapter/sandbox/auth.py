@@ -10,6 +10,7 @@ import base64
 import binascii
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
@@ -55,6 +56,7 @@ class TokenDesk:
         self._seen_plan = plan()
         self._clock = clock
         self._tokens: dict[str, float] = {}
+        self._uses: Counter[str] = Counter()
         self._used: set[str] = set()
         self._failed = 0
         self._refused = 0
@@ -94,7 +96,10 @@ class TokenDesk:
         plan = self._current()
         if not plan.required:
             return None
-        good = self._tokens.get(authorization.removeprefix("Bearer "), 0.0) > self._clock()
+        token = authorization.removeprefix("Bearer ")
+        good = self._tokens.get(token, 0.0) > self._clock()
+        self._uses[token] += 1
+        good = good and not (plan.uses and self._uses[token] > plan.uses)
         if good and plan.refused_times is not None and self._refused >= plan.refused_times:
             return None
         self._refused += good

@@ -20,6 +20,7 @@ class AuthPlan:
         advertised: The token endpoint that the discovery names; by default the one here.
         scopes: What may be granted; anything else asked for is ``invalid_scope``.
         lifetime_s: How long a token lasts.
+        uses: For how many requests a token is good; 0 for any number.
         told_lifetime_s: What ``expires_in`` says where that is something else; 0 leaves it out.
         token_status: What the token endpoint answers instead; 0 for what is right.
         token_status_times: How often; None for always.
@@ -40,6 +41,7 @@ class AuthPlan:
         "system/Condition.rs",
     )
     lifetime_s: float = 300.0
+    uses: int = 0
     told_lifetime_s: float | None = None
     token_status: int = 0
     token_status_times: int | None = None

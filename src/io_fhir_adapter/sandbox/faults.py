@@ -21,7 +21,10 @@ from io_fhir_adapter.sandbox.search import QueryError, is_partial, parameters_fo
 
 __all__ = ["FaultPlanner", "Faults", "PageFault", "Refusal", "faults_from_json", "faults_to_json", "refuse_search"]
 
-Kind = Literal["error", "gone", "cut-body", "cut-headers", "truncated", "html", "wrong-content-type", "drip"]
+Kind = Literal[
+    "error", "gone", "cut-body", "cut-headers", "cut-gzip", "no-end", "truncated", "empty", "html", "outcome",
+    "wrong-content-type", "byte-order-mark", "odd-json", "drip",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ class PageFault:
     Attributes:
         kind: ``error`` an OperationOutcome with ``status``; ``gone`` 410 and the search is forgotten, so that only
             starting again helps; ``cut-body`` the connection ends in mid-body; ``cut-headers`` it ends without an
-            answer; ``truncated`` half the JSON, cleanly ended, with status 200; ``html`` a login page with status
-            200; ``wrong-content-type`` the right body as text/plain; ``drip`` the body in small pieces over
+            answer; ``cut-gzip`` half of the compressed body, cleanly ended; ``no-end`` the whole body in chunks, of
+            which the last never comes; ``truncated`` half the JSON, cleanly ended, with status 200; ``empty`` nothing,
+            with status 200; ``html`` a login page with status 200; ``outcome`` an OperationOutcome with status 200;
+            ``wrong-content-type`` the right body as text/plain; ``byte-order-mark`` before the body; ``odd-json``
+            control characters, half a character and ``NaN`` in the JSON; ``drip`` the body in small pieces over
             ``seconds``.
         page: Which page of a search it strikes, from 1; 0 what is no page (read, metadata); None everything.
         token: Only requests whose path and query hold this text.
@@ -68,8 +74,9 @@ class Faults:
         page_faults: Faults of single answers.
         max_page_size: The server's own limit to ``_count``; 0 for its default (1,000).
         max_results: ``next`` vanishes after so many resources although ``total`` says more; 0 for no limit.
-        next_links: How ``next`` is written: ``absolute``, ``relative`` to the host, ``foreign`` (on
-            ``foreign_origin``), or ``loop``: from page 2 on it leads to the same page again.
+        next_links: How ``next`` is written: ``absolute``, ``relative`` to the host, ``query`` alone, with a
+            ``fragment``, ``foreign`` (on ``foreign_origin``); or where it leads: in a ``loop`` to the same page again
+            from page 2 on, ``endless`` always to the first page, at a new address.
         foreign_origin: The origin of foreign links, such as ``http://localhost:8080``.
         next_padding: Characters added to every ``next`` link, to make it long.
         empty_page: This page (from 1) is empty and has a ``next`` that goes on where it should; 0 for none.
@@ -77,6 +84,8 @@ class Faults:
         total: ``always`` in the Bundle, ``on-request`` only for ``_total=accurate``, ``never``.
         total_off_by: Added to every total.
         total_at_most: Totals stop counting here, as search indexes do; 0 for no limit.
+        total_grows: Added to the total with every page of a search, as if more came in while it is read.
+        strange_entries: Pages also hold an OperationOutcome without a mode and a resource that was not asked for.
         posted_searches: Searches by POST are taken, ``refused`` (405), or their form is not read (``ignored``).
         no_lists: A comma in a value separates nothing.
         no_missing: The modifier ``:missing`` is refused.
@@ -85,6 +94,8 @@ class Faults:
         unsupported_parameters: Parameters that the server does not know: absent from metadata, 400 where handling
             is strict.
         strict_parameters: Unknown parameters are 400, whatever ``Prefer`` says.
+        refused_parameters: Searches with one of them, ``_count`` and the like too, are ``refused_status``.
+        refused_status: 400, or 412 and 422 as some servers say.
         refuse_partial_dates: Years and months in date parameters are 400.
         patient_required: Status (400 or 403) of a Procedure search without patient, subject or ``_id``; 0 for none.
         broken_json_pages: Broken texts that are no JSON at all are put into pages, which breaks the page.
@@ -104,7 +115,7 @@ class Faults:
     page_faults: tuple[PageFault, ...] = ()
     max_page_size: int = 0
     max_results: int = 0
-    next_links: Literal["absolute", "relative", "foreign", "loop"] = "absolute"
+    next_links: Literal["absolute", "relative", "query", "fragment", "foreign", "loop", "endless"] = "absolute"
     foreign_origin: str = "https://fhir.invalid"
     next_padding: int = 0
     empty_page: int = 0
@@ -112,6 +123,8 @@ class Faults:
     total: Literal["always", "on-request", "never"] = "always"
     total_off_by: int = 0
     total_at_most: int = 0
+    total_grows: int = 0
+    strange_entries: bool = False
     posted_searches: Literal["taken", "refused", "ignored"] = "taken"
     no_lists: bool = False
     no_missing: bool = False
@@ -119,6 +132,8 @@ class Faults:
     ignored_in_self: bool = False
     unsupported_parameters: tuple[str, ...] = ()
     strict_parameters: bool = False
+    refused_parameters: tuple[str, ...] = ()
+    refused_status: int = 400
     refuse_partial_dates: bool = False
     patient_required: int = 0
     broken_json_pages: bool = False
@@ -257,6 +272,9 @@ def refuse_search(
     """
     pairs = list(pairs)
     given = [(name.partition(":")[0], value) for name, value in pairs]
+    for name, _ in given:
+        if name in faults.refused_parameters:
+            return Refusal(faults.refused_status, "not-supported", f"{name} is not supported")
     needed = faults.patient_required and resource_type == "Procedure"
     if needed and not any(name in ("patient", "subject", "_id") and value for name, value in given):
         code = "forbidden" if faults.patient_required == 403 else "required"

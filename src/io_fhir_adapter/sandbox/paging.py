@@ -22,6 +22,10 @@ from io_fhir_adapter.sandbox.store import Row, SandboxStore, instant
 __all__ = ["Cursor", "Pages", "Search", "bundle"]
 
 _KEY_LENGTH = 16
+_STRANGE = [
+    msgspec.json.encode({"resource": outcome("information", "informational", "42 ms")}),
+    msgspec.json.encode({"resource": {"resourceType": "Organization", "id": "strange"}, "search": {"mode": "include"}}),
+]
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def _following(search: Search, cursor: Cursor, end: int, faults: Faults) -> Curs
         return Cursor(cursor.offset, cursor.page + 1)
     if end >= limit:
         return None
+    if faults.next_links == "endless":
+        return Cursor(0, cursor.page + 1)
     if faults.next_links == "loop" and cursor.page > 1:
         return cursor
     repeated = min(faults.duplicate_entries, max(0, end - cursor.offset - 1))
@@ -100,15 +106,19 @@ def _following(search: Search, cursor: Cursor, end: int, faults: Faults) -> Curs
 
 
 def _next_url(search: Search, cursor: Cursor, origin: str, base_path: str, faults: Faults) -> str:
+    if faults.next_links == "query":  # beside the type's path, where the base reads it too
+        return f"?_getpages={search.token(cursor)}"
     prefix = {"relative": "", "foreign": faults.foreign_origin}.get(faults.next_links, origin)
     padding = f"&_pad={'x' * faults.next_padding}" if faults.next_padding else ""
-    return f"{prefix}{base_path}?_getpages={search.token(cursor)}{padding}"
+    fragment = "#more" if faults.next_links == "fragment" else ""
+    return f"{prefix}{base_path}?_getpages={search.token(cursor)}{padding}{fragment}"
 
 
-def _total(search: Search, faults: Faults) -> dict[str, int]:
+def _total(search: Search, cursor: Cursor, faults: Faults) -> dict[str, int]:
     wish = search.query.total
     shown = faults.total == "always" if wish is None else faults.total != "never" and wish != "none"
     total = min(len(search.rows), faults.total_at_most or len(search.rows)) + faults.total_off_by
+    total += faults.total_grows * (cursor.page - 1)
     return {"total": total} if shown else {}
 
 
@@ -137,6 +147,8 @@ def bundle(
     entries = [_entry(lead, row, b"match") for row in rows]
     if query.includes:
         entries += [_entry(lead, row, b"include") for row in store.included(query, rows, base)]
+    if faults.strange_entries:
+        entries += _STRANGE
     if search.warning and cursor.page == 1:
         warning = outcome("warning", "not-supported", search.warning)
         entries.append(msgspec.json.encode({"resource": warning, "search": {"mode": "outcome"}}))
@@ -149,7 +161,7 @@ def bundle(
         "id": f"{search.key}-{cursor.page}",
         "meta": {"lastUpdated": instant(store.now())},
         "type": "searchset",
-        **_total(search, faults),
+        **_total(search, cursor, faults),
         "link": links,
     }
     body = msgspec.json.encode(head)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,13 @@ __all__ = ["FHIR_JSON", "Reply", "deliver", "fhir_reply", "json_reply", "outcome
 FHIR_JSON = "application/fhir+json; charset=utf-8"
 _GZIP_FROM = 1_000
 _DRIP_PIECES = 20
+_ODD = b'{"_odd":["a \x01 b\tc","half \\ud83d",NaN],'
+_SPOILT: Mapping[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda body: body[: len(body) // 2],
+    "empty": lambda _: b"",
+    "byte-order-mark": lambda body: b"\xef\xbb\xbf" + body,
+    "odd-json": lambda body: body.replace(b"{", _ODD, 1),
+}
 _LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form>Sign in</form></body></html>"
 
 
@@ -57,18 +64,20 @@ def refused(refusal: Refusal) -> Reply:
 
 def struck(reply: Reply, fault: PageFault) -> Reply:
     """What a fault makes of a finished answer; cuts and drips change only how it is delivered."""
+    if fault.kind in _SPOILT:
+        return replace(reply, body=_SPOILT[fault.kind](reply.body))
     match fault.kind:
-        case "truncated":
-            return replace(reply, body=reply.body[: len(reply.body) // 2])
         case "html":
             return replace(reply, status=200, body=_LOGIN_PAGE, headers={"Content-Type": "text/html; charset=utf-8"})
         case "wrong-content-type":
             return replace(reply, headers={**reply.headers, "Content-Type": "text/plain; charset=utf-8"})
+        case "outcome":
+            other = fhir_reply(200, outcome("error", "timeout", "the search took too long"))
         case "gone":
-            gone = fhir_reply(410, outcome("error", "expired", "the search has expired, start it again"))
-            return replace(gone, page=reply.page, resource_type=reply.resource_type)
+            other = fhir_reply(410, outcome("error", "expired", "the search has expired, start it again"))
         case _:
             return reply
+    return replace(other, page=reply.page, resource_type=reply.resource_type)
 
 
 async def deliver(reply: Reply, receive: Receive, send: Send, *, accept_gzip: bool, fault: PageFault | None) -> None:
@@ -78,14 +87,22 @@ async def deliver(reply: Reply, receive: Receive, send: Send, *, accept_gzip: bo
         return
     body = reply.body
     headers = {**reply.headers, "Vary": "Accept, Accept-Encoding"}
-    if accept_gzip and len(body) >= _GZIP_FROM:
+    kind = fault.kind if fault is not None else ""
+    if kind == "cut-gzip" or (accept_gzip and len(body) >= _GZIP_FROM):
         body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
-    headers["Content-Length"] = str(len(body))
+    if kind == "cut-gzip":
+        body = body[: len(body) // 2]
+    if kind != "no-end":
+        headers["Content-Length"] = str(len(body))
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     if fault is not None and fault.kind == "cut-body":
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        await _cut(receive, send)
+        return
+    if kind == "no-end":
+        await send({"type": "http.response.body", "body": body, "more_body": True})
         await _cut(receive, send)
         return
     if fault is not None and fault.kind == "drip":

@@ -182,9 +182,9 @@ class SandboxApp:
             return refused(exc.refusal)
 
     async def _route(self, request: Request, parts: list[str]) -> Reply:
+        if request.method == "GET" and (not parts or "_getpages" in request.query_params):
+            return self._page(request)
         match parts, request.method:
-            case [], "GET":
-                return self._page(request)
             case ["metadata"], "GET":
                 return self._metadata(request)
             case [resource_type], "GET":

@@ -19,7 +19,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from io_fhir_adapter.config import AuthConfig, FhirSourceConfig, SubmissionConfig
+from io_fhir_adapter.config import AuthConfig, FhirSourceConfig
+from io_fhir_adapter.config.http import HttpConfig
 from io_fhir_adapter.errors import AdapterError, TransportError
 from io_fhir_adapter.transport.answers import Answer, refusal
 from io_fhir_adapter.transport.fhirpy_bridge import FhirpyOverHttpx
@@ -38,6 +39,7 @@ _MOST_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 _ERROR_BODY_MIB: Final = 1
+_BOM: Final = b"\xef\xbb\xbf"  # JSON has none, but some servers and proxies send one
 
 
 class FhirClient:
@@ -63,7 +65,7 @@ class FhirClient:
 
     def __init__(
         self,
-        config: FhirSourceConfig | SubmissionConfig,
+        config: HttpConfig,
         where: str,
         *,
         auth: AuthConfig | None = None,
@@ -195,7 +197,7 @@ class FhirClient:
                 data = await incoming.read(self._config.max_response_mib)
             finally:
                 await incoming.aclose()
-            answer = Answer(incoming.status, incoming.headers, data, str(incoming.url))
+            answer = Answer(incoming.status, incoming.headers, data.removeprefix(_BOM), str(incoming.url))
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 refused = refusal(answer, self.base_url)
                 if not accept_errors or (refused.transient and not is_last):

@@ -1,0 +1,52 @@
+"""The first reading of a source into an empty ledger: the indexes of facts are made once, at its end.
+
+Each fact belongs to a random page of each index, so that keeping the indexes up to date costs more than storing the
+facts. Whoever opens the ledger makes what a reading that was cut off left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from io_fhir_adapter.ledger.database import Ledger, make_indexes
+from io_fhir_adapter.ledger.schema import facts
+
+__all__ = ["first_load"]
+
+_SORTED_KIB: Final = -4_096
+_PUT_OFF: Final = ("ix_facts_resource_type_patient", "ix_facts_tally")
+
+
+@contextmanager
+def first_load(ledger: Ledger) -> Iterator[None]:
+    """Puts off the indexes while the block fills a ledger without facts; does nothing for any other.
+
+    Every query works without them, if slowly. In PostgreSQL, where others may look at the ledger meanwhile, they stay.
+
+    Raises:
+        LedgerError: The database refused.
+    """
+    with ledger.begin() as connection:
+        put_off = _is_empty(connection)
+        if put_off:
+            for index in facts.indexes:
+                if index.name in _PUT_OFF:
+                    index.drop(connection, checkfirst=True)
+    try:
+        yield
+    finally:
+        if put_off:
+            with ledger.begin() as connection:
+                held = connection.exec_driver_sql("PRAGMA cache_size").scalar()
+                connection.exec_driver_sql("PRAGMA shrink_memory")
+                connection.exec_driver_sql(f"PRAGMA cache_size={_SORTED_KIB}")  # what sorting may take as well
+                make_indexes(connection)
+                connection.exec_driver_sql(f"PRAGMA cache_size={held}")
+
+
+def _is_empty(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite" and connection.execute(select(facts.c.id).limit(1)).first() is None

@@ -1,0 +1,250 @@
+"""Procedures straight into the form in which the ledger keeps them: the same facts, made from parts that repeat.
+
+A hospital writes the same codes, body sites, performers and categories on thousands of Procedures. What such an element
+comes to is worked out once for each way in which it is written, by the functions that make every other fact, and put
+into place from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import tzinfo
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from io_fhir_adapter.errors import ResourceError
+from io_fhir_adapter.fhir.dates import local_moment
+from io_fhir_adapter.fhir.facts import codes_of, keys_of, operator_of, origin_of, performed_on, status_of
+from io_fhir_adapter.fhir.mentions import procedure_mentions
+from io_fhir_adapter.fhir.references import reference_key
+from io_fhir_adapter.fhir.structs import (
+    NOT_GIVEN,
+    CodeableConcept,
+    CodeableReference,
+    Performer,
+    Procedure,
+    ProcedureSketch,
+    Reference,
+)
+from io_fhir_adapter.ledger.packed import PackedProcedure, packed
+from io_fhir_adapter.model import ProcedureFact
+
+__all__ = ["Packer", "Packing"]
+
+_REMEMBERED: Final = 20_000  # ways to write an element
+_MOMENTS: Final = 4_096
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_NOTHING: Final = msgspec.Raw(_ENCODE(()))
+_PARTS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "code": msgspec.json.Decoder(CodeableConcept | None),
+    "reasonCode": msgspec.json.Decoder(list[CodeableConcept] | None),
+    "reason": msgspec.json.Decoder(list[CodeableReference] | None),
+    "bodySite": msgspec.json.Decoder(list[CodeableConcept] | None),
+    "contained": msgspec.json.Decoder(list[msgspec.Raw] | None),
+    "performer": msgspec.json.Decoder(list[Performer] | None),
+    "location": msgspec.json.Decoder(Reference | list[Reference] | None),
+    "category": msgspec.json.Decoder(CodeableConcept | list[CodeableConcept] | None),
+}
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+Reads = Callable[[ProcedureFact], tuple[bool, bool]]
+"""Says of a fact whether a row of the tables matches its codes, and whether a system of them has a table."""
+
+
+class Packing(NamedTuple):
+    """Procedures that came together: those made ready for the ledger, and those that need a closer look."""
+
+    packed: Sequence[PackedProcedure]
+    others: Sequence[Procedure]
+
+
+class _Code(NamedTuple):
+    """What an element ``code`` comes to."""
+
+    codes: msgspec.Raw
+    text: str
+    mapped: bool
+    known_system: bool
+
+
+class _Fact(msgspec.Struct, array_like=True, gc=False):
+    """:class:`ProcedureFact`, field by field, with parts that are encoded already."""
+
+    source: str
+    id: str
+    patient: str
+    status: str
+    day: str
+    end_day: str
+    encounter: str
+    codes: msgspec.Raw
+    text: str
+    reasons: msgspec.Raw
+    reason_refs: tuple[str, ...]
+    body_sites: msgspec.Raw
+    part_of: tuple[str, ...]
+    origin: str
+    operator: str
+    mentions: msgspec.Raw
+    time: str
+    end_time: str
+    updated: str
+
+
+class Packer:
+    """Makes Procedures of one source ready for the ledger.
+
+    Args:
+        source: Name of the source.
+        tz: The facility's time zone.
+        not_after: Last local date that a Procedure may carry.
+        scope: What references to the source's patients carry behind an ``@``, empty for none.
+        reads: Looks codes up.
+    """
+
+    def __init__(self, source: str, tz: tzinfo | None, not_after: str, scope: str, reads: Reads) -> None:
+        self._source = source
+        self._tz = tz
+        self._not_after = not_after
+        self._suffix = f"@{scope}" if scope else ""
+        self._reads = reads
+        self._codes: dict[bytes, _Code] = {}
+        self._concepts: dict[bytes, msgspec.Raw] = {b"": _NOTHING, b"null": _NOTHING}
+        self._places: dict[tuple[bytes, bytes, bytes], tuple[str, msgspec.Raw]] = {}
+        self._moment = lru_cache(_MOMENTS)(local_moment)
+
+    def pack(self, sketches: Sequence[ProcedureSketch]) -> Packing | None:
+        """Makes Procedures ready, in order.
+
+        Returns:
+            None where one has no id, one id comes twice, or an element is not of its type: these have to be looked
+            at one by one.
+        """
+        ready: list[PackedProcedure] = []
+        others: list[Procedure] = []
+        ids = set()
+        try:
+            for sketch in sketches:
+                if not sketch.id:
+                    return None
+                ids.add(sketch.id)
+                made = self._packed(sketch, sketch.id)
+                if made is None:
+                    others.append(_opened(sketch))
+                else:
+                    ready.append(made)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return Packing(ready, others) if len(ids) == len(sketches) else None
+
+    def _packed(self, sketch: ProcedureSketch, resource_id: str) -> PackedProcedure | None:
+        """None for what cannot be used, or is written in a way that is rare."""
+        patient = _key(sketch.subject, "Patient")
+        if not patient or _is_given(sketch.contained) or _is_given(sketch.reason):
+            return None
+        single = sketch.performedDateTime or sketch.occurrenceDateTime
+        end_day = end_time = ""
+        try:
+            if single:
+                day, time = self._moment(single, self._tz)
+            else:
+                day, time, end_day, end_time = performed_on(sketch, self._tz)
+        except ResourceError:
+            return None
+        if self._not_after and day > self._not_after:
+            return None
+        written = bytes(sketch.code)
+        code = self._codes.get(written) or self._read(written)
+        place = bytes(sketch.performer), bytes(sketch.location), bytes(sketch.category)
+        operator, mentions = self._places.get(place) or self._placed(place)
+        patient += self._suffix
+        status = status_of(sketch)
+        updated = (sketch.meta.lastUpdated or "") if sketch.meta is not None else ""
+        fact = _Fact(
+            self._source,
+            resource_id,
+            patient,
+            status,
+            day,
+            end_day,
+            _key(sketch.encounter or sketch.context, "Encounter"),
+            code.codes,
+            code.text,
+            self._concept("reasonCode", bytes(sketch.reasonCode)),
+            _keys(sketch.reasonReference, "Condition") if sketch.reasonReference else (),
+            self._concept("bodySite", bytes(sketch.bodySite)),
+            _keys(sketch.partOf, "Procedure") if sketch.partOf else (),
+            origin_of(sketch),
+            operator,
+            mentions,
+            time,
+            end_time,
+            updated,
+        )
+        return packed(resource_id, patient, status, day, code.mapped, code.known_system, _ENCODE(fact), updated)
+
+    def _read(self, written: bytes) -> _Code:
+        """What a ``code`` comes to.
+
+        Raises:
+            msgspec.DecodeError: It is none.
+        """
+        concept = _part("code", written)
+        codes = codes_of((concept,)) if concept is not None else ()
+        text = (concept.text or "") if concept is not None else ""
+        bare = ProcedureFact(self._source, "", "", "", "", codes=codes, text=text)
+        return _remember(self._codes, written, _Code(msgspec.Raw(_ENCODE(codes)), text, *self._reads(bare)))
+
+    def _concept(self, element: str, written: bytes) -> msgspec.Raw:
+        known = self._concepts.get(written)
+        if known is None:
+            codes = codes_of(_part(element, written) or ())
+            known = _remember(self._concepts, written, msgspec.Raw(_ENCODE(codes)))
+        return known
+
+    def _placed(self, written: tuple[bytes, bytes, bytes]) -> tuple[str, msgspec.Raw]:
+        performers, places, categories = (
+            _part(element, part) for element, part in zip(("performer", "location", "category"), written, strict=True)
+        )
+        stand_in = Procedure("Procedure", performer=performers, location=places, category=categories)
+        made = operator_of(performers or ()), msgspec.Raw(_ENCODE(procedure_mentions(stand_in)))
+        return _remember(self._places, written, made)
+
+
+def _key(reference: Reference | None, resource_type: str) -> str:
+    """:func:`reference_key`, quicker for the usual form."""
+    text = reference.reference if reference is not None else None
+    if text and text.count("/") == 1 and text[0] != "/" and text[0] != "#" and "?" not in text:
+        return text
+    return reference_key(reference, resource_type)
+
+
+def _keys(references: Sequence[Reference], resource_type: str) -> tuple[str, ...]:
+    if len(references) > 1:
+        return keys_of(references, resource_type)
+    key = _key(references[0], resource_type)
+    return (key,) if key else ()
+
+
+def _is_given(element: msgspec.Raw) -> bool:
+    return element is not NOT_GIVEN and bytes(element) != b"null"
+
+
+def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> _Value:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
+    return value
+
+
+def _part(element: str, written: bytes) -> Any:
+    return _PARTS[element].decode(written) if written else None
+
+
+def _opened(sketch: ProcedureSketch) -> Procedure:
+    """The Procedure as it would have been decoded whole."""
+    elements = {name: getattr(sketch, name) for name in sketch.__struct_fields__}
+    return Procedure(**elements | {name: _part(name, bytes(elements[name])) for name in _PARTS})

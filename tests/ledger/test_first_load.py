@@ -1,0 +1,112 @@
+"""The first reading of a source puts off indexes; whatever happens to it, they are there again. Data is synthetic."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from io_fhir_adapter.config import LedgerConfig
+from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.first_load import first_load
+from io_fhir_adapter.ledger.intake import Stored, StoredFact, put_facts, stale_patients
+from io_fhir_adapter.ledger.packed import PackedProcedure, packed, put_packed
+from io_fhir_adapter.ledger.runs import start_run
+from io_fhir_adapter.model import ProcedureFact
+
+ALL = {"ix_facts_mapped", "ix_facts_resource_type_patient", "ix_facts_tally"}
+
+
+def opened(folder: Path) -> Ledger:
+    return open_ledger(LedgerConfig(path=folder / "ledger.sqlite"))
+
+
+def indexes(folder: Path) -> set[str]:
+    with sqlite3.connect(folder / "ledger.sqlite") as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'ix_facts%'")
+        return {name for (name,) in rows}
+
+
+def fact(name: str, patient: str = "Patient/a", text: str = "", updated: str = "") -> ProcedureFact:
+    return ProcedureFact("his", name, patient, "completed", "2025-03-01", text=text, updated=updated)
+
+
+def ready(one: ProcedureFact, *, mapped: bool = False) -> PackedProcedure:
+    data = msgspec.msgpack.encode(one)
+    return packed(one.id, one.patient, one.status, one.day, mapped, False, data, one.updated)
+
+
+def put(ledger: Ledger, *items: PackedProcedure) -> Stored:
+    with ledger.begin() as connection:
+        run = start_run(connection, datetime.now(UTC))
+        return put_packed(connection, "his", {item.id: item for item in items}, run)
+
+
+def test_an_empty_ledger_is_filled_without_its_indexes_and_has_them_afterwards(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with first_load(ledger):
+        assert indexes(tmp_path) == {"ix_facts_mapped"}
+        put(ledger, ready(fact("1")))
+    assert indexes(tmp_path) == ALL
+    with first_load(ledger):
+        assert indexes(tmp_path) == ALL
+    ledger.close()
+
+
+def test_a_first_load_that_fails_leaves_the_indexes(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    empty: dict[str, PackedProcedure] = {}
+    with pytest.raises(KeyError), first_load(ledger):
+        put(ledger, ready(fact("1")), empty["2"])
+    assert indexes(tmp_path) == ALL
+    ledger.close()
+
+
+def test_opening_makes_what_a_load_that_was_killed_left_out(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    load = first_load(ledger)
+    load.__enter__()
+    put(ledger, ready(fact("1")))
+    ledger.close()  # killed: the block never ends
+    assert indexes(tmp_path) == {"ix_facts_mapped"}
+    opened(tmp_path).close()
+    assert indexes(tmp_path) == ALL
+
+
+def test_packed_procedures_are_the_rows_that_facts_make(tmp_path: Path) -> None:
+    rows = []
+    for name, as_facts in (("a", True), ("b", False)):
+        (tmp_path / name).mkdir()
+        ledger = opened(tmp_path / name)
+        one = fact("1", text="Ölung", updated="2025-03-01T00:00:00Z")
+        if as_facts:
+            with ledger.begin() as connection:
+                put_facts(connection, [StoredFact(one, mapped=True)], start_run(connection, datetime.now(UTC)))
+        else:
+            put(ledger, ready(one, mapped=True))
+        ledger.close()
+        with sqlite3.connect(tmp_path / name / "ledger.sqlite") as plain:
+            rows.append(plain.execute("SELECT * FROM facts").fetchall())
+    assert rows[0] == rows[1]
+
+
+def test_only_what_changed_is_written_and_makes_patients_stale(ledger: Ledger) -> None:
+    assert put(ledger, ready(fact("1"), mapped=True), ready(fact("2", "Patient/b"))) == Stored(2, 0, 0)
+    with ledger.begin() as connection:
+        assert stale_patients(connection) == {"Patient/a"}
+        connection.exec_driver_sql("DELETE FROM stale")
+    assert put(ledger, ready(fact("1", updated="2025-04-01"), mapped=True)) == Stored(0, 0, 1)
+    with ledger.read() as connection:
+        assert stale_patients(connection) == set()
+    assert put(ledger, ready(fact("1", "Patient/c"), mapped=True), ready(fact("2", "Patient/d"))) == Stored(0, 2, 0)
+    with ledger.read() as connection:
+        assert stale_patients(connection) == {"Patient/a", "Patient/c"}
+
+
+def test_every_database_takes_a_first_load(ledger: Ledger) -> None:
+    with first_load(ledger):
+        assert put(ledger, ready(fact("1", text="Ölung"))) == Stored(1, 0, 0)
+    assert put(ledger, ready(fact("1", text="Ölung"))) == Stored(0, 0, 1)
