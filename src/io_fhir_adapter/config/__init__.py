@@ -10,6 +10,7 @@ from io_fhir_adapter.config.base import SecretRef
 from io_fhir_adapter.config.http import AuthConfig
 from io_fhir_adapter.config.load import load_config
 from io_fhir_adapter.config.scope import ScopeConfig, ScopeRuleConfig
+from io_fhir_adapter.config.sign_in import ROLES, OidcConfig, OidcRolesConfig, Role, SignInConfig
 from io_fhir_adapter.config.site import (
     FacilityConfig,
     LedgerConfig,
@@ -21,9 +22,11 @@ from io_fhir_adapter.config.site import (
     SubmissionConfig,
 )
 from io_fhir_adapter.config.sources import BulkConfig, FhirSourceConfig, FilesSourceConfig, PatientsConfig
+from io_fhir_adapter.config.standing import StandingConfig
 from io_fhir_adapter.config.whole import Config
 
 __all__ = [
+    "ROLES",
     "AuthConfig",
     "BulkConfig",
     "Config",
@@ -32,14 +35,19 @@ __all__ = [
     "FilesSourceConfig",
     "LedgerConfig",
     "MappingsConfig",
+    "OidcConfig",
+    "OidcRolesConfig",
     "OutputConfig",
     "PatientsConfig",
     "ReviewConfig",
+    "Role",
     "ScheduleConfig",
     "ScopeConfig",
     "ScopeRuleConfig",
     "SecretRef",
+    "SignInConfig",
     "SiteTableConfig",
+    "StandingConfig",
     "SubmissionConfig",
     "load_config",
 ]

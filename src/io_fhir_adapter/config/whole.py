@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from io_fhir_adapter.config.base import Part
 from io_fhir_adapter.config.scope import ScopeConfig
+from io_fhir_adapter.config.sign_in import SignInConfig
 from io_fhir_adapter.config.site import (
     FacilityConfig,
     LedgerConfig,
@@ -16,6 +17,7 @@ from io_fhir_adapter.config.site import (
     SubmissionConfig,
 )
 from io_fhir_adapter.config.sources import SourceConfig
+from io_fhir_adapter.config.standing import StandingConfig
 
 __all__ = ["Config"]
 
@@ -33,11 +35,17 @@ class Config(Part):
     submission: SubmissionConfig | None = None
     schedule: ScheduleConfig = ScheduleConfig()
     output: OutputConfig = OutputConfig()
+    sign_in: SignInConfig | None = None
+    standing: tuple[StandingConfig, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             msg = "two sources have the same name"
+            raise ValueError(msg)
+        programmes = [entry.programme for entry in self.standing]
+        if len(set(programmes)) != len(programmes):
+            msg = "standing names a programme twice"
             raise ValueError(msg)
         return self

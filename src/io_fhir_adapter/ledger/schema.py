@@ -11,9 +11,13 @@ from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, LargeBinary,
 
 __all__ = [
     "METADATA",
+    "accounts",
+    "approvals",
+    "audit",
     "bulk_jobs",
     "cases",
     "chain",
+    "cleared",
     "cursors",
     "decisions",
     "draws",
@@ -21,7 +25,10 @@ __all__ = [
     "outbox",
     "quarantine",
     "receipts",
+    "reviews",
     "runs",
+    "sign_ins",
+    "signatures",
     "stale",
     "state",
 ]
@@ -158,6 +165,44 @@ cases: Final = Table(
     Column("reason", String(32), nullable=False, default="", server_default=""),  # why it left
 )
 
+reviews: Final = Table(
+    "reviews",
+    METADATA,
+    Column("draw", Integer, ForeignKey("draws.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # of the case
+    Column("state", String(12), nullable=False),  # open, draft, signed, returned
+    Column("answers", LargeBinary),  # the QuestionnaireResponse as a person left it, JSON
+    Column("reviewer", String(255), nullable=False),  # account of who works on it, or signed it
+    Column("saved", String(32), nullable=False),
+    Column("signed", String(32), nullable=False),
+    Column("comment", Text, nullable=False),  # why it came back
+    Column("revision", Integer, nullable=False),  # one more with each change
+    Column("returned_by", String(255), nullable=False),
+)
+
+signatures: Final = Table(
+    "signatures",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("draw", Integer, ForeignKey("draws.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("digest", String(80), nullable=False),  # of what was signed
+    Index("ix_signatures_draw_number", "draw", "number"),
+)
+
+cleared: Final = Table(
+    "cleared",
+    METADATA,
+    Column("draw", Integer, ForeignKey("draws.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("what", String(80), primary_key=True),  # digest of a text, or how rare a case may leave
+    Column("account", String(255), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("reason", String(40), nullable=False),
+)
+
 chain: Final = Table(
     "chain",
     METADATA,
@@ -174,13 +219,27 @@ outbox: Final = Table(
     Column("identifier", String(80), primary_key=True),
     Column("period", String(32), nullable=False),
     Column("created", String(32), nullable=False),
-    Column("state", String(12), nullable=False),  # queued, sending, accepted, rejected, parked
+    Column("state", String(12), nullable=False),  # see ledger/outbox.py
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_attempt", String(32), nullable=False),
     Column("lease_until", String(32), nullable=False, default=""),
     Column("body", LargeBinary, nullable=False),
     Column("cause", Text, nullable=False, default=""),
     Index("ix_outbox_state_next_attempt", "state", "next_attempt"),
+)
+
+approvals: Final = Table(
+    "approvals",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("identifier", String(80), ForeignKey("outbox.identifier"), nullable=False),
+    Column("digest", String(80), nullable=False),  # of the very bytes
+    Column("account", String(255), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("verdict", String(12), nullable=False),  # approved, returned
+    Column("comment", Text, nullable=False),
+    Index("ix_approvals_identifier", "identifier"),
 )
 
 receipts: Final = Table(
@@ -201,4 +260,46 @@ state: Final = Table(
     METADATA,
     Column("name", String(40), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+accounts: Final = Table(
+    "accounts",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("display", String(120), nullable=False),
+    Column("hash", String(255), nullable=False),  # argon2id, with its parameters and salt
+    Column("roles", String(80), nullable=False),  # by comma
+    Column("disabled", Boolean, nullable=False),
+    Column("one_time", Boolean, nullable=False),  # the password was given by another and must be changed
+    Column("failures", Integer, nullable=False),  # wrong passwords since the last right one
+    Column("locked_until", String(32), nullable=False),  # empty where not locked
+    Column("changed", String(32), nullable=False),  # when the password was
+)
+
+# who is signed in at the service; not sessions, which are what is counted
+sign_ins: Final = Table(
+    "sign_ins",
+    METADATA,
+    Column("id", String(64), primary_key=True),  # SHA-256 of what the cookie holds
+    Column("account", String(300), nullable=False),
+    Column("display", String(120), nullable=False),
+    Column("roles", String(80), nullable=False),
+    Column("one_time", Boolean, nullable=False),
+    Column("began", String(32), nullable=False),
+    Column("seen", String(32), nullable=False),
+    Index("ix_sign_ins_account", "account"),
+)
+
+audit: Final = Table(
+    "audit",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("action", String(1), nullable=False),  # as FHIR AuditEvent.action: C, R, U, D, E
+    Column("outcome", String(2), nullable=False),  # as AuditEvent.outcome: 0, 4, 8, 12
+    Column("agent", String(300), nullable=False),
+    Column("role", String(80), nullable=False),
+    Column("entity", String(300), nullable=False),
+    Column("detail", String(400), nullable=False),
+    Column("digest", String(80), nullable=False),  # over this entry and the digest before it
 )

@@ -7,10 +7,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -23,7 +23,9 @@ from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
 from io_fhir_adapter.pipeline import Night
 from io_fhir_adapter.serve.nights import Nights
+from io_fhir_adapter.serve.pages import install_pages
 from io_fhir_adapter.serve.schedule import NIGHTLY, make_scheduler, missed
+from io_fhir_adapter.serve.web import Web
 
 __all__ = ["Metrics", "create_app", "serve_forever"]
 
@@ -72,8 +74,18 @@ class Metrics:
             self.counted.set(run.summary.get("counted", 0))
 
 
-def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
-    """The service as an ASGI application; the schedule runs while it does."""
+def create_app(
+    config: Config, ledger: Ledger, ruleset: Ruleset, host: str = "127.0.0.1", *, as_of: date | None = None
+) -> FastAPI:
+    """The service as an ASGI application; the schedule runs while it does.
+
+    Args:
+        config: The facility's configuration.
+        ledger: Its ledger.
+        ruleset: What decides.
+        host: The address that it listens on.
+        as_of: The local date that the case pages work on; each day's own where omitted.
+    """
     metrics = Metrics()
     nights = Nights(config, ledger, ruleset)
 
@@ -117,7 +129,13 @@ def create_app(config: Config, ledger: Ledger, ruleset: Ruleset) -> FastAPI:
             metrics.pending.set(len(pending(connection)))
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", response_class=HTMLResponse)
+    web = Web(config, ledger, host=host) if config.sign_in is not None else None
+    if web is not None:
+        web.install(app)
+        install_pages(app, web, ruleset, as_of)
+    readers = [Depends(web.person())] if web is not None else []
+
+    @app.get("/report" if web is not None else "/", response_class=HTMLResponse, dependencies=readers)
     async def page() -> HTMLResponse:
         report = config.output.folder / "report.html"
         try:
@@ -135,7 +153,7 @@ def serve_forever(config: Config, ledger: Ledger, ruleset: Ruleset, host: str, p
     Raises:
         UsageError: The address cannot be listened on.
     """
-    app = create_app(config, ledger, ruleset)
+    app = create_app(config, ledger, ruleset, host)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as exc:
