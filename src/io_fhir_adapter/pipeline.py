@@ -10,21 +10,22 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.classify.redecide import Redecided, redecide
-from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable, load_ruleset
-from io_fhir_adapter.classify.scope import Scope
+from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import AdapterError, PullError, SubmitError
 from io_fhir_adapter.fhir.dates import zone
+from io_fhir_adapter.handover.work import Handover, Signed
+from io_fhir_adapter.handover.year import Year
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import StoredCase, cases_of
 from io_fhir_adapter.ledger.lease import only_job
-from io_fhir_adapter.ledger.outbox import enqueue, latest_receipt
+from io_fhir_adapter.ledger.outbox import latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import pull_sources
@@ -33,17 +34,11 @@ from io_fhir_adapter.report.nightly import ReportData, render_report
 from io_fhir_adapter.report.output import write_files
 from io_fhir_adapter.review.guard import Guarded
 from io_fhir_adapter.review.keys import pseudonym_key
-from io_fhir_adapter.review.leaks import refuse_leaks
 from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
-from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, make_due
-from io_fhir_adapter.submit.resting import note_sealed, sealed_before
-from io_fhir_adapter.submit.seal import seal
-from io_fhir_adapter.trust.canonical import canonical_json
+from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, make_due
 from io_fhir_adapter.volume.count import Volume
-from io_fhir_adapter.volume.measure import build_measure_report
-from io_fhir_adapter.volume.period import Period, due_period
-from io_fhir_adapter.volume.tally import count_ledger
+from io_fhir_adapter.volume.period import Period
 
 __all__ = ["Night", "Nightly", "pull_problem", "rules_for"]
 
@@ -67,18 +62,12 @@ class Night:
     report: ReportData | None = None
     problem: AdapterError | None = None
     guarded: Guarded | None = None
+    signed: Signed | None = None  # how far the reviewers are, where people sign in
 
     @property
     def complete(self) -> bool:
         """Whether every source was read completely."""
         return all(source.complete for source in self.sources)
-
-
-def rules_for(config: Config) -> Ruleset:
-    """The ruleset that a configuration asks for."""
-    tables = [SiteTable(table.system, table.file) for table in config.mappings.site_tables]
-    maps = [item.file for item in config.mappings.concept_maps]
-    return load_ruleset(config.programme, tables, scope=Scope.of(config.scope), concept_maps=maps)
 
 
 class Nightly:
@@ -109,14 +98,15 @@ class Nightly:
         self.zone = zone(config.facility.time_zone)
         self.as_of = as_of or datetime.now(self.zone).date()
         self.synthetic = synthetic
-        self.guarded: Guarded | None = None
         self._progress: Progress = progress or (lambda what, done, total: None)  # noqa: ARG005
         self.casework = Casework(config, ledger, ruleset, self._progress)
+        self.handover = Handover(config, ledger, self.casework)
+        self.year = Year(config, ledger, ruleset, self.as_of)
 
     @property
     def period(self) -> Period:
         """The year that a submission reports."""
-        return due_period(self.as_of, self.ruleset.programme.sample.ends_days_before)
+        return self.year.period
 
     async def run(self, *, dry_run: bool = False) -> Night:
         """The whole job. ``dry_run`` pulls, decides and counts, and neither draws nor submits.
@@ -165,20 +155,28 @@ class Nightly:
         night.sources = await self.pull(night.run)
         night.redecided = self.decide(night.run, night.sources)
         night.volume = self.count(self.period)
-        night.previous = self.count(Period.year(str(int(self.period.label) - 1)))
+        night.previous = self.count(self.year.before)
         submission = self.config.submission
         if night.complete and not dry_run and night.volume.counted:
             night.sample = await self.draw()
-            if submission is not None:
-                if not night.sample.waits:
-                    night.submission = await self.prepare(night.sample, night.volume)
-                    night.guarded = self.guarded
-                    night.sample = replace(night.sample, cases=self._cases(night.sample))
-                if submission.automatic:
+            if submission is not None or self.handover.gated:
+                await self._prepare(night, night.sample, night.volume)
+                if self.handover.gated or (submission is not None and submission.automatic):
                     night.delivered = await self.deliver()
                 if night.submission is not None:
                     night.submission = as_it_stands(self.ledger, night.submission)
         night.report = self.gather(night)
+
+    async def _prepare(self, night: Night, sample: Sample, volume: Volume, *, anew: bool = False) -> None:
+        """What is to be submitted, where somebody is drawn; a reserve may have taken a case's place by then."""
+        if sample.waits:
+            if self.handover.gated:
+                self.handover.withdraw(self.period.label)
+            return
+        night.submission = await self.prepare(sample, volume, anew=anew)
+        night.guarded = self.handover.guarded
+        night.signed = self.handover.signed if self.handover.gated else None
+        night.sample = replace(sample, cases=self._cases(sample))
 
     def _finish(self, night: Night, state: str, error: str) -> None:
         summary: Json = {"as_of": night.as_of.isoformat(), "sources": [source.to_json() for source in night.sources]}
@@ -189,6 +187,8 @@ class Nightly:
             summary["submission"] = night.submission.identifier
         if night.guarded is not None:
             summary["deidentified"] = night.guarded.to_json()
+        if night.signed is not None:
+            summary["signed"] = {"signed": night.signed.signed, "of": night.signed.of}
         with self.ledger.begin() as connection:
             finish_run(connection, night.run, datetime.now(UTC), state, summary, error)
 
@@ -210,14 +210,7 @@ class Nightly:
 
     def count(self, period: Period) -> Volume:
         """Counts a period."""
-        with self.ledger.read() as connection:
-            return count_ledger(
-                connection,
-                period,
-                self.ruleset.programme,
-                scoped=self.ruleset.scope is not None,
-                today=self.as_of.isoformat(),
-            )
+        return self.year.count(period)
 
     async def draw(self, *, supersede_because: str = "") -> Sample:
         """Draws the sample of the reported year, or gives the one that was drawn; anew where a reason is given.
@@ -241,51 +234,13 @@ class Nightly:
         with self.ledger.read() as connection:
             return tuple(cases_of(connection, sample.draw.id))
 
-    async def prepare(self, sample: Sample, volume: Volume, *, anew: bool = False) -> Prepared:
-        """Seals the submission of the reported year and puts it into the outbox, once for the same content.
-
-        The clinical records of the cases are read where anything else that it rests on has changed, and once a week.
-
-        Args:
-            sample: The drawn sample.
-            volume: The counted year.
-            anew: Read them in any case.
-        """
-        questionnaire = await self.casework.form()
-        report = self.measure_report(volume)
-        needs = self.casework.needs(sample)
-        basis = self.casework.basis(sample, report, questionnaire)
-        known = None if anew else sealed_before(self.ledger, volume.period.label, basis, self.as_of)
-        if known is not None:
-            return known
-        prepared, scanner = await self.casework.review(sample, questionnaire, needs)
-        self.guarded = self.casework.guard(sample, prepared, questionnaire, scanner)
-        cases = self.guarded.cases
-        content = self.casework.content(sample, volume.period, report, cases, questionnaire)
-        bundle = seal(content, datetime.now(UTC))
-        body = canonical_json(bundle)
-        refuse_leaks(body, scanner)
-        identifier = str(bundle["identifier"]["value"])
-        share = sum(case.share for case in cases) / max(1, len(cases))
-        known_share = sum(case.known_share for case in cases) / max(1, len(cases))
-        made = Prepared(identifier, False, body, share, known_share, "queued", "")
-        with self.ledger.begin() as connection:
-            fresh = enqueue(connection, identifier, volume.period.label, body, datetime.now(UTC))
-            note_sealed(connection, volume.period.label, basis, self.as_of, made)
-        return as_it_stands(self.ledger, replace(made, fresh=fresh))
+    async def prepare(self, sample: Sample, volume: Volume, *, anew: bool = False) -> Prepared | None:
+        """Seals the submission of the reported year; see :meth:`.work.Handover.prepare`."""
+        return await self.handover.prepare(sample, volume, self.measure_report(volume), self.as_of, anew=anew)
 
     def measure_report(self, volume: Volume) -> Json:
         """The MeasureReport of a volume, dated by the day that the job runs for."""
-        facility = self.config.facility
-        return build_measure_report(
-            volume,
-            programme_id=self.ruleset.programme.id,
-            facility_code=facility.code,
-            facility_name=facility.name or facility.code,
-            time_zone=facility.time_zone,
-            produced=datetime.combine(self.as_of, time(), self.zone),
-            ruleset_digest=self.ruleset.digest,
-        )
+        return self.year.report(volume)
 
     async def submit(self, *, retry: bool = False) -> Night:
         """Seals the submission of the reported year from what the ledger has, and sends everything that waits.
@@ -299,29 +254,23 @@ class Nightly:
         night = Night(0, self.as_of)
         night.volume, night.sample = self.count(self.period), await self.draw()
         if night.sample.waits:
+            await self._prepare(night, night.sample, night.volume)
             make_due(self.ledger, datetime.now(UTC))
             night.delivered = await self.deliver()
             night.problem = not_drawn(night.sample)
             return night
-        made = await self.prepare(night.sample, night.volume, anew=True)
-        night.guarded = self.guarded
-        make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry else None)
+        await self._prepare(night, night.sample, night.volume, anew=True)
+        made = night.submission
+        make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry and made is not None else None)
         night.delivered = await self.deliver()
-        night.submission = as_it_stands(self.ledger, made)
-        night.problem = self._submission_problem(night)
-        if night.problem is None and night.submission.state != "accepted":
-            night.problem = SubmitError(
-                "the submission could not be delivered and stays queued",
-                do=f"{night.submission.cause}; it is sent again in the next night, or by the submit command",
-                number=7,
-                transient=True,
-            )
+        if made is not None:
+            night.submission = as_it_stands(self.ledger, made)
+        night.problem = self._submission_problem(night) or _not_sent(night)
         return night
 
     async def deliver(self) -> list[Delivered]:
-        """Sends what is due."""
-        submission = self.config.submission
-        return await deliver_due(self.ledger, submission) if submission is not None else []
+        """Sends what is due; where people sign in, only what was approved."""
+        return await self.handover.deliver()
 
     def gather(self, night: Night) -> ReportData:
         """What the report of a night says."""
@@ -367,6 +316,33 @@ def pull_problem(sources: Iterable[SourceOutcome]) -> PullError | None:
         return None
     what = "the pull is not complete and nothing was submitted"
     return PullError(what, where=f"source {failed.name}", do=failed.error, number=1)
+
+
+def _not_sent(night: Night) -> SubmitError | None:
+    """What a submission waits for, None where it was accepted."""
+    made, signed = night.submission, night.signed
+    if signed is not None and not signed.complete:
+        return SubmitError(
+            f"the submission waits for the reviewers: {signed.signed} of {signed.of} cases are signed",
+            do="complete and sign the others in the browser (serve), then let somebody else approve the submission",
+            number=10,
+            transient=True,
+        )
+    if signed is not None and made is not None and made.state in {"held", "returned", "superseded"}:
+        return SubmitError(
+            f"the submission waits for approval: all {signed.of} cases are signed",
+            do="let somebody who signed none of them look at it in the browser (serve) and approve it",
+            number=11,
+            transient=True,
+        )
+    if made is None or made.state == "accepted":
+        return None
+    return SubmitError(
+        "the submission could not be delivered and stays queued",
+        do=f"{made.cause}; it is sent again in the next night, or by the submit command",
+        number=7,
+        transient=True,
+    )
 
 
 def _pretty(resource: Json) -> bytes:

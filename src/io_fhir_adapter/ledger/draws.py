@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, true, update
 
@@ -19,9 +20,11 @@ from io_fhir_adapter.ledger.schema import cases, draws
 __all__ = [
     "StoredCase",
     "StoredDraw",
+    "StoredForm",
     "cases_of",
     "commit_frame",
     "find_draw",
+    "forms_of",
     "leave_case",
     "put_announced",
     "put_cases",
@@ -68,6 +71,24 @@ class StoredCase:
     category: str
     procedures: tuple[str, ...]
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredForm:
+    """The pre-filled form of a case: the QuestionnaireResponse, None where it was not filled yet; local only.
+
+    ``sources`` is linkId to where its answer was read from, ``missing`` linkId to why there is none.
+    """
+
+    response: dict[str, Any] | None
+    sources: Mapping[str, str]
+    missing: Mapping[str, str]
+
+    @property
+    def share(self) -> float:
+        """The share of the form that the record answered, from 0 to 1."""
+        answered = len(self.sources)
+        return answered / (answered + len(self.missing)) if answered else 0.0
 
 
 _DRAW = (
@@ -196,6 +217,19 @@ def put_response(
         .where(cases.c.draw == draw, cases.c.number == number)
         .values(response=response, sources=json.dumps(dict(sources)), missing=json.dumps(dict(missing)))
     )
+
+
+def forms_of(connection: Connection, draw: int) -> dict[int, StoredForm]:
+    """The pre-filled forms of a draw by the case's number, also of reserves and of those who left."""
+    query = select(cases.c.number, cases.c.response, cases.c.sources, cases.c.missing).where(cases.c.draw == draw)
+    return {
+        row.number: StoredForm(
+            json.loads(row.response) if row.response is not None else None,
+            json.loads(row.sources),
+            json.loads(row.missing),
+        )
+        for row in connection.execute(query)
+    }
 
 
 def cases_of(connection: Connection, draw: int, role: str | None = "case") -> list[StoredCase]:

@@ -3,6 +3,9 @@
 A submission is queued once by its identifier, leased while it is being sent, and ends accepted, rejected or
 parked. A sender that dies leaves its lease to run out; sending again is harmless because every entry of the
 Bundle is conditional.
+
+Where a person has to approve, a submission is ``held`` first and queued by the approval; one that an approver returned
+is ``returned``, and one whose contents were overtaken before it left is ``superseded``. None of these three is sent.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ __all__ = [
     "put_receipt",
     "retry_parked",
     "settle",
+    "supersede_open",
 ]
 
 _SENDABLE = ("queued", "sending")
+_UNSENT = ("held", "returned", "superseded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,31 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def enqueue(connection: Connection, identifier: str, period: str, body: bytes, now: datetime) -> bool:
-    """Queues a submission unless one with that identifier was ever queued; says whether it did."""
-    if item(connection, identifier) is not None:
+def enqueue(
+    connection: Connection, identifier: str, period: str, body: bytes, now: datetime, *, held: bool = False
+) -> bool:
+    """Queues a submission unless one with that identifier was ever queued; says whether it did.
+
+    One that was kept from leaving, and says again what is to be said, is queued or held anew.
+
+    Args:
+        connection: An open transaction.
+        identifier: The digest of what it says.
+        period: Label of the reported period.
+        body: The Bundle.
+        now: When.
+        held: Whether it waits for a person's approval first.
+    """
+    state, cause = ("held", "waits for approval") if held else ("queued", "")
+    known = item(connection, identifier)
+    if known is not None:
+        if known.state in _UNSENT and (known.state != "held" or not held):
+            settle(connection, identifier, state, cause, now)
         return False
     moment = timestamp(now)
     row = {
-        "identifier": identifier, "period": period, "created": moment, "state": "queued", "attempts": 0,
-        "next_attempt": moment, "lease_until": "", "body": body, "cause": "",
+        "identifier": identifier, "period": period, "created": moment, "state": state, "attempts": 0,
+        "next_attempt": moment, "lease_until": "", "body": body, "cause": cause,
     }  # fmt: skip
     upsert(connection, outbox, [row], ("identifier",), replace=False)
     return True
@@ -127,6 +149,27 @@ def retry_parked(connection: Connection, now: datetime) -> int:
     """Queues all parked submissions again; gives their number."""
     values = {"state": "queued", "next_attempt": timestamp(now), "attempts": 0}
     return connection.execute(update(outbox).where(outbox.c.state == "parked").values(**values)).rowcount
+
+
+def supersede_open(connection: Connection, period: str, keep: str = "") -> list[str]:
+    """Takes everything of a period that did not leave yet out of the queue, for good unless it is said again.
+
+    Args:
+        connection: An open transaction.
+        period: Label of the reported period.
+        keep: The submission that stands; none where empty.
+
+    Returns:
+        The identifiers of those that were taken out.
+    """
+    columns = outbox.c
+    query = select(columns.identifier).where(
+        columns.period == period, columns.identifier != keep, columns.state.in_((*_SENDABLE, "parked", "held"))
+    )
+    gone = list(connection.execute(query.order_by(columns.created)).scalars())
+    for identifier in gone:
+        settle(connection, identifier, "superseded", "what it rests on changed before it left")
+    return gone
 
 
 def put_receipt(connection: Connection, receipt: Receipt) -> None:

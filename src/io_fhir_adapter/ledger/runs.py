@@ -13,7 +13,9 @@ from sqlalchemy import Connection, insert, select, update
 from io_fhir_adapter.ledger.database import timestamp, upsert
 from io_fhir_adapter.ledger.schema import cursors, runs, state
 
-__all__ = ["Run", "cursor", "finish_run", "last_run", "move_cursor", "read_state", "start_run", "write_state"]
+__all__ = [
+    "Run", "cursor", "finish_run", "last_complete", "last_run", "move_cursor", "read_state", "start_run", "write_state",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ def last_run(connection: Connection) -> Run | None:
     if row is None:
         return None
     return Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error)
+
+
+def last_complete(connection: Connection) -> str:
+    """When the last complete run ended, empty where none did."""
+    query = select(runs.c.finished).where(runs.c.state == "complete").order_by(runs.c.id.desc()).limit(1)
+    return connection.execute(query).scalar() or ""
 
 
 def cursor(connection: Connection, source: str, resource_type: str) -> str:

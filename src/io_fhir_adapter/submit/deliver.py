@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import SystemRandom
 
-from io_fhir_adapter.config import SubmissionConfig
+from io_fhir_adapter.config import Config, SubmissionConfig
 from io_fhir_adapter.errors import TransportError
+from io_fhir_adapter.ledger.approvals import approval_of, hold_unapproved
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.outbox import (
     OutboxItem,
@@ -25,7 +26,7 @@ from io_fhir_adapter.submit.outbox_policy import LEASE, next_attempt, state_afte
 from io_fhir_adapter.submit.receipts import Verdict, judge
 from io_fhir_adapter.transport.client import FhirClient, retry_after_seconds
 
-__all__ = ["Delivered", "Prepared", "as_it_stands", "deliver_due", "make_due"]
+__all__ = ["Delivered", "Prepared", "as_it_stands", "deliver_due", "make_due", "needs_approval"]
 
 _RNG = SystemRandom()
 
@@ -40,7 +41,7 @@ class Prepared:
         body: The Bundle as it is sent.
         share: How much of the forms is pre-filled, from 0 to 1.
         known_share: The same among the items that the pulled resources can answer.
-        state: Where it stands in the outbox: ``queued``, ``accepted``, ``rejected`` or ``parked``.
+        state: Where it stands in the outbox, such as ``queued``, ``held``, ``accepted``, ``rejected`` or ``parked``.
         cause: Why it is not accepted yet, in one sentence.
     """
 
@@ -62,6 +63,11 @@ class Delivered:
     sentence: str
 
 
+def needs_approval(config: Config) -> bool:
+    """Whether nothing with case data may leave without an approver's word: where people sign in."""
+    return config.sign_in is not None
+
+
 def as_it_stands(ledger: Ledger, made: Prepared) -> Prepared:
     """The submission as the outbox has it: its state now, and the very bytes that were sealed first."""
     with ledger.begin() as connection:
@@ -70,17 +76,29 @@ def as_it_stands(ledger: Ledger, made: Prepared) -> Prepared:
 
 
 async def deliver_due(
-    ledger: Ledger, config: SubmissionConfig, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ledger: Ledger,
+    config: SubmissionConfig,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    *,
+    approved_only: bool = False,
 ) -> list[Delivered]:
     """Sends every submission that is due, one after the other, each once.
 
     An attempt that gets no answer, or none that is a receipt, leaves the submission queued for later; sending it
     again is harmless.
+
+    Args:
+        ledger: Has the outbox.
+        config: The accreditation system's endpoint.
+        now: The clock.
+        approved_only: Hold back whatever has no approval of its very bytes.
     """
     outcomes: list[Delivered] = []
     async with FhirClient(config, "submission") as client:
         while True:
             with ledger.begin() as connection:
+                if approved_only:
+                    hold_unapproved(connection)
                 due = lease_due(connection, now(), LEASE)
             if due is None:
                 return outcomes
@@ -111,7 +129,9 @@ async def _attempt(
 ) -> Delivered:
     verdict, status, body = await _send(client, due, now)
     moment = now()
-    first = datetime.fromisoformat(due.created)
+    with ledger.read() as connection:
+        said = approval_of(connection, due.identifier)
+    first = datetime.fromisoformat(said.at if said is not None else due.created)
     state = state_after(verdict.kind, due.attempts, first, moment, max_age)
     later = next_attempt(moment, due.attempts, verdict.retry_after, _RNG) if state == "queued" else None
     with ledger.begin() as connection:

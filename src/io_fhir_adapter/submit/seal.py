@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any, Final, TypedDict
+from datetime import datetime
+from typing import Any, Final
 from urllib.parse import quote
 
 from io_fhir_adapter.canonical_urls import (
     BASE,
     DRAW_SYSTEM,
     ENTRY_SYSTEM,
-    FACILITY_SYSTEM,
     FRAME_SYSTEM,
     NONCE_SYSTEM,
     PATIENT_TOKEN,
@@ -31,6 +29,15 @@ from io_fhir_adapter.canonical_urls import (
 )
 from io_fhir_adapter.errors import SubmitError
 from io_fhir_adapter.fhir.validity import resource_problems
+from io_fhir_adapter.submit.content import (
+    CaseContent,
+    Method,
+    SubmissionContent,
+    Superseded,
+    check_content,
+    facility_of,
+    own_identifier,
+)
 from io_fhir_adapter.trust.canonical import digest
 from io_fhir_adapter.trust.frame import draw_digest
 from io_fhir_adapter.trust.submission import submission_digest
@@ -38,80 +45,10 @@ from io_fhir_adapter.trust.submission import submission_digest
 __all__ = ["CaseContent", "Method", "SubmissionContent", "Superseded", "seal"]
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
-_CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
-_HEX: Final = re.compile(r"[0-9a-fA-F]{2,128}")
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _KEPT_META: Final = ("profile", "security", "tag")
 # Generated narrative repeats the elements and would have to be checked as free text; the receiver refuses it.
 _DROPPED: Final = ("id", "meta", "identifier", "text")
 _WITH_SUBJECT: Final = ("Procedure", "Condition", "Encounter", "QuestionnaireResponse")
-
-
-class Method(TypedDict):
-    """How the numbers came about: digests as ``sha256:…``, the nonce in hexadecimal."""
-
-    frame_digest: str
-    nonce: str
-    ruleset_digest: str
-    software_version: str
-
-
-@dataclass(frozen=True)
-class Superseded:
-    """An earlier draw that this one takes the place of: its digest, and the code of the reason."""
-
-    draw: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class CaseContent:
-    """One drawn case, de-identified already: FHIR R4 resources as parsed JSON.
-
-    ``number`` counts from 1; ``token`` is the case's random pseudonym. References between the resources of a case
-    may be written ``Type/id`` with the id that the resource carries here; no id leaves.
-    """
-
-    number: int
-    token: str
-    patient: dict[str, Any]
-    procedures: tuple[dict[str, Any], ...]
-    conditions: tuple[dict[str, Any], ...]
-    questionnaire_response: dict[str, Any]
-    encounters: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class SubmissionContent:
-    """All that one submission says.
-
-    Attributes:
-        facility_code: The facility's code from its registration.
-        programme: Code of the accreditation programme.
-        period_start: First day counted.
-        period_end: Last day counted.
-        measure: The Measure; known by its ``url``.
-        measure_report: The summary MeasureReport.
-        group: The commitment to the sampling frame, or None where nothing is drawn.
-        draw: The List of those drawn; goes with ``group``.
-        questionnaire: The case-review Questionnaire, known by its ``url``, or None to leave it out.
-        cases: The drawn cases, in any order.
-        method: How the numbers came about.
-        superseded: Earlier draws of the same period.
-    """
-
-    facility_code: str
-    programme: str
-    period_start: date
-    period_end: date
-    measure: dict[str, Any]
-    measure_report: dict[str, Any]
-    group: dict[str, Any] | None
-    draw: dict[str, Any] | None
-    questionnaire: dict[str, Any] | None
-    cases: tuple[CaseContent, ...]
-    method: Method
-    superseded: tuple[Superseded, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +87,7 @@ def seal(content: SubmissionContent, timestamp: datetime) -> dict[str, Any]:
     """
     if timestamp.tzinfo is None:
         raise _refused("the time of sealing has no time zone", "timestamp")
-    _check(content)
+    check_content(content)
     written = timestamp.isoformat(timespec="seconds")
     key = f"{content.facility_code}.{content.programme}.{content.period_start}.{content.period_end}"
 
@@ -163,7 +100,7 @@ def seal(content: SubmissionContent, timestamp: datetime) -> dict[str, Any]:
     entries = [_entry(item, _resource(item, known, None)) for item in shared]
     for entry in entries:
         if entry["resource"]["resourceType"] == "MeasureReport":
-            entry["resource"].setdefault("reporter", _facility(content))
+            entry["resource"].setdefault("reporter", facility_of(content))
         if entry["resource"]["resourceType"] == "List":
             _name_cases(entry["resource"], patients, groups)
     for _, items in cases:
@@ -209,74 +146,6 @@ def _refused(what: str, where: str, number: int = 1) -> SubmitError:
     return SubmitError(what, where=where, do="nothing was queued; this is a fault of the stage before", number=number)
 
 
-def _check(content: SubmissionContent) -> None:
-    for name, code in (("facility_code", content.facility_code), ("programme", content.programme)):
-        if not _CODE.fullmatch(code):
-            raise SubmitError(
-                "is not a code of letters, digits, dots, hyphens and underscores",
-                where=name,
-                do="correct it in the configuration",
-            )
-    if content.period_end < content.period_start:
-        raise _refused("the period ends before it starts", "period_end")
-    if not _DIGEST.fullmatch(content.method["ruleset_digest"]):
-        raise _refused("is not a SHA-256 digest", "method.ruleset_digest")
-    _check_report(content)
-    if content.group is not None:
-        _check_draw(content)
-    elif content.cases or content.draw is not None:
-        raise _refused("there are cases but no frame that they were drawn from", "group")
-    _check_cases(content)
-
-
-def _check_report(content: SubmissionContent) -> None:
-    report = content.measure_report
-    if not str(report.get("period", {}).get("start", "")).startswith(content.period_start.isoformat()):
-        raise _refused("reports another period than the submission's", "MeasureReport.period.start")
-    if str(report.get("measure", "")).split("|")[0] != content.measure.get("url"):
-        raise _refused("does not name the Measure of the submission", "MeasureReport.measure")
-    reporter = report.get("reporter", _facility(content))
-    if reporter.get("identifier", {}).get("value") != content.facility_code:
-        raise _refused("does not name the facility of the submission", "MeasureReport.reporter.identifier")
-
-
-def _check_cases(content: SubmissionContent) -> None:
-    for name in ("number", "token"):
-        times = Counter(getattr(case, name) for case in content.cases)
-        if any(count > 1 for count in times.values()):
-            raise _refused(f"two cases have the same {name}", "cases")
-    for case in content.cases:
-        if case.number < 1 or not _CODE.fullmatch(case.token):
-            raise _refused("needs a number from 1 and a token of letters and digits", f"case {case.number}")
-        answered = str(case.questionnaire_response.get("questionnaire", "")).split("|")[0]
-        if content.questionnaire is not None and answered != content.questionnaire.get("url"):
-            raise _refused(
-                "answers another Questionnaire than the submission's",
-                f"case {case.number}, QuestionnaireResponse.questionnaire",
-            )
-
-
-def _check_draw(content: SubmissionContent) -> None:
-    if not _DIGEST.fullmatch(content.method["frame_digest"]):
-        raise _refused("is not a SHA-256 digest", "method.frame_digest")
-    if not _HEX.fullmatch(content.method["nonce"]):
-        raise _refused("is not hexadecimal", "method.nonce")
-    _, frame = _own_identifier(content.group or {}, FRAME_SYSTEM, content.method["frame_digest"])
-    if frame != content.method["frame_digest"]:
-        raise _refused("is not the digest of the frame in the method statement", "Group.identifier")
-    if content.draw is None:
-        raise _refused("there is a frame but no draw", "draw")
-
-
-def _own_identifier(resource: Mapping[str, Any], system: str, value: str) -> tuple[str, str]:
-    """System and value of the resource's first identifier, else the given ones."""
-    given = resource.get("identifier")
-    first = given[0] if isinstance(given, list) and given and isinstance(given[0], dict) else {}
-    if first.get("system") and first.get("value"):
-        return str(first["system"]), str(first["value"])
-    return system, value
-
-
 def _shared_items(content: SubmissionContent, key: str) -> Iterator[_Item]:
     for kind, canonical in (("Measure", content.measure), ("Questionnaire", content.questionnaire)):
         if canonical is None:
@@ -286,13 +155,13 @@ def _shared_items(content: SubmissionContent, key: str) -> Iterator[_Item]:
             raise _refused("has no canonical URL to be known by", f"{kind}.url")
         yield _Item(kind, kind, canonical, "url", url)
     report = content.measure_report
-    yield _Item("MeasureReport", "MeasureReport", report, *_own_identifier(report, ENTRY_SYSTEM, key))
+    yield _Item("MeasureReport", "MeasureReport", report, *own_identifier(report, ENTRY_SYSTEM, key))
     if content.group is not None:
-        frame = _own_identifier(content.group, FRAME_SYSTEM, content.method["frame_digest"])
+        frame = own_identifier(content.group, FRAME_SYSTEM, content.method["frame_digest"])
         yield _Item("Group", "Group", content.group, *frame)
     if content.draw is not None:
         drawn = draw_digest(content.method["frame_digest"], content.method["nonce"].lower())
-        yield _Item("List", "List", content.draw, *_own_identifier(content.draw, DRAW_SYSTEM, drawn))
+        yield _Item("List", "List", content.draw, *own_identifier(content.draw, DRAW_SYSTEM, drawn))
 
 
 def _case_items(case: CaseContent, key: str) -> Iterator[_Item]:
@@ -379,10 +248,6 @@ def _entry(item: _Item, resource: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _facility(content: SubmissionContent) -> dict[str, Any]:
-    return {"type": "Organization", "identifier": {"system": FACILITY_SYSTEM, "value": content.facility_code}}
-
-
 def _provenance(content: SubmissionContent, targets: list[str], written: str) -> dict[str, Any]:
     method = content.method
     sources = [(RULESET_SYSTEM, method["ruleset_digest"])]
@@ -405,7 +270,7 @@ def _provenance(content: SubmissionContent, targets: list[str], written: str) ->
             {
                 "type": {"coding": [{"system": participant, "code": "assembler"}]},
                 "who": {"type": "Device", "display": f"io-fhir-adapter {method['software_version']}"},
-                "onBehalfOf": _facility(content),
+                "onBehalfOf": facility_of(content),
             }
         ],
         "entity": entities,

@@ -20,6 +20,7 @@ LEAVING: Final = {
     "patient-objects": "the patient objects",
     "not-io": "no interventional-oncology procedure after all",
     "duplicate": "the same patient as another case",
+    "recognisable": "too few others look like the case, so that the patient might be told from it",
 }
 """Why a case may leave the sample; this project's proposal."""
 

@@ -1,0 +1,1 @@
+"""From drawn cases to what leaves: sealing, an approver's look, and sending nothing that was not approved."""
