@@ -9,12 +9,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test draws interop canaries lint format bench docs clean
+.PHONY: help setup assets demo test draws interop canaries lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install everything into it
+
+assets: $(STAMP) ## fetch LHC-Forms, which shows the case-review form in the browser, with npm
+	$(BIN)/python .ci/fetch_forms.py
 
 demo: $(STAMP) ## the whole nightly job, against the embedded hospital and receiver
 	$(BIN)/io-fhir-adapter demo --out $(OUT)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from io_fhir_adapter.config import (
     Config,
@@ -15,10 +19,13 @@ from io_fhir_adapter.config import (
     MappingsConfig,
     OutputConfig,
     ReviewConfig,
+    Role,
+    SignInConfig,
     SiteTableConfig,
     SubmissionConfig,
 )
-from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.ledger.accounts import Actor, account_of, add_account, set_password
+from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.pipeline import Night, Nightly, rules_for
 from io_fhir_adapter.receiver.app import create_app as receiver_app
@@ -27,13 +34,25 @@ from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
 from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.sandbox.truth import YearTruth
+from io_fhir_adapter.serve.app import create_app
+from io_fhir_adapter.serve.passwords import Passwords, one_time_password
 from io_fhir_adapter.shipped import shipped_path
 
-__all__ = ["AS_OF", "Demonstration", "demo_config", "demonstrate"]
+__all__ = ["AS_OF", "PEOPLE", "Demonstration", "TryOut", "demo_config", "demonstrate", "try_out"]
 
 AS_OF = date(2026, 1, 30)
 """The night that the demonstration runs for: the first on which the year 2025 is reported."""
 LOCAL_SYSTEM = "http://sandbox.example/CodeSystem/ris"
+PEOPLE: Final[Mapping[str, tuple[str, tuple[Role, ...]]]] = MappingProxyType(
+    {
+        "weber": ("Dr. Anna Weber", ("reviewer",)),
+        "both": ("Dr. Kim Both", ("reviewer", "approver")),
+        "lang": ("Prof. Jonas Lang", ("approver",)),
+        "vogt": ("Vera Vogt", ("viewer",)),
+        "adler": ("Ada Adler", ("administrator",)),
+    }
+)
+"""Account to name and roles of the invented people who may sign in at the demonstration's pages."""
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -107,3 +126,71 @@ async def demonstrate(folder: Path, progress: Progress, hospital: Hospital | Non
         return Demonstration(night, truth, files, len(received.submissions()))
     finally:
         received.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TryOut:
+    """The demonstration's pages while they are served.
+
+    Attributes:
+        url: Where.
+        password: The password of everybody in :data:`PEOPLE`, made for this time.
+        night: The night that drew the cases and pre-filled their forms.
+        ledger: The facility's ledger.
+        received: What the receiver took.
+    """
+
+    url: str
+    password: str
+    night: Night
+    ledger: Ledger
+    received: ReceiverStore
+
+
+@contextmanager
+def try_out(folder: Path, progress: Progress, hospital: Hospital | None = None, port: int = 0) -> Iterator[TryOut]:
+    """The pages of the case review with synthetic data: one night, and then the service as of the same day.
+
+    Args:
+        folder: As for :func:`demonstrate`; one of its own, since people sign in here and nothing leaves unapproved.
+        progress: Told what is being done.
+        hospital: The synthetic hospital, the default one where omitted.
+        port: The port of the pages, 0 for any free one.
+    """
+    hospital = hospital or build_hospital()
+    store = SandboxStore.from_resources(
+        [resource for resources in hospital.resources.values() for resource in resources],
+        hospital.broken,
+        hospital.later,
+    )
+    received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
+    try:
+        with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
+            plain = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
+            config = plain.model_copy(update={"sign_in": SignInConfig(accounts=True)})
+            ledger = open_ledger(config.ledger)
+            try:
+                rules = rules_for(config)
+                job = Nightly(config, ledger, rules, as_of=AS_OF, progress=progress, synthetic=True)
+                night = asyncio.run(job.run())
+                job.write_output(night, folder)
+                password = _let_in(ledger)
+                with LoopbackServer(create_app(config, ledger, rules, as_of=AS_OF), port) as service:
+                    yield TryOut(service.base_url, password, night, ledger, received)
+            finally:
+                ledger.close()
+    finally:
+        received.close()
+
+
+def _let_in(ledger: Ledger) -> str:
+    """Gives everybody the same new password."""
+    password, by, now = one_time_password(), Actor("console", ""), datetime.now(UTC)
+    hashed = Passwords().hash(password)
+    with ledger.begin() as connection:
+        for account, (name, roles) in PEOPLE.items():
+            if account_of(connection, account) is None:
+                add_account(connection, account, name, hashed, roles, one_time=False, by=by, at=now)
+            else:
+                set_password(connection, account, hashed, one_time=False, by=by, at=now)
+    return password

@@ -22,6 +22,7 @@ from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import parse_searchset
 from io_fhir_adapter.pull.strategy import abilities_of, choose
 from io_fhir_adapter.review.keys import pseudonym_key
+from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.hints import Hint, connection_hints, failure_hints
 
@@ -86,6 +87,10 @@ def _local(config: Config) -> Iterator[Check]:
         yield Check("pseudonym key", "ok", f"{config.review.key_file} (keep a copy in a safe place)")
     except AdapterError as exc:
         yield Check("pseudonym key", "fail", exc.what, exc.do)
+    if config.sign_in is not None:
+        lacking = lacking_forms()
+        do = "install the wheel of a release; in a checkout, run make assets"
+        yield Check("case forms", "fail", FORMS_LACKING, do) if lacking else Check("case forms", "ok", "LHC-Forms")
     if config.ledger.path is not None and config.ledger.url is None:
         free = shutil.disk_usage(config.ledger.path.parent).free
         text = f"{free / (1 << 30):.1f} GiB free"

@@ -1,0 +1,114 @@
+"""What the pages of the case review share: the desk they work at, the form, and the cases in words."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+from io_fhir_adapter.classify.ruleset import Ruleset
+from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.handover.desk import Desk
+from io_fhir_adapter.ledger.accounts import all_accounts
+from io_fhir_adapter.review.board import CaseLine
+from io_fhir_adapter.review.sample import Sample
+from io_fhir_adapter.serve.web import Web
+
+__all__ = ["Row", "View"]
+
+Json = dict[str, Any]
+_FORM_S: Final = 600.0
+"""A body's own form is asked for anew so often, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case as pages show it: :class:`.CaseLine` in words.
+
+    Attributes:
+        number: Place in the draw.
+        state: ``open``, ``draft``, ``signed`` or ``returned``.
+        category: The category's title.
+        percent: How much of the form the record answered.
+        open: How many questions are open.
+        who: Name of who works on it or signed it, empty where nobody does.
+        account: Their account.
+        rare: Whether few others look like it, and no approver let it leave yet.
+        signed: When it was signed, empty where it is not.
+        prefilled: Whether its record was read already; there is no form before.
+    """
+
+    number: int
+    state: str
+    category: str
+    percent: int
+    open: int
+    who: str
+    account: str
+    rare: bool
+    signed: str
+    prefilled: bool
+
+
+class View:
+    """The case review of one facility, for its pages. Its methods block: call them in a worker thread.
+
+    Args:
+        web: The shell.
+        ruleset: What decides.
+        as_of: The local date that the pages work on; each day's own where omitted.
+    """
+
+    def __init__(self, web: Web, ruleset: Ruleset, as_of: date | None = None) -> None:
+        self.web = web
+        self.ruleset = ruleset
+        self._as_of = as_of
+        self._lock = threading.Lock()
+        self._form: tuple[float, Json] | None = None
+
+    def desk(self) -> Desk:
+        """The desk of today."""
+        return Desk(self.web.config, self.web.ledger, self.ruleset, as_of=self._as_of)
+
+    def sample(self) -> Sample | None:
+        """The sample of the year that is due, None where nobody is drawn yet."""
+        try:
+            return self.desk().sample()
+        except ReviewError:
+            return None
+
+    def form(self) -> Json:
+        """The form that is asked now."""
+        with self._lock:
+            now = time.monotonic()
+            if self._form is None or now - self._form[0] > _FORM_S:
+                self._form = (now, asyncio.run(self.desk().casework.form()))
+            return self._form[1]
+
+    def lines(self, sample: Sample) -> list[CaseLine]:
+        """The cases that are asked for, in drawn order."""
+        return [line for line in self.desk().casework.board(sample, self.form()) if line.role == "case"]
+
+    def rows(self, sample: Sample) -> list[Row]:
+        """The same as pages show them."""
+        names = self.names()
+        return [self._row(line, names) for line in self.lines(sample)]
+
+    def names(self) -> dict[str, str]:
+        """Local account to the name for people; an account of a provider stands for itself."""
+        with self.web.ledger.read() as connection:
+            return {account.name: account.display for account in all_accounts(connection)}
+
+    def title(self, category: str) -> str:
+        """The title of a category."""
+        return self.ruleset.categories.get(category, category)
+
+    def _row(self, line: CaseLine, names: dict[str, str]) -> Row:
+        return Row(
+            line.number, line.state, self.title(line.category), round(100 * line.share), len(line.open),
+            names.get(line.reviewer, line.reviewer), line.reviewer, line.rare and not line.cleared, line.signed,
+            line.prefilled,
+        )  # fmt: skip

@@ -1,0 +1,349 @@
+"""Reviewers complete and sign thirty cases in a real browser, and an approver lets them leave."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.browser.conftest import shown_form
+
+from io_fhir_adapter.ledger.draws import cases_of, find_draw
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+    from tests.browser.conftest import Site
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
+
+SCRIPT = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+# Answers whatever is open the way the form's own options allow. Questions that another answer makes appear are answered
+# too; the service leaves them out where they did not appear.
+FILL = """
+(questionnaire, response) => {
+  const find = (node, linkId) => {
+    for (const item of node.item || []) {
+      if (item.linkId === linkId) return item;
+      const below = find(item, linkId);
+      if (below) return below;
+    }
+    return null;
+  };
+  const answer = (item) => {
+    const known = find(response, item.linkId);
+    if (known && known.answer) return known.answer;
+    if (item.type === "boolean") return [{ valueBoolean: false }];
+    const options = (item.answerOption || []).map((option) => option.valueCoding);
+    const adverse = item.linkId.startsWith("ae.");
+    const chosen = adverse ? options.find((option) => option.code === "no") : options[0];
+    return chosen ? [{ valueCoding: chosen }] : null;
+  };
+  const filled = (asked) => (asked.item || []).filter((item) => item.type !== "display").map((item) => (
+    item.type === "group" ? { linkId: item.linkId, item: filled(item) } : { linkId: item.linkId, answer: answer(item) }
+  )).filter((item) => item.item || item.answer);
+  const made = { ...response, item: filled(questionnaire) };
+  const form = LForms.Util.convertFHIRQuestionnaireToLForms(questionnaire, "R4");
+  return LForms.Util.mergeFHIRDataIntoLForms("QuestionnaireResponse", made, form, "R4");
+}
+"""
+COMPLETE_SHOWN = f"""
+async () => {{
+  const fill = {FILL};
+  const page = JSON.parse(document.getElementById("case-data").textContent);
+  const place = document.getElementById("form");
+  const form = fill(page.questionnaire, LForms.Util.getFormFHIRData("QuestionnaireResponse", "R4", place));
+  await LForms.Util.addFormToPage(form, place, {{ hideFormControls: true }});
+}}
+"""
+# The same for a case that is not shown: the page of a case is loaded once, its form is filled by LHC-Forms, and signed.
+COMPLETE_OTHER = f"""
+async (number) => {{
+  const fill = {FILL};
+  const text = await (await fetch(`/cases/${{number}}`)).text();
+  const other = new DOMParser().parseFromString(text, "text/html");
+  const page = JSON.parse(other.getElementById("case-data").textContent);
+  const answers = LForms.Util.getFormFHIRData(
+    "QuestionnaireResponse", "R4", fill(page.questionnaire, page.response)
+  );
+  const answer = await fetch(page.signPath, {{
+    method: "POST",
+    headers: {{ "Content-Type": "application/json", Accept: "application/json", "X-CSRF-Token": page.csrf }},
+    body: JSON.stringify({{ revision: page.revision, answers }}),
+  }});
+  return [answer.status, await answer.json()];
+}}
+"""
+
+
+POST = """
+async ([path, body]) => {
+  const text = await (await fetch("/cases/30")).text();
+  const token = (text + document.documentElement.innerHTML).match(/"?csrf"?:? ?(?:value=)?"([0-9a-f]{64})"/)[1];
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-CSRF-Token": token },
+    body: JSON.stringify(body),
+  });
+  return [answer.status, await answer.text()];
+}
+"""
+
+
+def item(page: Page, link_id: str) -> Locator:
+    return page.locator(f'[id="{link_id}/1/1"]')
+
+
+def focused(page: Page) -> str:
+    return str(page.evaluate("document.activeElement.id"))
+
+
+def tab_to(page: Page, wanted: str) -> None:
+    """Goes on by the tabulator until an element has the focus."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if focused(page) == wanted:
+            return
+    pytest.fail(f"the keyboard does not lead to {wanted}")
+
+
+def open_case(site: Site, page: Page, number: int) -> None:
+    page.goto(f"{site.url}/cases/{number}")
+    shown_form(page)
+
+
+def complete_and_sign(site: Site, page: Page, number: int) -> None:
+    """Answers what is open on the case that is shown, and signs it."""
+    page.evaluate(COMPLETE_SHOWN)
+    page.get_by_role("button", name="Sign", exact=True).press("Enter")
+    page.wait_for_url(f"{site.url}/cases?signed={number}")
+
+
+def saved_draft(page: Page) -> None:
+    page.locator("#draft-status[data-kind=good]").wait_for()
+
+
+def answers(response: dict[str, Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+
+    def walk(node: dict[str, Any]) -> None:
+        for one in node.get("item", ()):
+            for answer in one.get("answer", ()):
+                found.setdefault(one["linkId"], []).append(next(iter(answer.values())))
+            walk(one)
+
+    walk(response)
+    return found
+
+
+def test_the_way_to_the_cases_needs_no_mouse_and_speaks_german(site: Site) -> None:
+    page = site.visitor(locale="de")
+    page.goto(f"{site.url}/cases")
+    assert page.get_by_role("heading", name="Anmelden").is_visible()
+    page.get_by_label("Name", exact=True).focus()
+    page.keyboard.type("both")
+    page.keyboard.press("Tab")
+    page.keyboard.type(site.shown.password)
+    page.keyboard.press("Enter")
+    page.get_by_text("0 von 30 unterschrieben").wait_for()
+    assert page.locator("html").get_attribute("lang") == "de"
+    page.get_by_role("link", name="Fall 30", exact=True).focus()
+    page.keyboard.press("Enter")
+    shown_form(page)
+    assert page.get_by_text("zu beantworten durch die prüfende Person").first.is_visible()
+
+
+def test_identity_is_for_reviewers_and_each_look_is_noted(site: Site) -> None:
+    with site.shown.ledger.read() as connection:
+        draw = find_draw(connection, "iasios", "2025")
+        assert draw is not None
+        case = cases_of(connection, draw.id)[28]
+    page = site.signed_in("both")
+    open_case(site, page, case.number)
+    item(page, "plan.imaging").fill("-9")
+    assert case.patient not in page.content()
+    page.get_by_role("button", name="Show identity").click()
+    page.get_by_text(case.patient, exact=True).wait_for()
+    assert item(page, "plan.imaging").input_value() == "-9"
+    looks = [(one.agent, one.entity) for one in site.audit() if one.detail == "identity"]
+    assert looks == [("both", f"Case/{draw.id}/{case.number}")]
+
+    for account, sees_cases in (("vogt", False), ("lang", True), ("adler", False)):
+        other = site.signed_in(account)
+        listed = other.goto(f"{site.url}/cases")
+        assert listed is not None
+        assert (listed.status, case.patient in other.content()) == (403 if account == "adler" else 200, False)
+        shown = other.goto(f"{site.url}/cases/{case.number}")
+        assert shown is not None
+        assert (shown.status, case.patient in other.content()) == (200 if sees_cases else 403, False)
+        posted = other.evaluate(POST, [f"/cases/{case.number}/identity", {}])
+        assert (posted[0], case.patient in posted[1]) == (403, False)
+    assert len([one for one in site.audit() if one.detail == "identity"]) == 1
+
+
+def test_two_tabs_never_overwrite_each_other(site: Site) -> None:
+    first = site.signed_in("both")
+    second = first.context.new_page()
+    for page in (first, second):
+        open_case(site, page, 28)
+    item(first, "plan.imaging").fill("-5")
+    first.keyboard.press("Control+s")
+    saved_draft(first)
+    item(second, "plan.imaging").fill("-6")
+    second.keyboard.press("Control+s")
+    second.get_by_text("Somebody changed this case meanwhile").wait_for()
+    assert item(second, "plan.imaging").input_value() == "-6"
+    open_case(site, first, 28)
+    assert item(first, "plan.imaging").input_value() == "-5"
+
+
+def test_what_was_typed_outlives_the_session(site: Site) -> None:
+    page = site.signed_in("both")
+    open_case(site, page, 27)
+    item(page, "plan.imaging").fill("-8")
+    page.context.clear_cookies()
+    page.keyboard.press("Control+s")
+    page.get_by_text("Your session has ended").wait_for()
+    with page.expect_popup() as opening:
+        page.get_by_role("link", name="Sign in again in another tab").click()
+    again = opening.value
+    again.get_by_label("Name", exact=True).fill("both")
+    again.get_by_label("Password").fill(site.shown.password)
+    again.locator("main").get_by_role("button").click()
+    again.wait_for_url(f"{site.url}/cases/27")
+    page.get_by_role("button", name="Save draft").click()
+    saved_draft(page)
+    open_case(site, page, 27)
+    assert item(page, "plan.imaging").input_value() == "-8"
+
+
+def test_a_draft_is_saved_by_itself_and_what_the_form_does_not_take_is_refused_in_words(site: Site) -> None:
+    page = site.signed_in("both")
+    open_case(site, page, 26)
+    item(page, "plan.imaging").fill("-4")
+    saved_draft(page)
+    data = json.loads(page.locator("#case-data").inner_text())
+    strange = {"resourceType": "QuestionnaireResponse", "item": [{"linkId": "before", "item": [
+        {"linkId": "plan.mdt", "answer": [{"valueCoding": {"code": "made-up"}}]},
+    ]}]}  # fmt: skip
+    status, text = page.evaluate(POST, [data["draftPath"], {"revision": 1, "answers": strange}])
+    assert (status, "Discussed by a tumour board" in text, "made-up" in text) == (422, True, False)
+
+
+def test_thirty_cases_are_completed_signed_approved_by_another_and_sent(site: Site) -> None:
+    reviewer = site.signed_in("both")
+    # one case by the keyboard alone, from the list to the signature
+    reviewer.goto(f"{site.url}/cases")
+    assert reviewer.get_by_text("0 of 30 signed").is_visible()
+    reviewer.get_by_role("link", name="Case 1", exact=True).focus()
+    reviewer.keyboard.press("Enter")
+    reviewer.wait_for_url(f"{site.url}/cases/1")
+    shown_form(reviewer)
+    tab_to(reviewer, "plan.imaging/1/1")
+    reviewer.keyboard.press("Control+a")
+    reviewer.keyboard.type("-17")
+    tab_to(reviewer, "plan.antithrombotic/1/1")
+    reviewer.keyboard.press("ArrowDown")
+    reviewer.keyboard.press("ArrowDown")
+    reviewer.keyboard.press("Tab")
+    chosen = item(reviewer, "plan.antithrombotic").input_value()
+    assert chosen
+    tab_to(reviewer, "rev.action/1/1")
+    reviewer.keyboard.type(SCRIPT)
+    reviewer.keyboard.press("Control+s")
+    saved_draft(reviewer)
+    tab_to(reviewer, "check")
+    reviewer.keyboard.press("Enter")
+    reviewer.locator("#draft-status").get_by_text("items are still open").wait_for()
+    open_items = reviewer.locator("#open-items button.jump")
+    assert open_items.count() == int(reviewer.locator("#open-count").inner_text())
+    assert open_items.count() > 0
+    first = str(open_items.first.get_attribute("data-item"))
+    open_items.first.focus()
+    reviewer.keyboard.press("Enter")
+    assert focused(reviewer).startswith(f"{first}/")
+    # signing an incomplete case is refused, and says what is missing
+    reviewer.get_by_role("button", name="Sign", exact=True).click()
+    reviewer.get_by_text("The case cannot be signed yet").wait_for()
+    complete_and_sign(site, reviewer, 1)
+    assert reviewer.get_by_text("Case 1 is signed.").is_visible()
+
+    # a signed case is read-only, and what looks like a script is a text
+    reviewer.goto(f"{site.url}/cases/1")
+    assert reviewer.get_by_text(SCRIPT).is_visible()
+    assert reviewer.get_by_role("button", name="Sign", exact=True).count() == 0
+
+    open_case(site, reviewer, 2)
+    item(reviewer, "plan.imaging").fill("-23")
+    item(reviewer, "out.stay").fill("4")
+    item(reviewer, "out.stay").press("Tab")
+    complete_and_sign(site, reviewer, 2)
+    for number in range(3, 6):
+        open_case(site, reviewer, number)
+        complete_and_sign(site, reviewer, number)
+    open_case(site, reviewer, 6)
+    for number in range(7, 31):
+        assert reviewer.evaluate(COMPLETE_OTHER, number) == [200, {"next": f"/cases?signed={number}"}]
+    complete_and_sign(site, reviewer, 6)
+    assert reviewer.get_by_text("30 of 30 signed").is_visible()
+
+    # who signed makes the submission, and is refused the approval: on the page, and by the service
+    reviewer.goto(f"{site.url}/approval")
+    reviewer.get_by_role("button", name="Make the submission").click()
+    reviewer.get_by_role("heading", name="Decision").wait_for(timeout=120_000)
+    assert reviewer.get_by_text("Who signed a case cannot approve the submission").is_visible()
+    clear_rare_cases(reviewer)
+    approve(reviewer)
+    assert reviewer.get_by_role("alert").inner_text().startswith("Who signed one of its cases cannot approve")
+    assert site.shown.received.submissions() == []
+
+    # another approver returns one case with a comment; it is signed again, and the submission is another one
+    approver = site.signed_in("lang")
+    approver.goto(f"{site.url}/approval")
+    approver.get_by_label("Comment to the reviewers").fill(f"Look at the stay again {SCRIPT}")
+    approver.get_by_label("Only these cases").fill("2")
+    approver.get_by_role("button", name="Return", exact=True).click()
+    approver.get_by_text("The submission is returned").wait_for()
+    open_case(site, reviewer, 2)
+    assert reviewer.get_by_text(f"Returned by Prof. Jonas Lang: Look at the stay again {SCRIPT}").is_visible()
+    item(reviewer, "out.stay").fill("5")
+    item(reviewer, "out.stay").press("Tab")
+    complete_and_sign(site, reviewer, 2)
+    approver.goto(f"{site.url}/approval")
+    approver.get_by_role("button", name="Make the submission").click()
+    approver.get_by_role("heading", name="Decision").wait_for(timeout=120_000)
+    with approver.expect_download() as downloading:
+        approver.get_by_role("link", name="Download the file").click()
+    shown = json.loads(downloading.value.path().read_bytes())
+    approve(approver)
+    assert approver.get_by_text("The submission is approved.").is_visible()
+    assert approver.get_by_text("accepted by the accreditation system").first.is_visible()
+
+    (stored,) = site.shown.received.submissions()
+    bundle = stored.bundle
+    assert bundle == shown
+    forms = [one["resource"] for one in bundle["entry"] if one["resource"]["resourceType"] == "QuestionnaireResponse"]
+    said = {found["case.no"][0]: found for found in map(answers, forms)}
+    assert sorted(said) == list(range(1, 31))
+    assert (said[1]["plan.imaging"], said[2]["plan.imaging"], said[2]["out.stay"]) == ([-17], [-23], [5])
+    assert {form["status"] for form in forms} == {"completed"}
+    assert "alert(" not in json.dumps(bundle)
+    done = [(entry.agent, entry.detail.partition(":")[0], entry.outcome) for entry in site.audit()]
+    assert done.count(("both", "signed", "0")) == 31
+    assert ("both", "approved", "4") in done
+    assert ("lang", "returned", "0") in done
+    assert ("lang", "approved", "0") in done
+
+
+def clear_rare_cases(page: Page) -> None:
+    """Says of each case that few others look like why it may leave."""
+    while (select := page.locator("select[name=reason]")).count():
+        select.first.select_option("not-recognisable")
+        page.get_by_role("button", name="Let it leave").first.click()
+        page.get_by_text("The case may leave.").wait_for()
+
+
+def approve(page: Page) -> None:
+    page.get_by_label("I have looked at what leaves.").check()
+    page.get_by_role("button", name="Approve", exact=True).click()
+    page.locator(".note[role]").first.wait_for()
