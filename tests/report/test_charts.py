@@ -38,6 +38,21 @@ def words(svg: str) -> list[str]:
     return [text for element in parse(svg).iter(f"{SVG}text") if (text := "".join(element.itertext()))]
 
 
+@pytest.mark.parametrize("draw", [cumulative_chart, monthly_chart, funnel_chart])
+@pytest.mark.parametrize("of", [volume, empty])
+def test_each_chart_follows_the_schema_of_what_draws_it(
+    of: Callable[[], Volume], draw: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing does not look, since looking takes longer than drawing."""
+
+    def checked(chart: Any, *_: str) -> str:
+        return str(chart.to_dict(validate=True)["$schema"])
+
+    monkeypatch.setattr("io_fhir_adapter.report.charts.svg", checked)
+    for size in ("wide", "narrow"):
+        assert "vega-lite" in draw(of(), size=size)
+
+
 @pytest.mark.parametrize("size", ["wide", "narrow"])
 @pytest.mark.parametrize("draw", [cumulative_chart, monthly_chart, funnel_chart])
 @pytest.mark.parametrize("of", [volume, empty])

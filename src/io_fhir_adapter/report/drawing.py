@@ -109,7 +109,7 @@ def svg(chart: Any, name: str, title: str, description: str) -> str:
     spec = (
         chart.configure(font=FONT, background=LIGHT["surface"], padding=4, aria=False)
         .configure_view(stroke=None, clip=False)
-        .to_dict()
+        .to_dict(validate=False)  # against the schema takes longer than to draw; a test does
     )
     drawn: str = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     label = (

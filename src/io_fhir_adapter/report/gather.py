@@ -57,7 +57,8 @@ def unmapped_codes(connection: Connection, ruleset: Ruleset, shared_by: int = DI
     for (system, code), number in procedures.items():
         shared = {text: len(who) for text, who in displays[system, code].items() if len(who) >= shared_by}
         shown = min(shared, key=lambda text: (-shared[text], text)) if shared else None
-        rows.append(UnmappedCode(system, code, shown, number, len(patients[system, code])))
+        withheld = len(displays[system, code]) - len(shared)
+        rows.append(UnmappedCode(system, code, shown, number, len(patients[system, code]), withheld))
     known = ruleset.table_systems
     rows.sort(key=lambda row: (ruleset.systems.name(row.system) in known, -row.procedures, row.system, row.code))
     return rows

@@ -80,13 +80,17 @@ class SubmissionState:
 
 @dataclass(frozen=True)
 class UnmappedCode:
-    """A code without a row in the tables, with how many procedures and patients have it."""
+    """A code without a row in the tables, with how many procedures and patients have it.
+
+    ``withheld`` is the number of displays that are not shown because too few patients share them.
+    """
 
     system: str
     code: str
     display: str | None
     procedures: int
     patients: int
+    withheld: int = 0
 
 
 @dataclass(frozen=True)
