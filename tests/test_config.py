@@ -101,6 +101,7 @@ def test_a_configuration_cannot_be_changed_once_read(tmp_path: Path) -> None:
             "organization",
         ),
         (changed(sources=[{"name": "a", "kind": "files", "path": ["x"]}]), "sources.0.path", "paths"),
+        (changed(standing=[{"programme": "iasios", "enroled": "2025-02-03"}]), "standing.0.enroled", "enrolled"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
@@ -190,6 +191,13 @@ def test_what_is_missing_is_named(document: Json, place: str, tmp_path: Path) ->
         (changed(scope={"include": {"location": "Location/1"}}), "scope.include"),
         (changed(scope={"include": [{}]}), "scope.include.0: name at least one of organization, location"),
         (changed(scope={"when_unknown": "maybe"}), "scope.when_unknown"),
+        (changed(standing=[{"programme": "iasios", "approved": 2025}]), "standing.0.approved: write the day as"),
+        (changed(standing=[{"programme": "iasios", "enrolled": "3.2.2025"}]), "standing.0.enrolled: write the day as"),
+        (changed(standing=[{"programme": "iasios"}] * 2), "standing names a programme twice"),
+        (
+            changed(standing=[{"programme": "a", "enrolled": "2025-02-03", "accredited": "2025-01-01"}]),
+            "standing.0: accredited lies before enrolled",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(document: Json, words: str, tmp_path: Path) -> None:

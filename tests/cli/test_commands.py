@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +17,13 @@ import pytest
 import yaml
 from fhir.resources.R4B.measurereport import MeasureReport
 
-from io_fhir_adapter.cli.main import app, run
+from io_fhir_adapter.cli import main, mappings, on_demand
+from io_fhir_adapter.cli.main import COMMANDS, run
 
 ICD = "http://hl7.org/fhir/sid/icd-10"
 OPS = "http://fhir.de/CodeSystem/bfarm/ops"
 KEYS = ["source", "patient", "date", "category", "decision", "reason", "findings", "indication", "procedures"]
 FINDING_KEYS = ["technique", "site", "approach", "agent", "system", "code", "rule"]
-COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -79,9 +81,45 @@ def one_sentence(err: str, code: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name: str, say: Run) -> None:
-    code, out, _ = say(name, "--help")
-    assert code == 0
-    assert f"Example: io-fhir-adapter {name}" in " ".join(out.split())
+    names = [[name, *more] for more in ([part] for part in getattr(on_demand.command(COMMANDS, name), "commands", ()))]
+    for called in names or [[name]]:
+        code, out, _ = say(*called, "--help")
+        assert code == 0
+        assert f"Example: io-fhir-adapter {' '.join(called)}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("places", [main.COMMANDS, mappings.COMMANDS], ids=["all", "mappings"])
+def test_what_the_help_says_of_a_command_is_the_first_line_of_its_own(places: on_demand.Places) -> None:
+    own = {name: (on_demand.command(places, name).help or "").splitlines()[0] for name in places}
+    assert own == {name: words for name, (_, words) in places.items()}
+
+
+HEAVY = {
+    "aiohttp", "alembic", "altair", "apscheduler", "fastapi", "fhir.resources", "fhirpathpy", "fhirpy", "httpx",
+    "joserfc", "prometheus_client", "rapidfuzz", "requests", "sqlalchemy", "uvicorn", "vl_convert",
+}  # fmt: skip
+LIGHT = [
+    ["--help"],
+    ["classify", "in"],
+    ["count", "in", "--period", "2025"],
+    ["mappings", "--help"],
+    ["mappings", "lint"],
+]
+LOADED = (
+    "import sys\nfrom io_fhir_adapter.cli.main import run\nfor one in {0!r}:\n    run(one)\nprint(sorted(sys.modules))"
+)
+
+
+def test_small_commands_start_without_the_libraries_that_a_night_needs(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "procedures.ndjson").write_bytes(ndjson(procedure(1)))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(LIGHT)],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert "io_fhir_adapter.engine.local" in loaded
+    assert sorted(HEAVY & loaded) == []
 
 
 def test_the_commands_of_the_contract_are_there() -> None:
@@ -325,7 +363,7 @@ def test_an_unforeseen_error_shows_its_type_alone(tmp_path: Path, say: Run, monk
     def fail(*_: object) -> None:
         raise KeyError("Maria Mustermann")
 
-    monkeypatch.setattr("io_fhir_adapter.cli.nightly.load_config", fail)
+    monkeypatch.setattr("io_fhir_adapter.cli.facility.load_config", fail)
     code, out, err = say("draw", "--config", str(tmp_path / "f.yaml"))
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert "KeyError" in err

@@ -183,7 +183,7 @@ def test_a_proposed_row_can_be_accepted_and_decides(tmp_path: Path, say: Run) ->
     assert "table in use" in err
 
 
-def test_a_display_of_one_patient_is_read_unless_more_are_asked_for(tmp_path: Path, say: Run) -> None:
+def test_a_display_of_one_patient_is_counted_and_read_only_where_that_is_asked_for(tmp_path: Path, say: Run) -> None:
     path, out = tmp_path / "one.ndjson", tmp_path / "s.csv"
     coding = {"system": LOCAL, "code": "K7", "display": "Mikrowellenablation Leber"}
     resource = {
@@ -191,10 +191,21 @@ def test_a_display_of_one_patient_is_read_unless_more_are_asked_for(tmp_path: Pa
         "code": {"coding": [coding]}, "performedDateTime": "2025-03-14",
     }  # fmt: skip
     path.write_text(json.dumps(resource), encoding="utf-8")
-    assert say("suggest", path, "--out", out)[0] == 0
+    code, shown, said = say("suggest", path, "--out", out)
+    assert code == 0
+    assert "0 rows proposed; 1 local codes have no row" in shown
+    assert f"no proposal        1 Procedures  {LOCAL} K7" in shown
+    assert said == (
+        "1 displays were not read, because fewer than 5 patients share each and it may name them; "
+        "--shared-by 1 reads them\n"
+    )
+    assert "Mikrowellenablation" not in shown + said + out.read_text(encoding="utf-8")
+
+    code, shown, said = say("suggest", path, "--out", out, "--shared-by", "1")
+    assert (code, said) == (0, "")
+    assert "no proposal" not in shown
     with out.open(encoding="utf-8", newline="") as handle:
         assert [row["technique"] for row in csv.DictReader(handle)] == ["microwave"]
-    assert "0 rows proposed" in say("suggest", path, "--out", out, "--shared-by", "5")[1]
     assert "Mikrowellenablation" not in say("coverage", path)[1]
 
 

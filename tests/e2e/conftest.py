@@ -10,7 +10,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 import structlog
 import yaml
 
+from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.demo import AS_OF, LOCAL_SYSTEM
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.receiver.app import create_app as receiver_app
@@ -30,6 +31,7 @@ from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.shipped import shipped_path
 
 NIGHT_LIMIT_S = 240
+Say = Callable[..., tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,18 @@ def own_logs() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str], own_logs: None) -> Say:
+    """Runs a command in this process, where that it is one of its own is not the point; gives what `command` gives."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(list(arguments))
+        shown = capfd.readouterr()
+        return code, shown.out, shown.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

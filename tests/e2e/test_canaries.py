@@ -75,6 +75,12 @@ def small() -> Hospital:
     return build_hospital(7, patients=150, procedures=900)
 
 
+@pytest.fixture(scope="module")
+def smaller() -> Hospital:
+    """One with fewer to draw, for nights that pre-fill only to see the receiver fail."""
+    return build_hospital(7, patients=60, procedures=300)
+
+
 def store_of(hospital: Hospital) -> SandboxStore:
     return SandboxStore.from_resources(
         [resource for resources in hospital.resources.values() for resource in resources],
@@ -199,17 +205,24 @@ FAILURES: dict[str, tuple[Faults, ReceiverFaults, int]] = {
     "receiver fails": (Faults(), ReceiverFaults(server_error=9), 0),
     "receiver's login page": (Faults(), ReceiverFaults(login_page=9), 0),
 }
+AT_THE_RECEIVER = {"rejected", "receiver fails", "receiver's login page"}
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_no_failing_night_shows_a_canary(
-    small: Hospital, tmp_path: Path, failure: str, capfd: pytest.CaptureFixture[str], own_logs: None
+    small: Hospital,
+    smaller: Hospital,
+    tmp_path: Path,
+    failure: str,
+    capfd: pytest.CaptureFixture[str],
+    own_logs: None,
 ) -> None:
     faults, receiver_faults, code = FAILURES[failure]
+    hospital = smaller if failure in AT_THE_RECEIVER else small
     received = ReceiverStore("sqlite://")
     try:
         with (
-            LoopbackServer(sandbox_app(store_of(small), faults)) as sandbox,
+            LoopbackServer(sandbox_app(store_of(hospital), faults)) as sandbox,
             LoopbackServer(receiver_app(received, faults=receiver_faults)) as receiver,
         ):
             config = write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
@@ -217,7 +230,7 @@ def test_no_failing_night_shows_a_canary(
     finally:
         received.close()
     shown = capfd.readouterr()
-    seen = Canaries(small.canaries)
+    seen = Canaries(hospital.canaries)
     assert seen.found(shown.out + shown.err) == set()
     if code:
         assert len(shown.err.splitlines()[-1]) < 600

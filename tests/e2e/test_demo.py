@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.measurereport import MeasureReport
-from tests.e2e.conftest import command, write_config
+from tests.e2e.conftest import write_config
 
 from io_fhir_adapter.canonical_urls import PATIENT_TOKEN
 from io_fhir_adapter.cli.main import run
@@ -25,7 +25,7 @@ from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.trust.submission import submission_digest
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Ran, World
+    from tests.e2e.conftest import Ran, Say, World
 
     from io_fhir_adapter.sandbox.truth import YearTruth
 
@@ -230,40 +230,40 @@ def test_the_demo_command_can_be_run_twice(
     assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} >= FILES
 
 
-def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path: Path) -> None:
+def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path: Path, say: Say) -> None:
     small = build_hospital(7, patients=60, procedures=300)
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     received = ReceiverStore("sqlite://")
     with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
         config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir")
-        code, out, err = command("run", "--config", str(config), "--as-of", "2026-01-30")
+        code, out, err = say("run", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "Case review  waits for the nonce of the draw" in out) == (0, True), out + err
         assert "Submission" not in out
-        code, out, err = command("review", "--config", str(config), "--as-of", "2026-01-30")
+        code, out, err = say("review", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "[IOA-REV-013]" in err) == (1, True), out + err
-        code, out, err = command("draw", "--config", str(config), "--as-of", "2026-01-30")
+        code, out, err = say("draw", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "nonce  awaited" in out) == (0, True), out + err
         write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
-        code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")
+        code, out, err = say("submit", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "accepted" in out) == (0, True), out + err
         assert len(received.submissions()) == 1
     received.close()
 
 
-def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path) -> None:
+def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path, say: Say) -> None:
     small = build_hospital(7, patients=60, procedures=300)
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     with LoopbackServer(sandbox_app(store)) as sandbox:
         config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir", nonce="local")
-        code, out, err = command("run", "--config", str(config), "--as-of", "2026-01-30")
+        code, out, err = say("run", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "Not sent     stays queued" in out) == (0, True), out + err
-        code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")
+        code, out, err = say("submit", "--config", str(config), "--as-of", "2026-01-30")
         assert code == 1
         assert "stays queued" in err.splitlines()[-1]
         received = ReceiverStore("sqlite://")
         with LoopbackServer(receiver_app(received)) as receiver:
             write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
-            code, out, err = command("submit", "--config", str(config), "--as-of", "2026-01-30")
+            code, out, err = say("submit", "--config", str(config), "--as-of", "2026-01-30")
             assert (code, "accepted" in out) == (0, True), out + err
             assert len(received.submissions()) == 1
         received.close()

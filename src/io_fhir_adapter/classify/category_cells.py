@@ -61,10 +61,10 @@ def own_cells(element: Mapping[str, Any]) -> dict[str, str] | None:
     """The row that our own export put into an element, column to text; None where there is none."""
     for extension in items(element, "extension"):
         if extension.get("url") == TABLE_ROW and isinstance(element.get("code"), str):
-            cells = dict.fromkeys(COLUMNS, "") | {"code": element["code"]}
+            cells = dict.fromkeys(COLUMNS, "") | {"code": element["code"].strip()}
             for part in items(extension, "extension"):
                 if part.get("url") in _CELLS and isinstance(part.get("valueString"), str):
-                    cells[part["url"]] = part["valueString"]
+                    cells[part["url"]] = part["valueString"].strip()
             return cells
     return None
 

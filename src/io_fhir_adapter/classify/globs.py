@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from io_fhir_adapter.errors import MappingError
 
 __all__ = ["Glob", "overlap", "parse_glob"]
 
 _PIECE = re.compile(r"\[([^\[\]]+)\]|(\?)|(\*)|([^\[\]?*])")
+_LITERALS = re.compile(r"[^\[\]?*]*")
 _ANY = frozenset({"?"})
 
 
@@ -68,14 +70,22 @@ def _expand(body: str, pattern: str) -> frozenset[str]:
     return frozenset(chars)
 
 
+@cache
+def _only(literal: str) -> frozenset[str]:
+    """The set of one character, made once: tables have tens of thousands of them."""
+    return frozenset(literal)
+
+
 def parse_glob(text: str) -> Glob:
     """Parses a pattern.
 
     Raises:
         MappingError: It is empty, has a bracket without its partner, or a ``*`` before the end.
     """
-    places: list[frozenset[str]] = []
-    open_tail, position, literals, sets = False, 0, 0, 0
+    start = _LITERALS.match(text)
+    position = literals = start.end() if start is not None else 0
+    places = [_only(literal) for literal in text[:position]]
+    open_tail, sets = False, 0
     while position < len(text):
         found = _PIECE.match(text, position)
         if found is None or open_tail:
@@ -89,7 +99,7 @@ def parse_glob(text: str) -> Glob:
         elif star:
             open_tail = True
         else:
-            places.append(frozenset(literal))
+            places.append(_only(literal))
             literals += 1
         position = found.end()
     if position != len(text) or not text:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from io_fhir_adapter.classify.csv_table import read_table
 from io_fhir_adapter.classify.globs import Glob, parse_glob
 from io_fhir_adapter.classify.systems import SystemNames, normalise_code
 from io_fhir_adapter.classify.tables import SITES, GlobIndex
@@ -139,29 +140,11 @@ def load_diagnoses(folder: Path, systems: SystemNames) -> DiagnosisTables:
 
 
 def _rows(path: Path) -> list[_Row]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise MappingError(
-                    "the columns are not those of an indication table",
-                    where=f"indications/{path.name}:1",
-                    do=f"the first line must read {','.join(COLUMNS)}",
-                    number=5,
-                )
-            return [_row(record, f"indications/{path.name}:{reader.line_num}") for record in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise MappingError(
-            f"the indication table cannot be read ({type(exc).__name__})", where=f"indications/{path.name}", number=5
-        ) from exc
+    rows = read_table(path, COLUMNS, "the indication table", f"indications/{path.name}")
+    return [_row(cells, place) for place, cells in rows]
 
 
-def _row(record: Mapping[str, str | None], rule: str) -> _Row:
-    if None in record or None in record.values():
-        raise MappingError(
-            "the row has too many or too few columns", where=rule, do="quote texts that hold a comma", number=5
-        )
-    cells = {key: (value or "").strip() for key, value in record.items()}
+def _row(cells: Mapping[str, str], rule: str) -> _Row:
     if cells["kind"] not in KINDS or cells["organ"] not in SITES:
         raise MappingError(
             f"{cells['kind']!r} is no kind of diagnosis or {cells['organ']!r} no organ",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from io_fhir_adapter.classify.concept_maps import MappedCodes, map_codes, read_concept_map
+from io_fhir_adapter.classify.globs import Glob
 from io_fhir_adapter.classify.indications import DiagnosisTables, load_diagnoses
 from io_fhir_adapter.classify.places import BodySites, load_body_sites
 from io_fhir_adapter.classify.programme import Programme, load_programme
@@ -16,12 +17,13 @@ from io_fhir_adapter.classify.scope import Scope
 from io_fhir_adapter.classify.systems import SystemNames, normalise_code
 from io_fhir_adapter.classify.tables import CodeRow, GlobIndex, load_code_table
 from io_fhir_adapter.classify.text import TechniqueWords, load_technique_words
+from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
 from io_fhir_adapter.shipped import shipped_path
 from io_fhir_adapter.trust.canonical import digest
 
-__all__ = ["Entry", "Ruleset", "SiteTable", "load_ruleset"]
+__all__ = ["Entry", "Ruleset", "SiteTable", "load_ruleset", "rules_for"]
 
 _CACHE_LIMIT = 500_000
 _SITE_PREFIX = "site:"
@@ -123,6 +125,16 @@ class Ruleset:
                 return ()
         return self.words.findings(texts)
 
+    def patterns(self, system: str) -> tuple[Glob, ...] | None:
+        """The patterns of all that the tables and maps list of a system (short name).
+
+        None where a ConceptMap speaks of all its codes.
+        """
+        if system in self._mapped_codes.otherwise:
+            return None
+        indices = (self._tables, self._site_tables, self._mapped_codes.elements)
+        return tuple(glob for index in indices if system in index for glob in index[system].globs)
+
     def entry(self, system: str, code: str) -> Entry:
         """What the tables know of a code; remembered, so that the size of the tables costs nothing."""
         key = (system, code)
@@ -220,6 +232,13 @@ def load_ruleset(
         scope=scope,
         mapped_codes=mapped_codes,
     )
+
+
+def rules_for(config: Config) -> Ruleset:
+    """The ruleset that a configuration asks for."""
+    tables = [SiteTable(table.system, table.file) for table in config.mappings.site_tables]
+    maps = [item.file for item in config.mappings.concept_maps]
+    return load_ruleset(config.programme, tables, scope=Scope.of(config.scope), concept_maps=maps)
 
 
 def _digest(files: Mapping[str, Path], programme: Programme, scope: Scope | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from io_fhir_adapter.errors import MappingError
 
-__all__ = ["SystemNames", "normalise_code", "uri_key"]
+__all__ = ["SystemNames", "is_written_one_way", "normalise_code", "uri_key"]
 
 _NOT_ALNUM = re.compile(r"[^0-9a-zA-Z]+")
 _SNOMED_ID = re.compile(r"\s*(\d{6,18})")
@@ -34,9 +34,13 @@ class SystemNames:
 
     A URI that ends in ``.*`` or ``/*`` in the list stands for everything below it: editions often have an arc or a
     path of their own. A year or a version at the end of a URI is looked past as well.
+
+    Attributes:
+        uris: By short name its URIs as they are written; those that stand for everything below them are left out.
     """
 
-    def __init__(self, names: Mapping[str, str]) -> None:
+    def __init__(self, names: Mapping[str, str], uris: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        self.uris = dict(uris or {})
         self._names = {key: name for key, name in names.items() if not key.endswith("*")}
         self._below = {key.removesuffix("*"): name for key, name in names.items() if key.endswith("*")}
 
@@ -48,6 +52,7 @@ class SystemNames:
             MappingError: The file cannot be read, or one URI stands for two systems.
         """
         names: dict[str, str] = {}
+        written: dict[str, dict[str, str]] = {}
         try:
             with path.open(encoding="utf-8-sig", newline="") as handle:
                 for number, row in enumerate(csv.DictReader(handle), start=2):
@@ -66,13 +71,16 @@ class SystemNames:
                             do="keep one of the two rows",
                             number=2,
                         )
+                    written.setdefault(name, {})[key] = row["uri"].strip()
         except (OSError, UnicodeDecodeError, KeyError, csv.Error) as exc:
             raise MappingError(
                 f"the list of code systems cannot be read ({type(exc).__name__})", where=str(path), number=2
             ) from exc
         for uri, name in (extra or {}).items():
             names[uri_key(uri)] = name
-        return cls(names)
+            written.setdefault(name, {})[uri_key(uri)] = uri
+        uris = {name: tuple(uri for uri in one.values() if not uri.endswith("*")) for name, one in written.items()}
+        return cls(names, uris)
 
     def name(self, uri: str) -> str:
         """The short name, empty for a system not known."""
@@ -139,6 +147,14 @@ _SHAPES: Mapping[str, Callable[[str], str]] = {
     "icd10": _dot_after_third,
     "icdo3": _icdo3,
 }
+
+
+def is_written_one_way(system: str) -> bool:
+    """Whether the codes of a system are written as the tables write them, give or take blanks.
+
+    Codes of SNOMED CT count as such; a post-coordinated expression, which begins with one, is not found by it.
+    """
+    return system not in _SHAPES or system == "snomed"
 
 
 def normalise_code(system: str, code: str) -> str:

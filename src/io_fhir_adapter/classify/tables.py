@@ -6,7 +6,6 @@ words, malformed patterns and two rows that are equally specific for one code, n
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from io_fhir_adapter.classify.csv_table import read_table
 from io_fhir_adapter.classify.globs import Glob, overlap, parse_glob
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
@@ -95,7 +95,8 @@ class GlobIndex(Generic[RowT]):
 
     def __init__(self, rows: Iterable[RowT]) -> None:
         self._literal: dict[str, list[RowT]] = defaultdict(list)
-        self._by_prefix: dict[str, list[tuple[RowT, re.Pattern[str]]]] = defaultdict(list)
+        self._by_prefix: dict[str, list[RowT]] = defaultdict(list)
+        self._regexes: dict[str, re.Pattern[str]] = {}
         patterns: list[RowT] = []
         for row in rows:
             if row.glob.is_literal:
@@ -105,16 +106,29 @@ class GlobIndex(Generic[RowT]):
                 patterns.append(row)
         self._refuse_ambiguity(patterns)
         for row in patterns:
-            self._by_prefix[row.glob.prefix[: self._PREFIX]].append((row, row.glob.regex()))
+            self._by_prefix[row.glob.prefix[: self._PREFIX]].append(row)
+
+    @property
+    def globs(self) -> tuple[Glob, ...]:
+        """The patterns of all rows."""
+        literals = [row.glob for rows in self._literal.values() for row in rows]
+        return (*literals, *(row.glob for rows in self._by_prefix.values() for row in rows))
 
     def match(self, code: str) -> tuple[RowT, ...]:
         """All rows that match, most specific first."""
         found = list(self._literal.get(code, ()))
         patterns: list[RowT] = []
         for length in range(min(self._PREFIX, len(code)) + 1):
-            patterns += [row for row, regex in self._by_prefix.get(code[:length], ()) if regex.match(code)]
+            patterns += [row for row in self._by_prefix.get(code[:length], ()) if self._regex(row.glob).match(code)]
         patterns.sort(key=lambda row: row.glob.specificity, reverse=True)
         return (*found, *patterns)
+
+    def _regex(self, glob: Glob) -> re.Pattern[str]:
+        """Compiled when first asked for: most patterns of a table meet no code of a run."""
+        found = self._regexes.get(glob.text)
+        if found is None:
+            found = self._regexes[glob.text] = glob.regex()
+        return found
 
     def _refuse_twins(self, row: RowT, others: Sequence[RowT]) -> None:
         for other in others:
@@ -174,34 +188,16 @@ def load_code_table(
         MappingError: A column, word, pattern or date is wrong; file and line are named.
     """
     shown = label or "/".join(path.parts[-2:])
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise MappingError(
-                    "the columns are not those of a code table",
-                    where=f"{shown}:1",
-                    do=f"the first line must read {','.join(COLUMNS)}",
-                    number=5,
-                )
-            return [read_row(record, system, techniques, f"{shown}:{reader.line_num}") for record in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise MappingError(
-            f"the code table cannot be read ({type(exc).__name__})", where=shown, do="save it as UTF-8 CSV", number=5
-        ) from exc
+    rows = read_table(path, COLUMNS, "the code table", shown)
+    return [read_row(cells, system, techniques, place) for place, cells in rows]
 
 
-def read_row(record: Mapping[str, str | None], system: str, techniques: Mapping[str, object], rule: str) -> CodeRow:
-    """One row, column to text.
+def read_row(cells: Mapping[str, str], system: str, techniques: Mapping[str, object], rule: str) -> CodeRow:
+    """One row, column to text without surrounding space.
 
     Raises:
         MappingError: A word, the pattern or a date is wrong; ``rule`` says where it stands.
     """
-    if None in record or None in record.values():
-        raise MappingError(
-            "the row has too many or too few columns", where=rule, do="quote texts that hold a comma", number=5
-        )
-    cells = {key: (value or "").strip() for key, value in record.items()}
     _known(cells["technique"], techniques, "technique", rule)
     _known(cells["site"], SITES, "site", rule)
     _known(cells["approach"], APPROACHES, "approach", rule)

@@ -6,7 +6,6 @@ count; it proposes a category that a responsible person looks at.
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from io_fhir_adapter.classify.csv_table import read_table
 from io_fhir_adapter.classify.tables import AGENTS, APPROACHES, INDICATIONS, ROLES, SITES
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Finding
@@ -295,41 +295,17 @@ def load_technique_words(path: Path, techniques: Mapping[str, object]) -> Techni
         MappingError: A column or word is wrong, or a word stands twice; file and line are named.
     """
     words: dict[tuple[object, ...], _Word] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise MappingError(
-                    "the columns are not those of the technique words",
-                    where=f"{path.name}:1",
-                    do=f"the first line must read {','.join(COLUMNS)}",
-                    number=5,
-                )
-            for record in reader:
-                word = _word(record, techniques, f"{path.name}:{reader.line_num}")
-                # one spelling in two languages is one row; a second one would never be reached
-                key = (word.tokens, bool(word.technique), word.role if not word.technique else "", word.site != "")
-                if key in words:
-                    raise MappingError(
-                        "the word stands twice", where=word.rule, do=f"keep it or {words[key].rule}", number=4
-                    )
-                words[key] = word
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise MappingError(
-            f"the technique words cannot be read ({type(exc).__name__})",
-            where=path.name,
-            do="save it as UTF-8 CSV",
-            number=5,
-        ) from exc
+    for place, cells in read_table(path, COLUMNS, "the technique words", path.name):
+        word = _word(cells, techniques, place)
+        # one spelling in two languages is one row; a second one would never be reached
+        key = (word.tokens, bool(word.technique), word.role if not word.technique else "", word.site != "")
+        if key in words:
+            raise MappingError("the word stands twice", where=word.rule, do=f"keep it or {words[key].rule}", number=4)
+        words[key] = word
     return TechniqueWords(words.values())
 
 
-def _word(record: Mapping[str, str | None], techniques: Mapping[str, object], rule: str) -> _Word:
-    if None in record or None in record.values():
-        raise MappingError(
-            "the row has too many or too few columns", where=rule, do="quote texts that hold a comma", number=5
-        )
-    cells = {key: (value or "").strip() for key, value in record.items()}
+def _word(cells: Mapping[str, str], techniques: Mapping[str, object], rule: str) -> _Word:
     vocabulary = {
         "language": _LANGUAGES,
         "match": _MATCHES,

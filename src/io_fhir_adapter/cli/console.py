@@ -7,17 +7,20 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from io_fhir_adapter.pipeline import Night
-from io_fhir_adapter.pipeline import Progress as Told
-from io_fhir_adapter.volume.count import Volume
+if TYPE_CHECKING:  # what a night needs takes seconds to import, and most commands show none
+    from io_fhir_adapter.pipeline import Night
+    from io_fhir_adapter.pipeline import Progress as Told
+    from io_fhir_adapter.preflight import Check
+    from io_fhir_adapter.volume.count import Volume
 
-__all__ = ["err", "out", "say_error", "show_files", "show_night", "show_volume", "told_progress"]
+__all__ = ["err", "out", "say_error", "show_checks", "show_files", "show_night", "show_volume", "told_progress"]
 
 # no markup: names of files and codes may hold square brackets
 out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -105,9 +108,30 @@ def _reasons(title: str, reasons: dict[str, int], total: int) -> None:
 
 def show_night(night: Night) -> None:
     """The story of one night."""
+    _show_sources(night)
+    volume = night.volume
+    if volume is not None:
+        out.print(Text(f"Sessions of {volume.period.label}", style="bold underline"))
+        _reasons("counted", {}, volume.counted)
+        _reasons("review", volume.review_by_reason, volume.review)
+        _reasons("not counted", volume.not_counted_by_reason, volume.not_counted)
+        out.print()
+        show_volume(volume, f"Volume {volume.period.label}")
+    _show_sample(night)
+    _show_submission(night)
+    for delivered in night.delivered:
+        name = "Receipt" if delivered.state in {"accepted", "rejected"} else "Not sent"
+        what = "stays queued" if delivered.state == "queued" else delivered.state
+        out.print(f"{name:<12} {what}: {delivered.sentence}")
+
+
+def _show_sources(night: Night) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("source", "resource", "read", "new", "changed", "unchanged", "gone", "quarantined", "complete"):
-        table.add_column(name, justify="left" if name in {"source", "resource"} else "right")
+    # A terminal of 80 columns holds the headings whole; where a name is long, it is that which is broken.
+    table.add_column("source", overflow="fold", min_width=8)
+    table.add_column("resource", no_wrap=True)
+    for name in ("read", "new", "changed", "same", "gone", "set aside", "complete"):
+        table.add_column(name, justify="right", no_wrap=True)
     for source in night.sources:
         for name, found in sorted(source.types.items()):
             numbers = (found.read, found.new, found.changed, found.unchanged, found.removed, found.quarantined)
@@ -117,14 +141,9 @@ def show_night(night: Night) -> None:
         for note in source.notes:
             out.print(Text(f"{source.name}: {note}", style="dim"))
     out.print()
-    volume = night.volume
-    if volume is not None:
-        out.print(Text(f"Sessions of {volume.period.label}", style="bold underline"))
-        _reasons("counted", {}, volume.counted)
-        _reasons("review", volume.review_by_reason, volume.review)
-        _reasons("not counted", volume.not_counted_by_reason, volume.not_counted)
-        out.print()
-        show_volume(volume, f"Volume {volume.period.label}")
+
+
+def _show_sample(night: Night) -> None:
     if night.sample is not None and night.sample.waits:
         size = night.sample.draw.frame_size
         out.print(f"Case review  waits for the nonce of the draw ({size} patients committed to): {night.sample.waits}")
@@ -135,6 +154,9 @@ def show_night(night: Night) -> None:
             f"Case review  {len(night.sample.cases)} of {draw.frame_size} patients {done}, "
             f"window {draw.window_start} to {draw.window_end}, frame {draw.digest[:19]}…"
         )
+
+
+def _show_submission(night: Night) -> None:
     made = night.submission
     if made is not None:
         news = "new" if made.fresh else f"the same as before ({made.state}), nothing new to submit"
@@ -146,11 +168,19 @@ def show_night(night: Night) -> None:
         if night.guarded is not None:
             out.print(f"             {night.guarded.sentence}")
         if made.fresh and not night.delivered:
-            out.print("             waits for approval: send it with the submit command")
-    for delivered in night.delivered:
-        name = "Receipt" if delivered.state in {"accepted", "rejected"} else "Not sent"
-        what = "stays queued" if delivered.state == "queued" else delivered.state
-        out.print(f"{name:<12} {what}: {delivered.sentence}")
+            how = "send it with the submit command" if night.signed is None else "somebody approves it in the browser"
+            out.print(f"             waits for approval: {how}")
+    elif night.signed is not None:
+        out.print(f"Submission   waits for the reviewers: {night.signed.signed} of {night.signed.of} cases are signed")
+
+
+def show_checks(checks: Iterable[Check]) -> None:
+    """What was looked at, one a line, with what to do where something is wrong."""
+    marks = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
+    for made in checks:
+        out.print(Text.assemble(marks[made.state], f"  {made.name:<28} {made.text}"))
+        if made.do:
+            out.print(f"      {'':<28} → {made.do}", style="dim")
 
 
 def show_files(files: Iterable[Path]) -> None:

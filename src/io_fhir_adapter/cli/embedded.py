@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from io_fhir_adapter.cli.console import out, show_files, show_night, told_progress
-from io_fhir_adapter.demo import demonstrate
+from io_fhir_adapter.demo import PEOPLE, demonstrate, try_out
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.receiver.app import create_app as receiver_app
@@ -36,8 +36,14 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the report and everything kept.")] = Path(
         "out/demo"
     ),
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Then serve the pages of the case review, with accounts to sign in with.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of the pages, with --serve; 0 for any free one.")] = 8080,
 ) -> int:
     """The whole nightly job between a synthetic hospital and a receiver, over real HTTP on this machine."""
+    if serve:
+        return _serve_pages(folder / "pages", port)
     began = time.monotonic()
     check_folder(folder)
     with told_progress() as tell:
@@ -51,6 +57,19 @@ def demo(
     out.print(f"\n{time.monotonic() - began:.0f} s. All data are synthetic. Run it again: only what changed is read.")
     if not shown.agrees:
         raise AdapterError("the numbers are not the hospital's ground truth", where="demo", do="please report this")
+    return 0
+
+
+def _serve_pages(folder: Path, port: int) -> int:
+    """The pages, until they are stopped; what was completed in an earlier time is still there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
+    with told_progress() as tell, try_out(folder, tell, port=port) as shown:
+        out.print(f"\nPages {shown.url}/ with synthetic data; sign in with the password {shown.password} as")
+        for account, (name, roles) in PEOPLE.items():
+            out.print(f"  {account:<6} {name:<16} {', '.join(roles)}")
+        out.print("Ctrl+C ends them.")
+        _until_stopped()
     return 0
 
 

@@ -10,20 +10,16 @@ from typing import Annotated
 import msgspec
 import typer
 
-from io_fhir_adapter.classify.redecide import decided_with
-from io_fhir_adapter.classify.ruleset import Ruleset, load_ruleset
+from io_fhir_adapter.classify.ruleset import Ruleset, load_ruleset, rules_for
 from io_fhir_adapter.cli.console import err, out, show_volume
 from io_fhir_adapter.config import Config, load_config
 from io_fhir_adapter.engine.local import classify_files, count_files
 from io_fhir_adapter.engine.scan import Scan
-from io_fhir_adapter.errors import InputError, LedgerError, UsageError
+from io_fhir_adapter.errors import InputError, UsageError
 from io_fhir_adapter.fhir.dates import zone
-from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.model import Decision
-from io_fhir_adapter.pipeline import Nightly, rules_for
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.volume.count import Period, Volume
-from io_fhir_adapter.volume.measure import build_measure_report
 
 __all__ = ["decision_json", "register"]
 
@@ -132,17 +128,9 @@ def count(
         counted = count_files(find_inputs(paths), rules, year, tz=tz)
         volume, scan = counted.volume, counted.scan
     elif settings is not None:
-        ledger = open_ledger(settings.ledger)
-        try:
-            job = Nightly(settings, ledger, rules)
-            volume = job.count(Period.year(period) if period is not None else job.period)
-            if not volume.seen.procedures + volume.seen.outside + volume.seen.undated:
-                raise LedgerError("the ledger holds no Procedure yet", where=ledger.name, do="run pull first", number=7)
-            with ledger.read() as connection:
-                if decided_with(connection) != rules.digest:
-                    err.print("decided on with other tables, programme or scope; run or pull decides anew")
-        finally:
-            ledger.close()
+        from io_fhir_adapter.cli.counting import count_kept  # noqa: PLC0415 - the database, which files do without
+
+        volume = count_kept(settings, rules, period)
     else:
         raise UsageError("nothing to count", do="name files, or a configuration with --config", number=4)
     if as_json:
@@ -156,6 +144,8 @@ def count(
 
 
 def _report(volume: Volume, rules: Ruleset, settings: Config | None) -> dict[str, object]:
+    from io_fhir_adapter.volume.measure import build_measure_report  # noqa: PLC0415 - the FHIR models, for --json alone
+
     facility = settings.facility if settings is not None else None
     return build_measure_report(
         volume,

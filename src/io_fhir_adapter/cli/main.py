@@ -1,26 +1,91 @@
-"""The command line: thin. Every command reads its arguments, calls one function, and shows what it gave."""
+"""The command line: thin. Every command reads its arguments, calls one function, and shows what it gave.
+
+A command's module is imported when that command is called, and for no other (:mod:`io_fhir_adapter.cli.on_demand`); the
+help of the whole shows :data:`COMMANDS` and imports none. A new command is a line there, and a ``register(app)`` in its
+module that adds a command, or a group, of that name.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 import typer
-from typer.core import TyperGroup
 
 from io_fhir_adapter import __version__
-from io_fhir_adapter.cli import embedded, files, mappings, nightly, verify
 from io_fhir_adapter.cli.console import say_error
+from io_fhir_adapter.cli.on_demand import group
 from io_fhir_adapter.errors import AdapterError
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main", "run"]
 
 _DEBUG = "IO_FHIR_ADAPTER_DEBUG"
 
-app = typer.Typer(
+COMMANDS: Final = {
+    "demo": (
+        "embedded",
+        "The whole nightly job between a synthetic hospital and a receiver, over real HTTP on this machine.",
+    ),
+    "sandbox": ("embedded", "The synthetic hospital's FHIR server by itself (this machine only)."),
+    "receiver": (
+        "embedded",
+        "The reference accreditation endpoint by itself (this machine only, open to every facility).",
+    ),
+    "check": (
+        "nightly",
+        "Look before the first night: configuration, tables, ledger, servers, sign-in, mapping coverage; what to fix.",
+    ),
+    "run": ("nightly", "Do the nightly job once."),
+    "pull": ("nightly", "Only read what changed in the sources, and decide on it."),
+    "draw": ("nightly", "Draw the case-review sample of the year that is due, once; say what was drawn."),
+    "review": (
+        "nightly",
+        "Pull, pre-fill and de-identify the drawn cases; say how full their forms are and who works on them.",
+    ),
+    "submit": ("nightly", "Seal the submission of the year that is due and send what is in the outbox."),
+    "readiness": ("readiness", "Say how far the facility is from its seal, requirement by requirement."),
+    "standards": (
+        "readiness",
+        "Write the form of the standards self-assessment, take its answers, or show what was answered.",
+    ),
+    "dossier": (
+        "dossier",
+        "Write the papers: volume statement, case sheets, standards checklist, method statement (PDF, XLSX, CSV).",
+    ),
+    "explain": ("explain", "Say why a procedure counted or did not, rule by rule."),
+    "serve": ("service", "Run the nightly job on its schedule, with a page, health and metrics."),
+    "accounts": ("accounts", "Local accounts of the service: who may sign in, and what they may do."),
+    "audit": (
+        "accounts",
+        "Show who signed in, looked, signed and approved; --json prints one entry a line, for an archive.",
+    ),
+    "backup": (
+        "upkeep",
+        "Copy the ledger while everything runs, and look through the copy; the pseudonym key is not in it.",
+    ),
+    "restore": ("upkeep", "Verify a backup and put it in the ledger's place; say what it cannot know."),
+    "doctor": (
+        "upkeep",
+        "Look after the ledger: is it whole, does the key fit, is there room, is a run, backup or submission late.",
+    ),
+    "classify": ("files", "Decide on every session in files: one JSON line each, in a stable order."),
+    "count": (
+        "files",
+        "Count a year's volume: from files, or from the ledger with --config alone. --json prints a MeasureReport.",
+    ),
+    "mappings": ("mappings", "Check, measure, propose, exchange and compare the mappings."),
+    "verify": (
+        "verify",
+        "Check a submission from its Bundle alone: structure, counts, frame, draw, cases, nothing that names a person.",
+    ),
+}
+"""Every command: the module of this folder that has it, and the first line of its help."""
+
+
+app = group(
+    COMMANDS,
     name="io-fhir-adapter",
-    cls=TyperGroup,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,10 +111,6 @@ def _root(
     ),
 ) -> None:
     pass
-
-
-for register in (embedded.register, nightly.register, files.register, mappings.register, verify.register):
-    register(app)
 
 
 def main() -> None:

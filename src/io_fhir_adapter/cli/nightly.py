@@ -1,4 +1,4 @@
-"""Commands on a configured facility: the nightly job, its stages, preflight, explanation, service."""
+"""Commands on a configured facility: the look before the first night, the nightly job and its stages."""
 
 from __future__ import annotations
 
@@ -6,36 +6,26 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
-from io_fhir_adapter.classify.explain import explain_procedure, in_words
-from io_fhir_adapter.cli.console import out, show_files, show_night, told_progress
-from io_fhir_adapter.cli.files import decision_json
-from io_fhir_adapter.config import load_config
+from io_fhir_adapter.cli.console import out, show_checks, show_files, show_night, told_progress
+from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, JsonOption, as_of_date, facility
 from io_fhir_adapter.errors import UsageError
-from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import configure_logs
-from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem, rules_for
+from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem
 from io_fhir_adapter.preflight import run_checks
 from io_fhir_adapter.report.output import check_folder
+from io_fhir_adapter.review.board import CaseLine
 from io_fhir_adapter.review.sample import leave_sample, not_drawn
-from io_fhir_adapter.serve.app import serve_forever
 from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
 
 __all__ = ["register"]
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The facility's configuration file.")]
-AsOfOption = Annotated[
-    str | None, typer.Option("--as-of", help="Local date to run for (YYYY-MM-DD); default today.", metavar="DATE")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,29 +36,13 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: io-fhir-adapter draw --config hospital.yaml")(draw)
     app.command(epilog="Example: io-fhir-adapter review --config hospital.yaml")(review)
     app.command(epilog="Example: io-fhir-adapter submit --config hospital.yaml")(submit)
-    app.command(epilog="Example: io-fhir-adapter explain 4711 --config hospital.yaml")(explain)
-    app.command(epilog="Example: io-fhir-adapter serve --config hospital.yaml --port 8080")(serve)
-
-
-def _date(text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError as exc:
-        raise UsageError(f"{text!r} is not a date", where="--as-of", do="write it as YYYY-MM-DD", number=5) from exc
 
 
 @contextmanager
 def _job(config: Path, as_of: str | None = None, progress: Progress | None = None) -> Iterator[Nightly]:
-    settings = load_config(config)
-    rules = rules_for(settings)
-    day = _date(as_of)
-    ledger = open_ledger(settings.ledger)
-    try:
-        yield Nightly(settings, ledger, rules, as_of=day, progress=progress)
-    finally:
-        ledger.close()
+    day = as_of_date(as_of)
+    with facility(config) as opened:
+        yield Nightly(opened.config, opened.ledger, opened.rules, as_of=day, progress=progress)
 
 
 def check(config: ConfigOption, as_json: JsonOption = False) -> int:
@@ -77,11 +51,7 @@ def check(config: ConfigOption, as_json: JsonOption = False) -> int:
     if as_json:
         typer.echo(json.dumps([result.to_json() for result in results], indent=2))
     else:
-        marks = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
-        for result in results:
-            out.print(Text.assemble(marks[result.state], f"  {result.name:<28} {result.text}"))
-            if result.do:
-                out.print(f"      {'':<28} → {result.do}", style="dim")
+        show_checks(results)
     return 1 if any(result.state == "fail" for result in results) else 0
 
 
@@ -163,19 +133,40 @@ def review(
         int | None, typer.Option(metavar="CASE", help="Take this case out of the sample; the next reserve comes in.")
     ] = None,
     reason: Annotated[str, typer.Option(help=f"Why it leaves: {', '.join(LEAVING)}.")] = "",
+    as_json: JsonOption = False,
 ) -> int:
-    """Pull, pre-fill and de-identify the drawn cases; say how full their forms are."""
+    """Pull, pre-fill and de-identify the drawn cases; say how full their forms are and who works on them."""
     with told_progress() as tell, _job(config, as_of, tell) as job, job.alone():
         sample = asyncio.run(job.draw())
         if sample.waits:
             raise not_drawn(sample)
         if leave is not None:
             leave_sample(job.ledger, sample, leave, reason, datetime.now(UTC))
-        prepared, _ = asyncio.run(job.casework.review(sample))
-    for case in prepared:
-        refused = f", {len(case.refused)} resources left out" if case.refused else ""
-        out.print(f"case {case.number:>2}  {case.share:>4.0%} pre-filled, {len(case.missing)} items open{refused}")
+        form = asyncio.run(job.casework.form())
+        prepared, _ = asyncio.run(job.casework.review(sample, form))
+        board = job.casework.board(sample, form)
+    if as_json:
+        cases = [line.to_json() for line in board]
+        typer.echo(json.dumps({"period": sample.draw.period, "cases": cases}, indent=2))
+        return 0
+    refused = {case.number: len(case.refused) for case in prepared if case.refused}
+    for line in board:
+        out.print(Text(_in_words(line, refused.get(line.number, 0))))
     return 0
+
+
+def _in_words(line: CaseLine, refused: int) -> str:
+    """One case of the board; names no patient."""
+    if line.role == "left":
+        return f"case {line.number:>2}  left the sample: {line.left_because}"
+    said = [f"case {line.number:>2}  {line.share:>4.0%} pre-filled", f"{len(line.open)} items open"]
+    if refused:
+        said.append(f"{refused} resources left out")
+    if line.state != "open" or line.reviewer:
+        said.append(f"{line.state} ({line.reviewer or 'nobody works on it'})")
+    if line.rare:
+        said.append("rare, cleared" if line.cleared else "rare: waits for an approver's word")
+    return ", ".join(said)
 
 
 def submit(
@@ -196,39 +187,4 @@ def submit(
     show_night(night)
     if night.problem is not None:
         raise night.problem
-    return 0
-
-
-def explain(
-    procedure: Annotated[
-        str, typer.Argument(metavar="PROCEDURE-ID", help="Logical id, such as 4711 or Procedure/4711.")
-    ],
-    config: ConfigOption,
-    as_json: JsonOption = False,
-) -> int:
-    """Say why a procedure counted or did not, rule by rule."""
-    with _job(config) as job, job.ledger.read() as connection:
-        found = explain_procedure(connection, procedure, job.ruleset)
-    if as_json:
-        decisions = [
-            {**decision_json(decision), "trail": [msgspec.to_builtins(step) for step in decision.trail]}
-            for decision in found.decisions
-        ]
-        typer.echo(json.dumps({"record": found.record, "decisions": decisions}, indent=2))
-        return 0
-    out.print("\n".join(found.record))
-    for decision in found.decisions:
-        out.print("\n".join(["", *in_words(decision, job.ruleset)]))
-    return 0
-
-
-def serve(
-    config: ConfigOption,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
-) -> int:
-    """Run the nightly job on its schedule, with a page, health and metrics."""
-    configure_logs()
-    with _job(config) as job:
-        serve_forever(job.config, job.ledger, job.ruleset, host, port)
     return 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+from io_fhir_adapter.classify.csv_table import WRONG_SHAPE, rows_as_they_are
 from io_fhir_adapter.classify.globs import parse_glob
 from io_fhir_adapter.classify.systems import SystemNames, normalise_code
 from io_fhir_adapter.classify.tables import COLUMNS, CodeRow
@@ -83,26 +84,11 @@ def read_rows(path: Path, label: str) -> RawTable:
     """
     rows: list[TableRow] = []
     misshapen: list[tuple[str, str]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise MappingError(
-                    "the columns are not those of a code table",
-                    where=f"{label}:1",
-                    do=f"the first line must read {','.join(COLUMNS)}",
-                    number=5,
-                )
-            for record in reader:
-                place = f"{label}:{reader.line_num}"
-                if None in record or None in record.values():
-                    misshapen.append((place, "the row has too many or too few columns"))
-                else:
-                    rows.append(TableRow(**{key: value.strip() for key, value in record.items()}, place=place))
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise MappingError(
-            f"the code table cannot be read ({type(exc).__name__})", where=label, do="save it as UTF-8 CSV", number=5
-        ) from exc
+    for place, cells in rows_as_they_are(path, COLUMNS, "the code table", label):
+        if cells is None:
+            misshapen.append((place, WRONG_SHAPE))
+        else:
+            rows.append(TableRow(**cells, place=place))
     return RawTable(tuple(rows), tuple(misshapen))
 
 
