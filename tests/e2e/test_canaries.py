@@ -19,10 +19,10 @@ import httpx
 import pytest
 from tests.e2e.conftest import Recorder, write_config
 
-from io_fhir_adapter import pipeline
 from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.config import load_config
 from io_fhir_adapter.errors import LeakError
+from io_fhir_adapter.handover import work
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.outbox import pending
 from io_fhir_adapter.loopback import LoopbackServer
@@ -317,7 +317,7 @@ def test_without_that_look_these_tests_would_see_the_leak(
     facility: Facility, small: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leak_a_name(monkeypatch)
-    monkeypatch.setattr(pipeline, "refuse_leaks", lambda *_: None)
+    monkeypatch.setattr(work, "refuse_leaks", lambda *_: None)
     asyncio.run(facility.job.submit())
     (body,) = facility.submissions()
     assert Canaries(small.canaries).found(body)
