@@ -66,7 +66,7 @@ COMMANDS: Final = {
     ),
     "restore": ("upkeep", "Verify a backup and put it in the ledger's place; say what it cannot know."),
     "doctor": (
-        "upkeep",
+        "doctor",
         "Look after the ledger: is it whole, does the key fit, is there room, is a run, backup or submission late.",
     ),
     "classify": ("files", "Decide on every session in files: one JSON line each, in a stable order."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -26,8 +23,10 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    inspect,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -54,6 +53,7 @@ __all__ = [
 ]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_REVISION = re.compile(r"v(\d{4})_\w+")  # of a migration's module, by which all are found without loading them
 _MODE_OWNER_ONLY = 0o600
 _OTHERS = 0o077
 _BUSY_MS = 30_000
@@ -104,13 +104,30 @@ class Ledger:
         except SQLAlchemyError as exc:
             if is_damage(exc.__cause__):
                 raise damaged(self.name) from exc
-            cause = type(exc.__cause__ or exc).__name__
-            raise LedgerError(
-                f"the database refused ({cause})",
-                where=self.name,
-                do="check disk space and permissions, and that no other run holds it",
-                number=2,
-            ) from exc
+            raise _refused(exc, self.name) from exc
+
+    def shorten_log(self) -> None:
+        """Works SQLite's write-ahead log in and cuts it off, where nobody reads at the moment; outside transactions.
+
+        Raises:
+            LedgerError: The database refused.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return
+        try:
+            connection = self._engine.raw_connection()  # the engine's own would begin a transaction
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=0")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                cursor.close()
+            finally:
+                connection.close()
+        except (SQLAlchemyError, sqlite3.Error) as exc:
+            if is_damage(exc.__cause__ or exc):
+                raise damaged(self.name) from exc
+            raise _refused(exc, self.name) from exc
 
     def close(self) -> None:
         """Gives all connections back."""
@@ -156,15 +173,10 @@ def open_ledger(config: LedgerConfig, *, upgrade: bool = True) -> Ledger:
     try:
         if upgrade:
             with engine.begin() as connection:
-                _migrate(connection)
-    except CommandError as exc:
+                _migrate(connection, name)
+    except LedgerError:
         engine.dispose()
-        raise LedgerError(
-            "the ledger was written by a newer version",
-            where=name,
-            do="install that version or restore a backup",
-            number=3,
-        ) from exc
+        raise
     except SQLAlchemyError as exc:
         engine.dispose()
         raise LedgerError(
@@ -200,6 +212,15 @@ def _postgresql_begin(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 
 
+def _refused(exc: Exception, where: str) -> LedgerError:
+    return LedgerError(
+        f"the database refused ({type(exc.__cause__ or exc).__name__})",
+        where=where,
+        do="check disk space and permissions, and that no other run holds it",
+        number=2,
+    )
+
+
 def is_damage(error: BaseException | None) -> bool:
     """Whether an error of SQLite's means that the content of its file is not what it should be."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -217,19 +238,31 @@ def damaged(where: str) -> LedgerError:
 
 def known_schemas() -> list[str]:
     """The revisions of the schema that this version knows, the newest first."""
-    return [script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()]
+    found = (_REVISION.fullmatch(path.stem) for path in (_MIGRATIONS / "versions").iterdir())
+    return sorted((match[1] for match in found if match), reverse=True)
 
 
-def _alembic() -> AlembicConfig:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    return config
+def _migrate(connection: Connection, where: str) -> None:
+    """Brings the schema up to date. As a rule it is, and then Alembic is not loaded.
 
+    Raises:
+        LedgerError: It is a newer one.
+    """
+    stored: list[str] = []
+    if inspect(connection).has_table("alembic_version"):
+        stored = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    known = known_schemas()
+    if not set(stored) <= set(known):
+        raise LedgerError(
+            "the ledger was written by a newer version",
+            where=where,
+            do="install that version or restore a backup",
+            number=3,
+        )
+    if stored != known[:1]:
+        from io_fhir_adapter.ledger.migrations.upgrade import upgrade  # noqa: PLC0415
 
-def _migrate(connection: Connection) -> None:
-    config = _alembic()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+        upgrade(connection)
     make_indexes(connection)
 
 

@@ -46,6 +46,7 @@ def first_load(ledger: Ledger) -> Iterator[None]:
                 connection.exec_driver_sql(f"PRAGMA cache_size={_SORTED_KIB}")  # what sorting may take as well
                 make_indexes(connection)
                 connection.exec_driver_sql(f"PRAGMA cache_size={held}")
+            ledger.shorten_log()  # the indexes alone fill it with a hundred MiB that would stay
 
 
 def _is_empty(connection: Connection) -> bool:

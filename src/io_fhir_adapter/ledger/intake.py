@@ -255,7 +255,7 @@ def put_quarantined(connection: Connection, items: Sequence[Quarantined], run: i
     upsert(connection, quarantine, list(rows.values()), ("source", "resource_type", "position"))
 
 
-def drop_quarantined(connection: Connection, source: str, resource_type: str, positions: Sequence[str]) -> None:
+def drop_quarantined(connection: Connection, source: str, resource_type: str, positions: Iterable[str]) -> None:
     """Forgets positions that turned out good; what deciding set aside is for deciding to release."""
     columns = quarantine.c
     own = (
@@ -265,7 +265,7 @@ def drop_quarantined(connection: Connection, source: str, resource_type: str, po
     )
     if connection.execute(select(columns.position).where(own).limit(1)).first() is None:
         return  # as a rule nothing is set aside, and looking for thousands of positions takes its time
-    connection.execute(delete(quarantine).where(own, among(connection, columns.position, positions)))
+    connection.execute(delete(quarantine).where(own, among(connection, columns.position, list(positions))))
 
 
 def forget_quarantined(connection: Connection, source: str, run: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = ["PackedProcedure", "packed", "put_packed"]
 _NAME: Final = "Procedure"
 _KEY: Final = ("source", "resource_type", "id")
 _COLUMNS: Final = tuple(column.name for column in facts.columns)
+_BY_ID: Final = itemgetter(_COLUMNS.index("id"))
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -83,6 +85,7 @@ def put_packed(connection: Connection, source: str, items: Mapping[str, PackedPr
             source, _NAME, name, item.patient, item.status, item.day, item.mapped, item.known_system, item.digest,
             item.data, run,
         ))  # fmt: skip
+    rows.sort(key=_BY_ID)  # neighbours in the key's index are written one after the other
     upsert_tuples(connection, facts, _COLUMNS, rows, _KEY)
     mark_stale(connection, concerned)
     return Stored(new, len(rows) - new, len(items) - len(rows))
