@@ -22,6 +22,7 @@ from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.approvals import approved_texts, cleared_of
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import StoredDraw, cases_of, find_draw, forms_of, put_response, superseded
+from io_fhir_adapter.ledger.facts import survivor
 from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.ledger.people import record_digest
 from io_fhir_adapter.ledger.reviews import CaseReview, reviews_of, save_draft, send_back, sign
@@ -94,7 +95,9 @@ class Casework:
         """
         frame = frame_of(sample.draw)
         with self.ledger.read() as connection:
-            record = record_digest(connection, frame.patients, person_links(connection))
+            links = person_links(connection)
+            people = {*frame.patients, *(survivor(patient, links) for patient in frame.patients)}
+            record = record_digest(connection, people, links)
             drawn = [[case.token, case.role, case.reason] for case in cases_of(connection, sample.draw.id, None)]
             signed = self._reviewed(connection, sample.draw)
         said = {name: value for name, value in report.items() if name != "date"}
@@ -216,8 +219,25 @@ class Casework:
                 connection, sample.draw.id, number, json.dumps(clean).encode(), by, datetime.now(UTC), revision
             )
 
-    def sign(self, sample: Sample, number: int, questionnaire: Json, *, by: str, revision: int) -> CaseReview:
+    def sign(
+        self,
+        sample: Sample,
+        number: int,
+        questionnaire: Json,
+        *,
+        by: str,
+        revision: int,
+        witness: Callable[[Connection], object] | None = None,
+    ) -> CaseReview:
         """Puts a reviewer's signature under what was saved, where it is complete.
+
+        Args:
+            sample: The drawn sample.
+            number: The case.
+            questionnaire: The form.
+            by: Account of the reviewer.
+            revision: The revision that they saw.
+            witness: Told in the same transaction: what it writes stands or falls with the signature.
 
         Raises:
             ReviewError: Questions are open, named by linkId; or there is no such case.
@@ -236,7 +256,10 @@ class Casework:
             if form.state != "open" and clean != form.response:  # what the adapter itself knows was corrected since
                 body = json.dumps(clean).encode()
                 revision = save_draft(connection, draw, number, body, by, now, revision).revision
-            return sign(connection, draw, number, by, now, revision)
+            signed = sign(connection, draw, number, by, now, revision)
+            if witness is not None:
+                witness(connection)
+            return signed
 
     def reopen_outdated(self, sample: Sample, questionnaire: Json) -> list[int]:
         """Sends signed forms back that answer another form than the one that is asked now; gives their numbers."""

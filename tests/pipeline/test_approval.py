@@ -289,6 +289,30 @@ def test_who_signed_a_case_cannot_approve(facility: Facility) -> None:
     assert facility.arrived == []
 
 
+def test_a_signature_and_an_approval_stand_or_fall_with_what_is_written_beside_them(facility: Facility) -> None:
+    def refuse(_connection: object) -> None:
+        raise LedgerError("the audit cannot be written")
+
+    desk = facility.desk()
+    sample, casework = desk.sample(), desk.casework
+    number = sample.cases[0].number
+    form = casework.case_form(sample, number)
+    saved = casework.save(sample, number, filled(form.response), FORM, by="weber", revision=form.revision)
+    with pytest.raises(LedgerError, match="audit"):
+        casework.sign(sample, number, FORM, by="weber", revision=saved.revision, witness=refuse)
+    assert casework.case_form(sample, number).state == "draft"
+    casework.sign(sample, number, FORM, by="weber", revision=saved.revision)
+    facility.sign_all_open()
+    facility.night()
+    seen = facility.proposal()
+    for case in seen.rare:
+        desk.clear(case.number, reason="patient-agreed", by="chief")
+    with pytest.raises(LedgerError, match="audit"):
+        asyncio.run(desk.approve(seen.identifier, seen.digest, by="chief", witness=refuse))
+    assert facility.state(seen.identifier) == "held"
+    assert facility.arrived == []
+
+
 def test_an_approval_is_about_the_very_bytes(facility: Facility) -> None:
     facility.sign_all()
     facility.night()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from io_fhir_adapter.cli.console import out, show_files, show_night, told_progress
 from io_fhir_adapter.demo import PEOPLE, demonstrate, try_out
 from io_fhir_adapter.errors import AdapterError
+from io_fhir_adapter.logs import configure_logs
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.receiver.app import create_app as receiver_app
 from io_fhir_adapter.receiver.store import ReceiverStore
@@ -64,6 +66,7 @@ def _serve_pages(folder: Path, port: int) -> int:
     """The pages, until they are stopped; what was completed in an earlier time is still there."""
     folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)
+    configure_logs(level=logging.WARNING)  # what the service logs would stand among the text
     with told_progress() as tell, try_out(folder, tell, port=port) as shown:
         out.print(f"\nPages {shown.url}/ with synthetic data; sign in with the password {shown.password} as")
         for account, (name, roles) in PEOPLE.items():

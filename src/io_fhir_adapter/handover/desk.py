@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime
 
+from sqlalchemy import Connection
+
 from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config
@@ -93,11 +95,21 @@ class Desk:
         volume, previous = self.year.count(self.year.period), self.year.count(self.year.before)
         return await self.handover.proposal(self.sample(), volume, previous, self.year.report(volume))
 
-    async def approve(self, identifier: str, digest: str, *, by: str, role: str = "approver") -> list[Delivered]:
+    async def approve(
+        self,
+        identifier: str,
+        digest: str,
+        *,
+        by: str,
+        role: str = "approver",
+        witness: Callable[[Connection], object] | None = None,
+    ) -> list[Delivered]:
         """Lets a submission leave; see :meth:`.work.Handover.approve`."""
         with only_job(self._ledger):
             report = self.year.report(self.year.count(self.year.period))
-            return await self.handover.approve(self.sample(), report, identifier, digest, by=by, role=role)
+            return await self.handover.approve(
+                self.sample(), report, identifier, digest, by=by, role=role, witness=witness
+            )
 
     def send_back(
         self, identifier: str, *, by: str, comment: str, numbers: Collection[int] = (), role: str = "approver"

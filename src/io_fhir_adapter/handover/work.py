@@ -7,10 +7,12 @@ and is taken out of the queue as soon as anything that it rests on is another.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
+
+from sqlalchemy import Connection
 
 from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.config import Config
@@ -159,7 +161,15 @@ class Handover:
             )  # fmt: skip
 
     async def approve(
-        self, sample: Sample, report: Json, identifier: str, digest: str, *, by: str, role: str
+        self,
+        sample: Sample,
+        report: Json,
+        identifier: str,
+        digest: str,
+        *,
+        by: str,
+        role: str,
+        witness: Callable[[Connection], object] | None = None,
     ) -> list[Delivered]:
         """Lets a submission leave; sends it at once where the configuration says ``automatic``.
 
@@ -170,6 +180,7 @@ class Handover:
             digest: Of the body that the approver saw.
             by: Account of the approver.
             role: The role in which they approve.
+            witness: Told in the same transaction: what it writes stands or falls with the approval.
 
         Raises:
             ReviewError: What it rests on changed since, or a case is too rare to leave.
@@ -191,6 +202,8 @@ class Handover:
                     do="say for each why it may leave, or take it out of the sample", number=36,
                 )  # fmt: skip
             approve(connection, sample.draw.id, identifier, digest, by=by, role=role, at=datetime.now(UTC))
+            if witness is not None:
+                witness(connection)
         submission = self.config.submission
         return await self.deliver() if submission is not None and submission.automatic else []
 

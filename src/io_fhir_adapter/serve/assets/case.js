@@ -273,10 +273,59 @@
     if (saved && changed()) event.preventDefault();
   });
 
+  // LHC-Forms speaks English alone. Its own labels are put into the page's language as they appear; the texts and
+  // options of the form are the service's, and an option's words in a list are how LHC-Forms knows it: they are left.
+  const LABELLED = ["placeholder", "aria-label", "title"];
+  const LABELS_IN = "lhc-item-boolean, lhc-validate, #reader_log, #lhc-tools-moreResults";
+  const escaped = (text) => text.replace(/[.*+?^$|()[\]\\]/g, "\\$&");
+  const labels = Object.entries(page.labels).map(([own, said]) => {
+    const names = [...own.matchAll(/\{(\w+)\}/g)].map((found) => found[1]);
+    return { pattern: new RegExp(`^${escaped(own).replace(/\{\w+\}/g, "(.+)")}$`), names, said };
+  });
+
+  function inWords(text) {
+    for (const { pattern, names, said } of labels) {
+      const found = pattern.exec(text.trim());
+      if (found) return names.reduce((made, name, at) => made.replace(`{${name}}`, () => found[at + 1]), said);
+    }
+    return null;
+  }
+
+  function relabelAttributes(element) {
+    for (const name of LABELLED) {
+      const said = element.hasAttribute(name) ? inWords(element.getAttribute(name)) : null;
+      if (said !== null) element.setAttribute(name, said);
+    }
+  }
+
+  function relabel(node) {
+    if (node.nodeType === Node.TEXT_NODE) {
+      const said = node.parentElement && node.parentElement.closest(LABELS_IN) ? inWords(node.data) : null;
+      if (said !== null) node.data = said;
+    } else if (node.nodeType === Node.ELEMENT_NODE) {
+      if (place.contains(node)) relabelAttributes(node);
+      node.childNodes.forEach(relabel);
+    }
+  }
+
+  function keepLabelled() {
+    if (!labels.length) return;
+    const watch = { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: LABELLED };
+    new MutationObserver((changes) => {
+      for (const change of changes) {
+        if (change.type === "childList") change.addedNodes.forEach(relabel);
+        else if (change.type === "attributes") { if (place.contains(change.target)) relabelAttributes(change.target); }
+        else relabel(change.target);
+      }
+    }).observe(document.body, watch);
+    relabel(place);
+  }
+
   async function start() {
     let form = LForms.Util.convertFHIRQuestionnaireToLForms(page.questionnaire, "R4");
     form = LForms.Util.mergeFHIRDataIntoLForms("QuestionnaireResponse", page.response, form, "R4");
     await LForms.Util.addFormToPage(form, place, { hideFormControls: true, hideTreeLine: true });
+    keepLabelled();
     explain();
     if (matchMedia("(max-width: 60rem)").matches) document.getElementById("open").open = false;
     saved = written();

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Form
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -79,15 +80,25 @@ def _add_decision(router: APIRouter, view: View) -> None:
     approver = Depends(view.web.person("approver"))
 
     def decided(
-        request: Request, person: Person, step: Callable[[Desk], object], entity: str, detail: str, done: str
+        request: Request,
+        person: Person,
+        step: Callable[[Desk], object],
+        entity: str,
+        detail: str,
+        done: str,
+        noted: bool = False,
     ) -> Response:
-        """Does one thing, notes it, and goes back to the page; a refusal is noted and said there in words."""
+        """Does one thing, notes it, and goes back to the page; a refusal is noted and said there in words.
+
+        ``noted`` says that the step itself notes what it did, in the same transaction.
+        """
         try:
             step(view.desk())
         except AdapterError as exc:
             _note(view, person, entity, "E", f"{detail}: {exc.code}", "4")
             return _page(view, request, person, HTTPStatus.CONFLICT, problem=exc)
-        _note(view, person, entity, "E", detail)
+        if not noted:
+            _note(view, person, entity, "E", detail)
         return RedirectResponse(f"/approval?done={done}", HTTPStatus.SEE_OTHER)
 
     @router.post("/approval/make")
@@ -104,9 +115,18 @@ def _add_decision(router: APIRouter, view: View) -> None:
     ) -> Response:
         if not seen:
             return _page(view, request, person, HTTPStatus.UNPROCESSABLE_ENTITY, missing="confirm")
+        entity = f"Submission/{identifier}"
+
+        def noted(connection: Connection) -> None:
+            note(
+                connection, at=view.web.now(), agent=person.account, role=person.role_text, action="E", entity=entity,
+                detail="approved",
+            )  # fmt: skip
+
         return decided(
-            request, person, lambda desk: asyncio.run(desk.approve(identifier, digest, by=person.account)),
-            f"Submission/{identifier}", "approved", "approved",
+            request, person,
+            lambda desk: asyncio.run(desk.approve(identifier, digest, by=person.account, witness=noted)),
+            entity, "approved", "approved", noted=True,
         )  # fmt: skip
 
     @router.post("/approval/send")
@@ -174,9 +194,10 @@ def _page(
     missing: str = "",
     problem: AdapterError | None = None,
 ) -> Response:
-    t = translator(language_of(request))
+    language = language_of(request)
+    t = translator(language)
     sample = view.sample()
-    rows = view.rows(sample) if sample is not None else []
+    rows = view.rows(sample, language) if sample is not None else []
     made = _proposal(view)
     signed = sum(row.state == "signed" for row in rows)
     current = made is not None and (made.stands or made.state == "accepted")
@@ -187,13 +208,13 @@ def _page(
         may_decide=person.has("approver"),
         flash=t(f"approval.done.{done}") if done in {"made", "approved", "returned", "text", "cleared", "sent"} else "",
         problem=t(f"approval.error.{missing}") if missing else _why(t, problem) if problem is not None else "",
-        **(_shown(view, t, made, rows, person) if made is not None and current else {}),
+        **(_shown(view, language, made, rows, person) if made is not None and current else {}),
     )  # fmt: skip
 
 
-def _shown(view: View, t: Translate, made: Proposal, rows: list[Row], person: Person) -> Json:
+def _shown(view: View, language: str, made: Proposal, rows: list[Row], person: Person) -> Json:
     """What the page shows of a proposal."""
-    form, names = view.form(), view.names()
+    t, form, names = translator(language), view.shown_form(language), view.names()
     texts = {item["linkId"]: str(item.get("text", item["linkId"])) for item in items(form)}
     own = [row.number for row in rows if row.account == person.account and row.state == "signed"]
     return {
@@ -201,9 +222,9 @@ def _shown(view: View, t: Translate, made: Proposal, rows: list[Row], person: Pe
         "resources": resource_counts(made.body),
         "said": made.approval,
         "said_by": names.get(made.approval.by, made.approval.by) if made.approval is not None else "",
-        "counts": _counts(view, made),
+        "counts": _counts(view, made, language),
         "review": [
-            (view.title(line.category), _reason(t, line.reason), line.sessions) for line in made.review_list
+            (view.title(line.category, language), _reason(t, line.reason), line.sessions) for line in made.review_list
         ],
         "codes": made.unmapped[:_MOST_CODES],
         "texts": [(text, texts.get(text.link_id, text.link_id)) for text in made.texts],
@@ -215,11 +236,15 @@ def _shown(view: View, t: Translate, made: Proposal, rows: list[Row], person: Pe
     }  # fmt: skip
 
 
-def _counts(view: View, made: Proposal) -> Json:
+def _counts(view: View, made: Proposal, language: str) -> Json:
     """Counted sessions by category, this year and the year before."""
     this, last = made.volume.by_category, made.previous.by_category if made.previous is not None else {}
     rows = [
-        CountRow(view.title(name), this[name].counted if name in this else 0, last[name].counted if name in last else 0)
+        CountRow(
+            view.title(name, language),
+            this[name].counted if name in this else 0,
+            last[name].counted if name in last else 0,
+        )
         for name in view.ruleset.categories
         if name in this or name in last
     ]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -23,6 +24,7 @@ from io_fhir_adapter.review.forms import items
 from io_fhir_adapter.review.sample import Sample
 from io_fhir_adapter.serve.language import language_of, texts, translator
 from io_fhir_adapter.serve.pages.forms import for_display, sections
+from io_fhir_adapter.serve.pages.translating import response_in
 from io_fhir_adapter.serve.pages.view import View
 from io_fhir_adapter.serve.pages.wording import Translate, reason_in
 from io_fhir_adapter.serve.people import Person
@@ -33,6 +35,7 @@ __all__ = ["Posted", "case_router"]
 
 Json = dict[str, Any]
 _SCRIPT: Final = "case.js."
+_LABELS: Final = "case.lforms."
 _POLICY: Final = {"style-src": "'self' 'nonce-{nonce}'"}
 """LHC-Forms puts styles into the page, and marks them with the nonce that it finds there; it needs nothing else."""
 _SAID: Final = {"IOA-LED-020": "gone", "IOA-LED-021": "stale", "IOA-LED-022": "signed", "IOA-LED-025": "others"}
@@ -61,11 +64,12 @@ def _add_page(router: APIRouter, view: View) -> None:
     lacking = bool(lacking_forms())
 
     def page(request: Request, person: Person, number: int, identity: Identity | None = None) -> Response:
-        t, sample = translator(language_of(request)), _sample(view)
-        rows = {row.number: row for row in view.rows(sample)}
+        language, sample = language_of(request), _sample(view)
+        t = translator(language)
+        rows = {row.number: row for row in view.rows(sample, language)}
         if number not in rows:
             raise RefusedError(HTTPStatus.NOT_FOUND)
-        row, form, questionnaire = rows[number], _form(view, sample, number), view.form()
+        row, form, questionnaire = rows[number], _form(view, sample, number), view.shown_form(language)
         mine = person.has("reviewer") and row.account in ("", person.account)
         editable = mine and row.state != "signed"
         opened = _opened(t, questionnaire, form)
@@ -142,7 +146,7 @@ def _add_drafts(router: APIRouter, view: View) -> None:
         if isinstance(done, Response):
             return done
         t = translator(language_of(request))
-        opened = _opened(t, view.form(), _form(view, done[0], number))
+        opened = _opened(t, view.shown_form(language_of(request)), _form(view, done[0], number))
         return JSONResponse({"revision": done[1], "open": opened, "message": _count(t, len(opened))})
 
     @router.post("/cases/{number}/sign")
@@ -151,22 +155,24 @@ def _add_drafts(router: APIRouter, view: View) -> None:
         if isinstance(done, Response):
             return done
         sample, revision = done
-        try:
-            view.desk().casework.sign(sample, number, view.form(), by=person.account, revision=revision)
-        except ReviewError as exc:
-            if exc.code != _OPEN:
-                return _refusal(request, view, exc)
-            t = translator(language_of(request))
-            opened = _opened(t, view.form(), _form(view, sample, number))
-            said = {"revision": revision, "open": opened, "message": _count(t, len(opened))}
-            return JSONResponse(said, HTTPStatus.UNPROCESSABLE_ENTITY)
-        except LedgerError as exc:
-            return _refusal(request, view, exc)
-        with web.ledger.begin() as connection:
+
+        def noted(connection: Connection) -> None:
             note(
                 connection, at=web.now(), agent=person.account, role=person.role_text, action="E",
                 entity=f"Case/{sample.draw.id}/{number}", detail="signed",
             )  # fmt: skip
+
+        try:
+            view.desk().casework.sign(sample, number, view.form(), by=person.account, revision=revision, witness=noted)
+        except ReviewError as exc:
+            if exc.code != _OPEN:
+                return _refusal(request, view, exc)
+            t = translator(language_of(request))
+            opened = _opened(t, view.shown_form(language_of(request)), _form(view, sample, number))
+            said = {"revision": revision, "open": opened, "message": _count(t, len(opened))}
+            return JSONResponse(said, HTTPStatus.UNPROCESSABLE_ENTITY)
+        except LedgerError as exc:
+            return _refusal(request, view, exc)
         return JSONResponse({"next": f"/cases?signed={number}"})
 
 
@@ -197,7 +203,11 @@ def _refusal(request: Request, view: View, exc: AdapterError) -> Response:
     if exc.code in _SAID:
         status = HTTPStatus.NOT_FOUND if exc.code in _NO_CASE else HTTPStatus.CONFLICT
         return JSONResponse({"code": exc.code, "message": t(f"case.message.{_SAID[exc.code]}")}, status)
-    named = [str(item["text"]) for item in items(view.form()) if f" {item['linkId']} " in f" {exc.what} "]
+    named = [
+        str(item["text"])
+        for item in items(view.shown_form(language_of(request)))
+        if f" {item['linkId']} " in f" {exc.what} "
+    ]
     message = t("case.message.not_accepted", items="; ".join(named) or exc.what)
     return JSONResponse({"code": exc.code, "message": message}, HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -221,17 +231,18 @@ def _yes_no(t: Translate) -> dict[bool, str]:
 
 
 def _data(request: Request, questionnaire: Json, form: CaseForm) -> Json:
-    """What the page's script works with."""
+    """What the page's script works with; the form is the one that is shown."""
     language = language_of(request)
     t = translator(language)
     path = f"/cases/{form.number}"
     words = texts(language)
     return {
         "questionnaire": for_display(questionnaire),
-        "response": form.response,
+        "response": response_in(questionnaire, form.response),
         "revision": form.revision,
         "reasons": {one["link_id"]: one["reason"] for one in _opened(t, questionnaire, form) if one["reason"]},
         "words": {key.removeprefix(_SCRIPT): text for key, text in words.items() if key.startswith(_SCRIPT)},
+        "labels": _labels(language),
         "path": path,
         "draftPath": f"{path}/draft",
         "checkPath": f"{path}/check",
@@ -240,3 +251,9 @@ def _data(request: Request, questionnaire: Json, form: CaseForm) -> Json:
         "draftWord": words["cases.states.draft"],
         "savedText": "" if form.revision else words["case.not_saved_yet"],
     }
+
+
+def _labels(language: str) -> dict[str, str]:
+    """LHC-Forms' own labels, which are English, to what they are in the language of the page."""
+    own, said = texts("en"), texts(language)
+    return {text: said[key] for key, text in own.items() if key.startswith(_LABELS) and said[key] != text}

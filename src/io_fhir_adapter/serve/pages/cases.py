@@ -31,9 +31,10 @@ def cases_router(view: View) -> APIRouter:
         signed: int | None = None,
         released: int | None = None,
     ) -> Response:
-        t = translator(language_of(request))
+        language = language_of(request)
+        t = translator(language)
         sample = view.sample()
-        rows = view.rows(sample) if sample is not None else []
+        rows = view.rows(sample, language) if sample is not None else []
         chosen = show if show in _FILTERS else "all"
         found = {name: [row for row in rows if _shown(row, name, person)] for name in _FILTERS}
         flash = t("case.done", number=signed) if signed else t("case.released", number=released) if released else ""
@@ -45,8 +46,8 @@ def cases_router(view: View) -> APIRouter:
             period=sample.draw.period if sample is not None else "",
             about=t(
                 "cases.about", drawn=len(rows), frame=sample.draw.frame_size,
-                start=day_in(language_of(request), sample.draw.window_start),
-                end=day_in(language_of(request), sample.draw.window_end),
+                start=day_in(language, sample.draw.window_start),
+                end=day_in(language, sample.draw.window_end),
             ) if sample is not None else t("cases.none"),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE, items
+from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE, items, option_for
 
 __all__ = ["Line", "Section", "for_display", "sections"]
 
@@ -84,15 +84,18 @@ def _answered(node: Json) -> Iterator[Json]:
 
 def _line(item: Json, answers: list[Json], yes_no: Mapping[bool, str]) -> Line:
     plain = any("valueString" in answer for answer in answers) and not item.get("readOnly")
-    return Line(item["linkId"], str(item.get("text", item["linkId"])), tuple(_word(a, yes_no) for a in answers), plain)
+    return Line(
+        item["linkId"], str(item.get("text", item["linkId"])), tuple(_word(item, a, yes_no) for a in answers), plain
+    )
 
 
-def _word(answer: Json, yes_no: Mapping[bool, str]) -> str:
+def _word(item: Json, answer: Json, yes_no: Mapping[bool, str]) -> str:
     value = next((value for name, value in answer.items() if name.startswith("value")), "")
     if isinstance(value, bool):
         return yes_no[value]
     if isinstance(value, dict):
         if "value" in value:
             return f"{value['value']} {value.get('unit') or value.get('code') or ''}".rstrip()
-        return str(value.get("display") or value.get("code") or "")
+        option = option_for(item, value["code"], value.get("system", "")) if "code" in value else None
+        return str((option or value).get("display") or value.get("code") or "")
     return str(value)

@@ -15,6 +15,7 @@ from io_fhir_adapter.handover.desk import Desk
 from io_fhir_adapter.ledger.accounts import all_accounts
 from io_fhir_adapter.review.board import CaseLine
 from io_fhir_adapter.review.sample import Sample
+from io_fhir_adapter.serve.pages.translating import category_title, form_in
 from io_fhir_adapter.serve.web import Web
 
 __all__ = ["Row", "View"]
@@ -88,27 +89,31 @@ class View:
                 self._form = (now, asyncio.run(self.desk().casework.form()))
             return self._form[1]
 
+    def shown_form(self, language: str) -> Json:
+        """The form in the words of a language: to be shown, and never to be filled from or sent."""
+        return form_in(self.form(), language)
+
     def lines(self, sample: Sample) -> list[CaseLine]:
         """The cases that are asked for, in drawn order."""
         return [line for line in self.desk().casework.board(sample, self.form()) if line.role == "case"]
 
-    def rows(self, sample: Sample) -> list[Row]:
-        """The same as pages show them."""
+    def rows(self, sample: Sample, language: str) -> list[Row]:
+        """The same as pages show them in a language."""
         names = self.names()
-        return [self._row(line, names) for line in self.lines(sample)]
+        return [self._row(line, names, language) for line in self.lines(sample)]
 
     def names(self) -> dict[str, str]:
         """Local account to the name for people; an account of a provider stands for itself."""
         with self.web.ledger.read() as connection:
             return {account.name: account.display for account in all_accounts(connection)}
 
-    def title(self, category: str) -> str:
-        """The title of a category."""
-        return self.ruleset.categories.get(category, category)
+    def title(self, category: str, language: str) -> str:
+        """The title of a category in a language."""
+        return category_title(category, self.ruleset.categories.get(category, category), language)
 
-    def _row(self, line: CaseLine, names: dict[str, str]) -> Row:
+    def _row(self, line: CaseLine, names: dict[str, str], language: str) -> Row:
         return Row(
-            line.number, line.state, self.title(line.category), round(100 * line.share), len(line.open),
+            line.number, line.state, self.title(line.category, language), round(100 * line.share), len(line.open),
             names.get(line.reviewer, line.reviewer), line.reviewer, line.rare and not line.cleared, line.signed,
             line.prefilled,
         )  # fmt: skip
