@@ -169,7 +169,8 @@ class Casework:
         with self.ledger.read() as connection:
             draw = find_draw(connection, self.ruleset.programme.id, period)
             cases = tuple(cases_of(connection, draw.id)) if draw is not None else ()
-        return Sample(draw, cases, fresh=False) if draw is not None and cases else None
+        wanted = self.ruleset.programme.sample.size
+        return Sample(draw, cases, fresh=False, wanted=wanted) if draw is not None and cases else None
 
     def board(self, sample: Sample, questionnaire: Json) -> tuple[CaseLine, ...]:
         """Every case as it stands; names no patient."""

@@ -226,7 +226,7 @@ class Nightly:
         )  # fmt: skip
         asked = await ask_nonce(self.ledger, self.config.submission, committed)
         if asked.waits:
-            return Sample(asked.draw, (), fresh=False, waits=asked.waits)
+            return Sample(asked.draw, (), fresh=False, wanted=self.ruleset.programme.sample.size, waits=asked.waits)
         return draw_sample(self.ledger, design, asked.draw, datetime.now(UTC))
 
     def _cases(self, sample: Sample) -> tuple[StoredCase, ...]:

@@ -341,6 +341,9 @@ def test_one_facility_from_files_end_to_end(tmp_path: Path, say: Run) -> None:
     assert "3 of 150" in out
     code, out, err = say("run", "--config", path, "--as-of", "2026-02-01")
     assert (code, "2 of 2 patients drawn" in out) == (0, True), err
+    assert "all 2 patients of the frame are in the sample: the programme asks for 30" in " ".join(out.split())
+    drawn = json.loads(say("draw", "--config", path, "--as-of", "2026-02-01", "--json")[1])
+    assert (drawn["short"], drawn["wanted"], drawn["frame"]["size"]) == (True, 30, 2)
     assert "3 of 150" in say("count", "--config", path, "--period", "2025")[1]
     code, out, _ = say("explain", "Procedure/1", "--config", path)
     assert (code, "COUNTED" in out, "codes/ops.csv" in out) == (0, True, True)

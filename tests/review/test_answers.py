@@ -102,6 +102,18 @@ def test_where_a_body_asks_texts_wait_for_approval_of_that_very_text() -> None:
     assert answers(released(changed, rule=ASKING, approved=(text_digest(TEXT),))) == []
 
 
+def test_a_string_that_is_one_of_the_items_own_options_is_no_text() -> None:
+    form = {"item": [{"linkId": "1", "type": "choice", "answerOption": [{"valueString": "oui"}, {"valueInteger": 1}]}]}
+
+    def leaving(word: str) -> Released:
+        made = {"resourceType": "QuestionnaireResponse", "item": [{"linkId": "1", "answer": [{"valueString": word}]}]}
+        return release_answers(made, form, RULE, LeakScanner([]))
+
+    assert leaving("oui").response["item"] == [{"linkId": "1", "answer": [{"valueString": "oui"}]}]
+    assert "item" not in leaving("oui, dit Mme X").response
+    assert leaving("oui, dit Mme X").local == ("1",)
+
+
 def test_a_text_with_an_identifier_never_leaves_even_if_approved() -> None:
     text = "call Dr EISENBART"
     made = released(

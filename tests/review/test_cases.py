@@ -11,13 +11,14 @@ import pytest
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
-from io_fhir_adapter.ledger.draws import StoredCase, commit_frame, put_cases
+from io_fhir_adapter.ledger.draws import StoredCase, cases_of, commit_frame, put_cases
 from io_fhir_adapter.ledger.facts import put_decisions
 from io_fhir_adapter.ledger.intake import StoredFact, put_facts
 from io_fhir_adapter.ledger.runs import start_run
-from io_fhir_adapter.model import Decision, ProcedureFact
-from io_fhir_adapter.review.cases import CaseNeeds, lookups_of, needs_of
+from io_fhir_adapter.model import Decision, PatientFact, ProcedureFact
+from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, needs_of, prepare_case
 from io_fhir_adapter.review.forms import load_questionnaire
+from io_fhir_adapter.review.profile import load_profile
 
 NOW = datetime(2026, 1, 30, tzinfo=UTC)
 DAY = "2025-05-06"
@@ -94,3 +95,127 @@ def test_a_case_is_searched_for_under_all_its_records(ledger: Ledger) -> None:
     lookups = lookups_of(found, load_questionnaire())
     assert {lookup.patients for lookup in lookups} == {("Patient/1",)}
     assert all(not lookup.last or lookup.last >= DAY for lookup in lookups)
+
+
+def merged_with_the_second(ledger: Ledger, *drawn: StoredCase) -> tuple[list[CaseNeeds], dict[int, str]]:
+    """Cases whose sessions the person ``Patient/2`` has now, since ``Patient/1`` was merged into it after the draw."""
+    with ledger.begin() as connection:
+        run = start_run(connection, NOW)
+        put_facts(connection, [StoredFact(fact(name), mapped=True) for name in ("a", "z")], run)
+        people = [PatientFact(source="s", id="1", replaced_by="Patient/2"), PatientFact(source="s", id="2")]
+        put_facts(connection, [StoredFact(one, mapped=True) for one in people], run)
+        sessions = [
+            Decision("s", "Patient/2", DAY, "tace", "counted", "counted", procedures=(f"Procedure/{name}",))
+            for name in ("a", "z")
+        ]
+        put_decisions(connection, "Patient/2", sessions)
+        draw = commit_frame(connection, "iasios", "2025", ("2025-01-01", "2025-12-31"), b"{}", "d", 1, NOW)
+        put_cases(connection, draw, drawn, NOW)
+        found = needs_of(connection, draw, NOW)
+        return found, {case.number: case.reason or case.role for case in cases_of(connection, draw.id, None)}
+
+
+def test_a_case_whose_record_was_merged_after_the_draw_stays_and_is_read_under_both_records(ledger: Ledger) -> None:
+    drawn = StoredCase(1, "case", "t" * 64, "Patient/1", DAY, "tace", ("Procedure/a",))
+    (found,), roles = merged_with_the_second(ledger, drawn)
+    assert roles == {1: "case"}
+    assert (found.case.token, found.decision.patient) == ("t" * 64, "Patient/2")
+    assert found.merged == {"Patient/2"}
+    assert {"Patient/1", "Patient/2", "Procedure/a"} <= found.references
+
+
+def test_who_was_drawn_twice_under_two_records_leaves_once_as_a_duplicate(ledger: Ledger) -> None:
+    drawn = [
+        StoredCase(1, "case", "t" * 64, "Patient/2", DAY, "tace", ("Procedure/z",)),
+        StoredCase(2, "reserve", "u" * 64, "Patient/1", DAY, "tace", ("Procedure/a",)),
+        StoredCase(3, "case", "v" * 64, "Patient/1", DAY, "tace", ("Procedure/a",)),
+    ]
+    found, roles = merged_with_the_second(ledger, *drawn)
+    assert [one.case.number for one in found] == [1]
+    assert roles == {1: "case", 2: "duplicate", 3: "duplicate"}
+
+
+def patient(name: str, **more: Any) -> dict[str, Any]:
+    return {"resourceType": "Patient", "id": name, "gender": "female", "birthDate": "1950-01-01", **more}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "others", "records"),
+    [
+        ("Patient/7@archive", (), {"Patient/7@archive": patient("7")}),
+        ("Patient/1", ("Patient/7@archive",), {"Patient/7@archive": patient("7")}),
+        ("Patient/1", ("Patient/2",), {"Patient/2": patient("2")}),
+        (
+            "Patient/1",
+            ("Patient/2",),
+            {"Patient/1": {"resourceType": "Patient", "id": "1", "link": [{"type": "replaced-by"}]},
+             "Patient/2": patient("2")},
+        ),
+    ],
+)  # fmt: skip
+def test_a_person_of_another_source_or_a_merged_record_leaves_as_the_case(
+    drawn: str, others: tuple[str, ...], records: dict[str, Any]
+) -> None:
+    told = next(iter(reversed(records.values())))["id"]
+    procedure = {
+        "resourceType": "Procedure", "id": "a", "status": "completed", "performedDateTime": DAY,
+        "subject": {"reference": f"Patient/{told}"},
+    }  # fmt: skip
+    case = StoredCase(1, "case", "ab" * 32, drawn, DAY, "tace", ("Procedure/a",))
+    wanted = CaseNeeds(case, decision(), frozenset({drawn, *others, "Procedure/a"}), frozenset(others))
+    made = prepare_case(
+        wanted, {**records, "Procedure/a": procedure}, load_questionnaire(), load_profile(),
+        key=b"k" * 32, nonce="cd" * 32, zone=UTC,
+    )  # fmt: skip
+    assert (made.patient["id"], made.patient["gender"], len(made.procedures), made.refused) == (
+        "ab" * 32, "female", 1, (),
+    )  # fmt: skip
+
+
+UNKNOWN = {"modifierExtension": [{"url": "urn:x", "valueBoolean": True}]}
+
+
+def test_what_carries_a_modifier_neither_leaves_nor_answers(ledger: Ledger) -> None:
+    form, profile = load_questionnaire(), load_profile()
+    case = StoredCase(1, "case", "ab" * 32, "Patient/1", DAY, "tace", ("Procedure/a",))
+    wanted = CaseNeeds(case, decision(), frozenset({"Patient/1", "Procedure/a", "Encounter/e"}))
+    about = {"subject": {"reference": "Patient/1"}}
+    procedure = {"resourceType": "Procedure", "id": "a", "status": "completed", "performedDateTime": DAY, **about}
+    stay = {
+        "resourceType": "Encounter", "id": "e", "status": "finished", **about,
+        "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+        "period": {"start": DAY, "end": DAY},
+    }  # fmt: skip
+    score = {
+        "resourceType": "Observation", "id": "o", "status": "final", "effectiveDateTime": DAY, **about,
+        "code": {"coding": [{"system": "http://loinc.org", "code": "89247-1"}]}, "valueInteger": 1,
+    }  # fmt: skip
+
+    def made(**modified: Any) -> PreparedCase:
+        records = {"Patient/1": patient("1"), "Procedure/a": procedure, "Encounter/e": stay, "Observation/o": score}
+        records = {name: {**one, **modified.get(one["resourceType"], {})} for name, one in records.items()}
+        (asked,) = [one for one in lookups_of(wanted, form) if one.resource_type == "Observation"]
+        around = {asked: [records.pop("Observation/o")]}
+        return prepare_case(
+            wanted, records, form, profile, key=b"k" * 32, nonce="cd" * 32, zone=UTC, around=around,
+        )  # fmt: skip
+
+    plain = made()
+    assert {"case.sex", "proc.setting"} <= plain.sources.keys()
+    assert "Observation/o" in plain.sources.values()
+    nested = {"component": [{"valueQuantity": {"value": 1, "extension": [{"url": "x", **UNKNOWN}]}}]}
+    observed = made(Observation=nested)
+    assert "Observation/o" not in observed.sources.values()
+    assert observed.dropped["Observation.modifierExtension"] == 1
+    stayed = made(Encounter=UNKNOWN)
+    assert (stayed.encounters, len(stayed.refused)) == ((), 1)
+    assert "Encounter/e" not in stayed.sources.values()
+    for wrong in ({"subject": {"reference": "Patient/9"}}, {"status": "entered-in-error"}):
+        others = made(Encounter=wrong)
+        assert (others.encounters, len(others.refused)) == ((), 1)
+        assert "Encounter/e" not in others.sources.values()
+        assert "proc.setting" not in others.sources
+    person = made(Patient=UNKNOWN)
+    assert person.patient.keys() == {"resourceType", "id", "identifier"}
+    assert len(person.refused) == len(person.procedures) == 1
+    assert "case.sex" not in person.sources

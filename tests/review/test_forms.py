@@ -207,6 +207,10 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no link": lambda form: form["item"].append({"type": "string"}),
     "unknown question": lambda form: form["item"][0].update(enableWhen=[{"question": "2", "operator": "exists"}]),
     "unknown operator": lambda form: form["item"][0].update(enableWhen=[{"question": "1", "operator": "~"}]),
+    "a choice without options": lambda form: form["item"].append({"linkId": "2", "type": "choice"}),
+    "a choice from a ValueSet": lambda form: form["item"].append(
+        {"linkId": "2", "type": "choice", "answerValueSet": "http://hl7.org/fhir/ValueSet/administrative-gender"}
+    ),
     "unfinished FHIRPath": lambda form: _set_expression(form, "iif("),
     "FHIRPath with a tail": lambda form: _set_expression(form, "%patient.gender and so on"),
     "doubled operator": lambda form: _set_expression(form, "a = = b"),

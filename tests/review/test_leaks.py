@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import random
 import time
@@ -162,6 +163,74 @@ def test_it_is_found_at_any_depth_escaped_or_not(payload: Any) -> None:
 )
 def test_spelling_and_encoding_hide_nothing(payload: bytes) -> None:
     assert scan(payload, IDENTIFIERS)
+
+
+HIDDEN = {
+    "base64": base64.b64encode("seen: Größmann-Łukasz".encode()).decode(),
+    "base64 within a sentence": f"file {base64.urlsafe_b64encode('Größmann-Łukasz, Zoë'.encode()).decode()} attached",
+    "hexadecimal": b"MRN-998877".hex(),
+    "percent twice": quote(quote("Größmann-Łukasz")),
+    "percent of another alphabet": quote("Gr\u00f6\u00dfmann".encode("latin-1")) + "-Lukasz",
+    "entities twice": "Gr&amp;#246;&amp;#223;mann-&amp;#321;ukasz",
+    "quoted-printable": "Gr=C3=B6=C3=9Fmann-=C5=81ukasz",
+    "JSON within a text": json.dumps({"a": "Größmann-Łukasz"}),
+    "tags within a word": "Größ<b>mann</b>-Łukasz",
+    "plus for a space": "Feldweg+7a%2C+Unterhausen",
+    "a space of no width": "Größ\u200bmann-Łukasz",
+    "a soft hyphen": "MRN-99\u00ad8877",
+    "a hyphen that does not break": "MRN\u2011998877",
+    "a dash": "MRN\u2013998877",
+    "no umlauts": "Groessmann-Lukasz",
+    "no marks": "Grossmann-Lukasz",
+    "a moment on the birth date": "1951-07-02T00:00:00+02:00",
+    "a moment without hyphens": "19510702000000",
+    "a birth date with a short year": "geb. 02.07.51.",
+    "a birth date with spaces": "02. 07. 1951",
+    "a month cut short": "2 Jul 1951",
+    "a month in capitals": "02JUL1951",
+    "an ordinal": "born on the 2nd July 1951",
+    "a birth date without zeros": "1951-7-2",
+    "a birth date within a word": "born19510702",
+    "a phone number of the country": "030/1234567",
+    "a phone number in groups": "(030) 123 45 67",
+    "a phone number from abroad": "0049 30 1234 567",
+    "a phone link": "tel:+49-30-1234567",
+}
+
+
+@pytest.mark.parametrize("way", HIDDEN)
+def test_nor_does_any_other_way_of_writing_it(way: str) -> None:
+    assert paths({"resourceType": "Basic", "note": HIDDEN[way]}) == ["Basic.note"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.2.07.51.3",
+        "2.07.519",
+        "102.07.51",
+        "2025-07-02",
+        "+1 202 555 0100",
+        "01234567",
+        "a19510702b",
+        "719510702",
+        "VGhlIHF1aWNrIGJyb3duIGZveA==",
+    ],
+)
+def test_other_numbers_and_encoded_words_are_no_leaks(text: str) -> None:
+    assert paths({"resourceType": "Basic", "note": text}) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [("030 1234567", "+49 30 1234567"), ("0049-30-1234567", "0301234567"), ("+1 (555) 123-4567", "001 555 1234567")],
+)
+def test_a_phone_number_is_found_with_and_without_the_code_of_its_country(source: str, written: str) -> None:
+    assert scan(json.dumps({"a": f"call {written} please"}).encode(), [source])
+
+
+def test_a_short_name_that_is_only_written_out_is_an_identifier() -> None:
+    assert scan(b'{"a": "seen by bo li"}', identifiers_of([{"resourceType": "Patient", "name": [{"text": "Bo Li"}]}]))
 
 
 def test_the_place_is_named_and_the_value_never_is() -> None:

@@ -449,3 +449,20 @@ def test_the_category_system_is_our_own() -> None:
     }
     assert coded["proc.category"] == CATEGORY_CODES
     assert coded["proc.setting"] == CASE_REVIEW_ANSWERS
+
+
+@pytest.mark.parametrize(
+    ("kind", "expression"),
+    [
+        ("integer", "%patient.birthDate.toString().substring(0, 4).toInteger()"),
+        ("decimal", "(today() - %patient.birthDate).value"),
+        ("integer", "%born.toString().substring(0, 4).toInteger()"),
+    ],
+)
+def test_a_year_of_birth_or_an_exact_age_is_no_number_of_any_form(kind: str, expression: str) -> None:
+    form = _one_item_form(kind, expression)
+    born = {"name": "born", "language": "text/fhirpath", "expression": "%patient.birthDate"}
+    form["extension"] = [{"url": forms.VARIABLE, "valueExpression": born}]
+    filled = prefill(form, CASE)
+    assert "item" not in filled.response
+    assert "1" in filled.missing

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from io_fhir_adapter.canonical_urls import AGE_BAND, DAY_OFFSET, GENERALISED, QU
 from io_fhir_adapter.model import Indication, PatientFact
 from io_fhir_adapter.review.cases import PreparedCase
 from io_fhir_adapter.review.draw import Frame, Session
+from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE
 from io_fhir_adapter.review.generalise import AGE_BANDS, wide_age_band
 from io_fhir_adapter.review.profile import RiskRule, Step, load_profile
 from io_fhir_adapter.review.risk import FrameClasses, Quasi, Risk, coarsened, frame_classes, tumour_group
+from io_fhir_adapter.review.telling import telling_items
 
 RULE = load_profile().risk
 STEPS: tuple[Step, ...] = ("widen-age", "drop-quarter", "drop-age", "drop-sex", "drop-tumour-group")
@@ -199,3 +202,49 @@ def test_a_group_without_items_goes_too_and_no_steps_change_nothing() -> None:
     assert [item["linkId"] for item in made.response["item"]] == ["proc"]
     assert "extension" not in made.patient
     assert coarsened(case, Risk(1, 3, 3, (), holds=True), RULE) is case
+
+
+def test_one_person_under_two_records_is_not_two_who_look_alike() -> None:
+    session = Session("2025-05-06", "tace", ("Procedure/a",))
+    frame = Frame("2025-01-01", "2025-12-31", dict.fromkeys(("Patient/1", "Patient/2", "Patient/3"), (session,)))
+    people = {
+        name: [PatientFact(source="s", id=name[-1], gender="female", birth_date="1950-01-01")]
+        for name in ("Patient/2", "Patient/3")
+    }
+    tumours = {(name, "2025-05-06", "tace"): "C22" for name in people}
+    classes = frame_classes(frame, people, tumours, {"Patient/1": "Patient/2"})
+    of_two = [classes.measure(1, name, "2025-05-06", "tace", rule(2)) for name in ("Patient/1", "Patient/2")]
+    assert [risk.alike for risk in of_two] == [2, 2]
+
+
+def test_a_bodys_own_form_is_made_coarser_by_what_its_items_are_answered_from() -> None:
+    def extension(url: str, **expression: str) -> dict[str, Any]:
+        return {"url": url, "valueExpression": {"language": "text/fhirpath", **expression}}
+
+    def item(link: str, expression: str) -> dict[str, Any]:
+        return {"linkId": link, "type": "choice", "extension": [extension(INITIAL_EXPRESSION, expression=expression)]}
+
+    form = {
+        "extension": [
+            extension(VARIABLE, name="known", expression="%session.parameter"),
+            extension(VARIABLE, name="organ", expression="%known.where(name = 'indication-organ').value"),
+        ],
+        "item": [
+            {"linkId": "1", "type": "group", "item": [
+                item("1.1", "%patient.gender"),
+                item("1.2", "%session.parameter.where(name = 'age-band').value"),
+                item("1.3", "iif(%organ = 'liver', 'x', {})"),
+                item("1.4", "%known.where(name = 'category').value"),
+            ]},
+            item("2", "%known.where(name = 'quarter').value.substring(6)"),
+            {"linkId": "3", "type": "text"},
+        ],
+    }  # fmt: skip
+    telling = telling_items(form)
+    assert telling == {"1.1": {"sex"}, "1.2": {"age"}, "1.3": {"tumour-group"}, "2": {"quarter"}}
+    answer = [{"valueCoding": {"system": "urn:x", "code": "y"}}]
+    inner = [{"linkId": f"1.{number}", "answer": answer} for number in range(1, 5)]
+    response = {"resourceType": "QuestionnaireResponse", "item": [{"linkId": "1", "item": inner}]}
+    case = replace(prepared(), response=response)
+    made = coarsened(case, Risk(1, 1, 3, STEPS, holds=True), RULE, telling)
+    assert made.response["item"] == [{"linkId": "1", "item": [inner[3]]}]

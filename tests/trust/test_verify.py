@@ -36,7 +36,11 @@ def _case(number: int, token: str) -> CaseContent:
 @pytest.fixture
 def bundle(synthetic_draw: Callable[..., Any]) -> Bundle:
     """A sealed submission with three cases and two reserves."""
-    draw = synthetic_draw()
+    return submission(synthetic_draw())
+
+
+def submission(draw: Any) -> Bundle:
+    """The sealed submission of a draw."""
     content = SubmissionContent(
         facility_code="F-001",
         programme="iasios",
@@ -90,6 +94,16 @@ def _swap(bundle: Bundle) -> None:
     entries[0], entries[1] = entries[1], entries[0]
 
 
+def _another_reference(bundle: Bundle) -> None:
+    first, second = (entry["item"] for entry in of_kind(bundle, "List")["entry"][:2])
+    first["reference"], second["reference"] = second["reference"], first["reference"]
+
+
+def _reserve_as_case(bundle: Bundle) -> None:
+    entries = of_kind(bundle, "List")["entry"]
+    entries[-1]["item"]["reference"] = entries[0]["item"]["reference"]
+
+
 def _another_case(bundle: Bundle) -> None:
     """A patient of the frame whom nobody drew, in the place of a case, everywhere."""
     drawn = {entry["item"]["identifier"]["value"] for entry in of_kind(bundle, "List")["entry"]}
@@ -129,6 +143,15 @@ TAMPERED: dict[str, Callable[[Bundle], Any]] = {
         next(e for e in b["entry"] if e["resource"]["resourceType"] == "Group")
     ),
     "no reason for a superseded draw": lambda b: of_kind(b, "Provenance")["reason"][0]["coding"][0].update(code="?"),
+    "the frame's programme": lambda b: of_kind(b, "Group")["meta"]["tag"][0].update(code="degir"),
+    "a frame of things": lambda b: of_kind(b, "Group").update(type="device"),
+    "a frame that is a plan": lambda b: of_kind(b, "Group").update(actual=False),
+    "a draw from something else": lambda b: of_kind(b, "List")["subject"].update(reference="urn:uuid:" + "0" * 36),
+    "a place that leads to another case": _another_reference,
+    "a place that leads nowhere": lambda b: of_kind(b, "List")["entry"][0]["item"].pop("reference"),
+    "a reserve that leads to a case": _reserve_as_case,
+    "no reasons at all for a superseded draw": lambda b: of_kind(b, "Provenance").pop("reason"),
+    "a superseded draw kept secret, but for its reason": lambda b: of_kind(b, "Provenance")["entity"].pop(),
     "a member of another type": lambda b: of_kind(b, "Group").update(member="x"),
 }
 
@@ -141,6 +164,14 @@ def test_tampering_shows_even_where_the_identifier_was_made_anew(bundle: Bundle,
     tampered["identifier"]["value"] = submission_digest(tampered)
     assert failed(tampered)
     assert "identifier" not in failed(tampered)
+
+
+def test_a_draw_of_everybody_is_said_to_be_one(synthetic_draw: Callable[..., Any], bundle: Bundle) -> None:
+    assert "the whole frame" not in {finding.check: finding.words for finding in verify_submission(bundle)}["draw"]
+    everybody = submission(synthetic_draw(cases=3, reserves=1, size=4))
+    found = {finding.check: finding for finding in verify_submission(everybody)}
+    assert all(finding.holds for finding in found.values())
+    assert found["draw"].words.startswith("3 cases, 1 reserves, 0 left; nonce: local; the whole frame")
 
 
 def test_who_left_is_followed_by_the_next_reserve(synthetic_draw: Callable[..., Any]) -> None:

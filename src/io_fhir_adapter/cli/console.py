@@ -18,9 +18,12 @@ if TYPE_CHECKING:  # what a night needs takes seconds to import, and most comman
     from io_fhir_adapter.pipeline import Night
     from io_fhir_adapter.pipeline import Progress as Told
     from io_fhir_adapter.preflight import Check
+    from io_fhir_adapter.review.sample import Sample
     from io_fhir_adapter.volume.count import Volume
 
-__all__ = ["err", "out", "say_error", "show_checks", "show_files", "show_night", "show_volume", "told_progress"]
+__all__ = [
+    "err", "out", "say_error", "show_checks", "show_files", "show_night", "show_short", "show_volume", "told_progress",
+]  # fmt: skip
 
 # no markup: names of files and codes may hold square brackets
 out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -154,6 +157,14 @@ def _show_sample(night: Night) -> None:
             f"Case review  {len(night.sample.cases)} of {draw.frame_size} patients {done}, "
             f"window {draw.window_start} to {draw.window_end}, frame {draw.digest[:19]}…"
         )
+        show_short(night.sample)
+
+
+def show_short(sample: Sample) -> None:
+    """Says so where the frame held fewer patients than the programme asks for."""
+    if sample.short:
+        everybody = f"all {sample.draw.frame_size} patients of the frame"
+        out.print(f"{everybody} are in the sample: the programme asks for {sample.wanted}", style="yellow")
 
 
 def _show_submission(night: Night) -> None:

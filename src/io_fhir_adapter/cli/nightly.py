@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from io_fhir_adapter.cli.console import out, show_checks, show_files, show_night, told_progress
+from io_fhir_adapter.cli.console import out, show_checks, show_files, show_night, show_short, told_progress
 from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, JsonOption, as_of_date, facility
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.ledger.runs import finish_run, start_run
@@ -110,7 +110,8 @@ def draw(
         summary = {
             "programme": found.programme, "period": found.period, "window": [found.window_start, found.window_end],
             "frame": {"size": found.frame_size, "digest": found.digest}, "nonce": found.nonce,
-            "nonce_origin": found.nonce_origin, "waits": sample.waits, "cases": [case.token for case in sample.cases],
+            "nonce_origin": found.nonce_origin, "waits": sample.waits, "wanted": sample.wanted, "short": sample.short,
+            "cases": [case.token for case in sample.cases],
         }  # fmt: skip
         typer.echo(json.dumps(summary, indent=2))
         return 0
@@ -123,6 +124,7 @@ def draw(
     out.print(f"frame  {found.digest}")
     out.print(f"nonce  {found.nonce} ({found.nonce_origin})")
     out.print("drawn just now" if sample.fresh else "drawn before; a sample is drawn once")
+    show_short(sample)
     return 0
 
 

@@ -1,7 +1,7 @@
 """What of a completed form may leave: built anew from the form's own items, like everything else that leaves.
 
-Codings are the item's own options, with the form's displays; texts that a person typed stay local, or wait for a
-person's approval where the profile says that a body asks for them.
+Codings and strings are the item's own options, codings with the form's displays; texts that a person typed stay local,
+or wait for a person's approval where the profile says that a body asks for them.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class _Releasing:
         if kind == "valueQuantity" and isinstance(value, dict):
             return _quantity(asked, value)
         if kind == "valueString" and isinstance(value, str):
-            return {kind: value} if value == self.name or self.may_leave(asked["linkId"], value) else None
+            own = value == self.name or any(value == one.get(kind) for one in asked.get("answerOption", ()))
+            return {kind: value} if own or self.may_leave(asked["linkId"], value) else None
         return {kind: value} if isinstance(value, bool | int | float) else None
 
     def may_leave(self, link: str, text: str) -> bool:

@@ -13,11 +13,11 @@ from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.fhir.dates import is_full
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.ledger.draws import StoredCase, StoredDraw, cases_of, leave_case
-from io_fhir_adapter.ledger.facts import PatientRecord, decisions_of, decisions_with, merged_into, person_of
+from io_fhir_adapter.ledger.facts import PatientRecord, decisions_of, decisions_with, merged_into, person_of, survivor
 from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.model import Decision, Lookup, ProcedureFact
 from io_fhir_adapter.review.case_input import CaseInput
-from io_fhir_adapter.review.deidentify import DeidContext, deidentify
+from io_fhir_adapter.review.deidentify import DeidContext, carries_modifier, deidentify
 from io_fhir_adapter.review.prefill import prefill
 from io_fhir_adapter.review.profile import Profile
 from io_fhir_adapter.review.queries import as_found, last_contact_in, last_moment, lookups_for, record_queries
@@ -37,7 +37,7 @@ class CaseNeeds:
     case: StoredCase
     decision: Decision
     references: frozenset[str] = field(repr=False)
-    merged: frozenset[str] = field(default=frozenset(), repr=False)  # the person's former records
+    merged: frozenset[str] = field(default=frozenset(), repr=False)  # the person's other records
     earlier: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # (date, category) of other counted sessions
     last_contact: str = field(default="", repr=False)  # the last local day on which something was done
 
@@ -65,28 +65,32 @@ def needs_of(connection: Connection, draw: StoredDraw, now: datetime) -> list[Ca
     """The decision behind each case of a draw, and what to pull for it.
 
     A case that does not count any more, because its record was corrected after the draw, leaves the sample, and the
-    next reserve takes its place.
+    next reserve takes its place; so does one whose record was merged with that of a case before it. A case whose record
+    was merged with any other stays, and is read under both.
     """
     needs: list[CaseNeeds] = []
     waiting = cases_of(connection, draw.id)
     links = person_links(connection)
+    people: set[str] = set()
     while waiting:
         case = waiting.pop(0)
-        decision = _decision_on(connection, case)
+        person = survivor(case.patient, links)
+        decision = _decision_on(connection, case, person) if person not in people else None
         if decision is None:
-            leave_case(connection, draw, case, "not-io", now)
+            leave_case(connection, draw, case, "duplicate" if person in people else "not-io", now)
             known = {need.case.number for need in needs} | {other.number for other in waiting}
             waiting += [other for other in cases_of(connection, draw.id) if other.number not in known]
             continue
-        record = person_of(connection, case.patient, links)
+        people.add(person)
+        record = person_of(connection, person, links)
         of_session = _performed(fact for fact in record.procedures if f"Procedure/{fact.id}" in decision.procedures)
-        merged = frozenset(merged_into(case.patient, links))
+        merged = frozenset({person, *merged_into(person, links)} - {case.patient})
         references = {case.patient, *merged, *(f"Procedure/{fact.id}" for fact in of_session)}
         references |= _encounters(of_session, record, decision)
         references |= {f"Condition/{fact.id}" for fact in record.conditions if fact.source == decision.source}
         earlier = tuple(
             (other.date, other.category)
-            for other in decisions_of(connection, case.patient)
+            for other in decisions_of(connection, person)
             if other.decision == "counted" and other.date != case.date
         )
         needs.append(
@@ -117,7 +121,7 @@ def _last_contact(record: PatientRecord) -> str:
     return max((day for day in days if is_full(day)), default="")
 
 
-def _decision_on(connection: Connection, case: StoredCase) -> Decision | None:
+def _decision_on(connection: Connection, case: StoredCase, person: str) -> Decision | None:
     """The decision that a case stands on, or, where its category was corrected, the one that took its place.
 
     A programme may count each category of a session; then the other categories' decisions are not the case's.
@@ -125,7 +129,7 @@ def _decision_on(connection: Connection, case: StoredCase) -> Decision | None:
     of_session = [
         decision
         for procedure in case.procedures
-        for decision in decisions_with(connection, case.patient, procedure)
+        for decision in decisions_with(connection, person, procedure)
         if decision.date == case.date
     ]
     own = [decision for decision in of_session if decision.category == case.category]
@@ -186,8 +190,8 @@ def prepare_case(
         around: What the form's searches gave. It is read for answers only; none of it leaves.
         absent: Resource types that the source does not offer, and why.
 
-    Raises:
-        ReviewError: The Patient may not leave; other resources that may not are left out and named in ``refused``.
+    Resources that may not leave are left out and named in ``refused``; in the place of such a Patient leaves one that
+    says nothing. None of them is read for answers either, nor is what the searches gave with a modifierExtension.
     """
     case = needs.case
     resources = {
@@ -195,17 +199,27 @@ def prepare_case(
         for reference in sorted(needs.references)
         if reference in resources
     }
-    kinds: dict[str, list[Json]] = {"Procedure": [], "Encounter": [], "Condition": []}
-    for reference, resource in resources.items():
-        kinds.get(reference.partition("/")[0], []).append(resource)
-    # a person whose own record lies in another source is described by the record that this source has
-    former = [resources.pop(reference) for reference in sorted(needs.merged) if reference in resources]
-    patient = resources.get(case.patient) or next(iter(former), None)
+    # a person whose own record lies in another source, or was merged since, is described by one that is in force
+    others = [resources.pop(reference) for reference in sorted(needs.merged) if reference in resources]
+    records = [*filter(None, [resources.get(case.patient)]), *others]
+    patient = next((record for record in records if not _replaced(record)), next(iter(records), None))
     context = DeidContext(
         key=key, token=case.token, patient=case.patient, index_date=case.date, category=case.category,
         included=frozenset(resources) | {case.patient}, zone=zone,
     )  # fmt: skip
+    bare = {"resourceType": "Patient", "id": case.patient.rpartition("/")[2]}
+    shell = {**(patient or {}), **bare}
+    leaving = {**resources, case.patient: shell}
+    copies, refused = _deidentified(leaving, profile, context)
+    # what may not leave answers nothing either
+    kinds: dict[str, list[Json]] = {"Procedure": [], "Encounter": [], "Condition": []}
+    for reference, resource in resources.items():
+        if reference not in refused:
+            kinds.get(reference.partition("/")[0], []).append(resource)
     given = [one for lookup in lookups_of(needs, questionnaire) for one in (around or {}).get(lookup, ())]
+    unread = [one for one in given if carries_modifier(one)]
+    given = [one for one in given if one not in unread]
+    context.dropped.update(f"{one.get('resourceType')}.modifierExtension" for one in unread)
     ended = last_moment(kinds["Procedure"])
     searched = as_found(record_queries(questionnaire), given, case.date, zone, ended)
     form = prefill(
@@ -215,7 +229,7 @@ def prepare_case(
             token=case.token,
             pseudonym=case_pseudonym(bytes.fromhex(nonce), case.token),
             decision=needs.decision,
-            patient=patient,
+            patient=None if case.patient in refused else patient,
             procedures=tuple(kinds["Procedure"]),
             encounters=tuple(kinds["Encounter"]),
             conditions=tuple(kinds["Condition"]),
@@ -228,13 +242,13 @@ def prepare_case(
             zone=zone,
         ),
     )
-    shell = patient or {"resourceType": "Patient", "id": case.patient.rpartition("/")[2]}
-    leaving = {**resources, case.patient: shell}
-    copies, refused = _deidentified(leaving, profile, context)
     dropped = dict(context.dropped)
     if refused:  # nothing that leaves may point to what does not
-        context = replace(context, included=context.included - set(refused))
-        copies, _ = _deidentified({name: leaving[name] for name in copies}, profile, context)
+        context = replace(context, included=context.included - set(refused) | {case.patient})
+        leaving = {name: leaving[name] for name in copies} | {case.patient: leaving[case.patient]}
+        if case.patient in refused:
+            leaving[case.patient] = bare
+        copies, _ = _deidentified(leaving, profile, context)
     # within a submission the resources of a case name each other by the ids that they leave with
     names = {context.url(reference): f"{copy['resourceType']}/{copy['id']}" for reference, copy in copies.items()}
     renamed = {reference: _renamed(copy, names) for reference, copy in copies.items()}
@@ -269,10 +283,14 @@ def _deidentified(
         try:
             copies[reference] = deidentify(resource, profile, context)
         except ReviewError as exc:
-            if reference == context.patient:
-                raise
             refused[reference] = exc.sentence
     return copies, refused
+
+
+def _replaced(record: Json) -> bool:
+    """Whether a Patient says that another stands in its place."""
+    links = record.get("link")
+    return any(isinstance(one, dict) and one.get("type") == "replaced-by" for one in links or ())
 
 
 def _under(resource: Json, patient: str, merged: frozenset[str]) -> Json:

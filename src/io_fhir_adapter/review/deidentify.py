@@ -14,7 +14,7 @@ from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.review.elements import DeidContext, Element, element_of, key_of
 from io_fhir_adapter.review.profile import Profile
 
-__all__ = ["DeidContext", "deidentify"]
+__all__ = ["DeidContext", "carries_modifier", "deidentify"]
 
 Json = dict[str, Any]
 _PLANS = "plans"
@@ -101,6 +101,21 @@ def _has_extensions(resource: Json) -> bool:
     except (TypeError, ValueError):  # such as half a surrogate pair, which JSON can hold and UTF-8 cannot
         return True
     return b'"extension":' in written or b'"modifierExtension":' in written
+
+
+def carries_modifier(resource: Json) -> bool:
+    """Whether there is a modifierExtension, at any depth but in contained resources: it may change all the rest."""
+    return _has_extensions(resource) and _modified(resource)
+
+
+def _modified(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(_modified(item) for item in node)
+    if not isinstance(node, dict):
+        return False
+    return bool(node.get("modifierExtension")) or any(
+        _modified(value) for name, value in node.items() if name != "contained"
+    )
 
 
 def _extensions(node: Any, kind: str) -> int:

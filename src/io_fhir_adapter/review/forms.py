@@ -110,6 +110,13 @@ def _check_items(questionnaire: Json, where: str) -> None:
         expression = expression_of(item)
         if expression is not None:
             check_expression(expression, f"{where}, item {link}")
+        if item.get("type") == "choice" and not item.get("answerOption"):
+            raise MappingError(
+                "a choice has no answerOption, so that nobody could answer it; answers of a ValueSet are not looked up",
+                where=f"{where}, item {link}",
+                do="list the options in the Questionnaire",
+                number=47,
+            )
     for item in items(questionnaire):
         for condition in item.get("enableWhen", ()):
             if condition.get("question") not in links or condition.get("operator") not in {"exists", *_COMPARE}:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from io_fhir_adapter.ledger.draws import StoredDraw, cases_of
-from io_fhir_adapter.ledger.facts import decisions_between, merged_into
+from io_fhir_adapter.ledger.facts import decisions_between, merged_into, survivor
 from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.ledger.people import ids_of_people, patient_facts
 from io_fhir_adapter.model import Indication
@@ -26,6 +26,7 @@ from io_fhir_adapter.review.leaks import LeakScanner
 from io_fhir_adapter.review.profile import Profile
 from io_fhir_adapter.review.risk import FrameClasses, Risk, coarsened, frame_classes, tumour_group
 from io_fhir_adapter.review.sample import frame_of
+from io_fhir_adapter.review.telling import telling_items
 
 __all__ = ["Guarded", "classes_of", "guard_cases", "patients_of", "scanner_for"]
 
@@ -91,13 +92,19 @@ class Guarded:
 
 
 def patients_of(connection: Connection, draw: StoredDraw) -> dict[str, set[str]]:
-    """Source to the patients of all cases of a draw, reserves and those who left as well."""
-    frame = frame_of(draw).patients
+    """Source to the patients of all cases of a draw, with all their records; reserves and those who left as well."""
+    frame, links = frame_of(draw).patients, person_links(connection)
     found: dict[str, set[str]] = {}
     for case in cases_of(connection, draw.id, None):
         for session in frame.get(case.patient, ()):
-            found.setdefault(session.source, set()).add(case.patient)
+            found.setdefault(session.source, set()).update(_records(case.patient, links))
     return found
+
+
+def _records(patient: str, links: Mapping[str, str]) -> set[str]:
+    """All records of a person, whichever of them was drawn."""
+    leading = survivor(patient, links)
+    return {patient, leading, *merged_into(leading, links)}
 
 
 def scanner_for(
@@ -121,8 +128,7 @@ def scanner_for(
     words = public_words(questionnaire) | profile.public_words
     published = words | {text.casefold() for text in texts_of([questionnaire, *own])}
     links = person_links(connection)
-    patients = {case.patient for case in cases_of(connection, draw.id, None)}
-    patients |= {other for patient in patients for other in merged_into(patient, links)}
+    patients = {name for case in cases_of(connection, draw.id, None) for name in _records(case.patient, links)}
     needles = set(identifiers_of(resources, words))
     for reference in ids_of_people(connection, patients):
         kind, _, identity = reference.partition("/")
@@ -140,13 +146,14 @@ def classes_of(connection: Connection, draw: StoredDraw, organ_of: Callable[[Ind
         draw: The draw.
         organ_of: The organ that the tables see in an indication.
     """
-    frame = frame_of(draw)
+    frame, links = frame_of(draw), person_links(connection)
+    people = {patient: survivor(patient, links) for patient in frame.patients}
     tumours = {
         (decision.patient, decision.date, decision.category): tumour_group(decision.indication, organ_of)
         for decision in decisions_between(connection, frame.start, frame.end)
         if decision.decision == "counted"
     }
-    return frame_classes(frame, patient_facts(connection, frame.patients, person_links(connection)), tumours)
+    return frame_classes(frame, patient_facts(connection, {*people.values()}, links), tumours, people)
 
 
 def guard_cases(
@@ -169,6 +176,7 @@ def guard_cases(
         scanner: Knows the identifiers.
         approved: Digests of texts that a person approved.
     """
+    telling = telling_items(questionnaire)
     cases: list[PreparedCase] = []
     risks: list[Risk] = []
     forms: list[Released] = []
@@ -176,7 +184,7 @@ def guard_cases(
     for case in prepared:
         form = release_answers(case.response, questionnaire, profile.answers, scanner, approved)
         risk = classes.measure(case.number, *sessions[case.number], profile.risk)
-        cases.append(coarsened(replace(case, response=form.response), risk, profile.risk))
+        cases.append(coarsened(replace(case, response=form.response), risk, profile.risk, telling))
         risks.append(risk)
         forms.append(form)
         dropped.update(case.dropped)

@@ -39,18 +39,18 @@ _VOCABULARIES = (
     "http://terminology.hl7.org/", "http://hl7.org/fhir/", "http://loinc.org", "http://unitsofmeasure.org",
 )  # fmt: skip
 _MONTHS = (
-    ("january", "januar"),
-    ("february", "februar"),
-    ("march", "märz"),
-    ("april", "april"),
+    ("january", "januar", "jan"),
+    ("february", "februar", "feb"),
+    ("march", "märz", "mar", "mär"),
+    ("april", "apr"),
     ("may", "mai"),
-    ("june", "juni"),
-    ("july", "juli"),
-    ("august", "august"),
-    ("september", "september"),
-    ("october", "oktober"),
-    ("november", "november"),
-    ("december", "dezember"),
+    ("june", "juni", "jun"),
+    ("july", "juli", "jul"),
+    ("august", "aug"),
+    ("september", "sep", "sept"),
+    ("october", "oktober", "oct", "okt"),
+    ("november", "nov"),
+    ("december", "dezember", "dec", "dez"),
 )
 
 
@@ -176,7 +176,7 @@ def _text(parent: str, element: str, value: str, node: Json) -> Iterator[str]:
             yield from id_forms(named.partition("/")[0], id_of(named))
     elif element in _TEXT_ELEMENTS and not (element == "display" and "code" in node):
         plain = _MARKUP.sub(" ", value).strip() if element == "div" else value.strip()
-        if len(plain) >= _LEAST_TEXT:
+        if len(plain) >= (_LEAST if parent == "name" else _LEAST_TEXT):
             yield plain
 
 
@@ -215,14 +215,20 @@ def date_forms(value: str) -> Iterator[str]:
     except ValueError:
         return
     y, m, d = f"{day.year:04d}", f"{day.month:02d}", f"{day.day:02d}"
-    yield f"{y}{m}{d}"
+    yield from (f"{y}{m}{d}", f"{y}{m}{d}000000", f"{d}{m}{y}")
     for mark in "-./":
-        yield mark.join((y, m, d))
+        yield from (mark.join((y, m, d)), mark.join((y, str(day.month), str(day.day))))
         for first, second in ((d, m), (m, d), (str(day.day), str(day.month)), (str(day.month), str(day.day))):
-            yield mark.join((first, second, y))
+            yield from (mark.join((first, second, y)), mark.join((first, second, y[2:])))
     for month in _MONTHS[day.month - 1]:
         for number in (str(day.day), d):
             yield from (f"{number} {month} {y}", f"{number}. {month} {y}", f"{month} {number}, {y}")
+            yield from (f"{number}-{month}-{y}", f"{number}{month}{y}", f"{month} {number} {y}")
+        yield f"{day.day}{_ordinal_ending(day.day)} {month} {y}"
+
+
+def _ordinal_ending(number: int) -> str:
+    return "th" if number // 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def _list(value: Any) -> list[Any]:

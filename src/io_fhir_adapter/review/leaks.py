@@ -1,30 +1,29 @@
 """The last look before anything is queued: does a payload hold an identifier of a person in it?
 
 JSON is decoded first, so that escapes hide nothing, and each finding names its element; anything else is
-searched as text. Letter case, Unicode spelling, percent and HTML escapes make no difference. All identifiers are
-searched in one pass (Aho-Corasick).
+searched as text. Letter case, spelling and encodings make no difference (:mod:`io_fhir_adapter.review.readings`). All
+identifiers are searched in one pass (Aho-Corasick); phone numbers also by what is left of them without prefixes.
 
-Identifiers of six and more characters are found anywhere; shorter ones, and those that could be part of a
-hexadecimal token, only between characters that are neither letters nor digits. Beside them there are values of the
-record that tell of a person only as a whole, such as a local code: those are found where they are all that is said.
+Identifiers of six and more characters are found anywhere; shorter ones only between characters that are neither
+letters nor digits; those that could be part of a hexadecimal token also within a word that is none. Beside them there
+are values of the record that tell of a person only as a whole, such as a local code: those are found where they are all
+that is said.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 from ahocorasick_rs import AhoCorasick
 
 from io_fhir_adapter.errors import LeakError
 from io_fhir_adapter.review.identifiers import identifiers_of
+from io_fhir_adapter.review.readings import phone_cores, phones_in, plain, readings, spellings
 
 __all__ = ["Leak", "LeakScanner", "identifiers_of", "refuse_leaks", "scan"]
 
@@ -32,6 +31,10 @@ _LEAST = 4
 _LEAST_ANYWHERE = 6
 _NOWHERE = "(payload)"
 _HEX_LIKE = re.compile(r"[0-9a-f-]+\Z")
+_DATE = re.compile(r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}\Z")
+_SHORT_DATE = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}\Z")
+_NUMBER_BEFORE = re.compile(r"[0-9][./-]?\Z")
+_NUMBER_AFTER = re.compile(r"[./-]?[0-9]")
 
 
 @dataclass(frozen=True, order=True)
@@ -61,23 +64,30 @@ class LeakScanner:
         self, identifiers: Iterable[str], published: frozenset[str] = frozenset(), values: Iterable[str] = ()
     ) -> None:
         self._published = published
-        plain = {_plain(identifier) for identifier in identifiers}
-        self._needles = sorted(needle for needle in plain if len(needle) >= _LEAST)
-        self._bounded = [len(needle) < _LEAST_ANYWHERE or bool(_HEX_LIKE.match(needle)) for needle in self._needles]
-        self._whole = {_plain(value) for value in values} | set(self._needles)
+        written = {plain(identifier) for identifier in identifiers}
+        written |= {spelling for needle in written for spelling in spellings(needle)}
+        self._needles = sorted(needle for needle in written if len(needle) >= _LEAST)
+        self._bounds = [_bound(needle) for needle in self._needles]
+        self._whole = {plain(value) for value in values} | set(self._needles)
+        self._phones = {
+            core
+            for needle in self._needles
+            if not _DATE.match(needle) and needle in phones_in(needle)
+            for core in phone_cores(needle)
+        }
         self._automaton = AhoCorasick(self._needles)
 
     def hits(self, text: str) -> bool:
         """Whether a text holds an identifier."""
-        return text.casefold() not in self._published and any(self._search(form) for form in _forms(text))
+        return text.casefold() not in self._published and any(self._search(form) for form in readings(text))
 
     def _search(self, text: str) -> bool:
         if text in self._whole:
             return True
-        return any(
-            not self._bounded[number] or _stands_alone(text, start, end)
-            for number, start, end in self._automaton.find_matches_as_indexes(text, overlapping=True)
-        )
+        found = self._automaton.find_matches_as_indexes(text, overlapping=True)
+        if any(self._bounds[number](text, start, end) for number, start, end in found):
+            return True
+        return any(not self._phones.isdisjoint(phone_cores(phone)) for phone in phones_in(text))
 
     def scan(self, payload: bytes) -> list[Leak]:
         """All places in a payload that hold an identifier, each once, in order of appearance."""
@@ -91,7 +101,7 @@ class LeakScanner:
         leaks: dict[Leak, None] = {}
         for path, value, kind in _strings(decoded, "", lambda name: "(name)" if hits(name) else name):
             # An element called as a person is (status, link) is a name of FHIR, not of the person.
-            if hits(value) and not (kind == "name" and value.isidentifier() and _plain(value) in self._whole):
+            if hits(value) and not (kind == "name" and value.isidentifier() and plain(value) in self._whole):
                 leaks[Leak(path, kind)] = None
         return list(leaks)
 
@@ -129,27 +139,41 @@ def _strings(node: Any, path: str, safe: Callable[[str], str]) -> Iterator[tuple
         yield path or _NOWHERE, node, "value"
 
 
-def _plain(text: str) -> str:
-    """The form in which texts are compared: compatibility-composed, case-folded, single spaces."""
-    if text.isascii():
-        folded = text.lower()
-    else:
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split()) if "  " in folded or not folded.isprintable() else folded
+def _bound(needle: str) -> Callable[[str, int, int], bool]:
+    """What must hold around an identifier, so that it is no part of something else."""
+    if len(needle) < _LEAST_ANYWHERE:
+        return _stands_alone
+    if _SHORT_DATE.match(needle):
+        return _is_a_date
+    return _is_no_token if _HEX_LIKE.match(needle) else _anywhere
 
 
-def _forms(text: str) -> Iterator[str]:
-    """The text in its plain form, and decoded where it may be percent- or HTML-escaped."""
-    yield _plain(text)
-    if "%" in text:
-        yield _plain(unquote(text))
-    if "&" in text:
-        yield _plain(html.unescape(text))
+def _anywhere(_text: str, _start: int, _end: int) -> bool:
+    return True
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     before = start == 0 or not text[start - 1].isalnum()
     return before and (end == len(text) or not text[end].isalnum())
+
+
+def _is_no_token(text: str, start: int, end: int) -> bool:
+    """Whether it stands alone or in a word that holds letters beyond ``f``, and is no part of a longer number."""
+    if _stands_alone(text, start, end):
+        return True
+    if (start and text[start - 1].isdigit()) or text[end : end + 1].isdigit():
+        return False
+    first, last = start, end
+    while first and text[first - 1].isalnum():
+        first -= 1
+    while last < len(text) and text[last].isalnum():
+        last += 1
+    return not (_HEX_LIKE.match(text[first:last]))
+
+
+def _is_a_date(text: str, start: int, end: int) -> bool:
+    """Whether a date with two digits for its year is no part of a longer number, version or object identifier."""
+    return _NUMBER_BEFORE.search(text, max(start - 2, 0), start) is None and not _NUMBER_AFTER.match(text, end)
 
 
 def scan(payload: bytes, identifiers: Iterable[str], published: frozenset[str] = frozenset()) -> list[Leak]:

@@ -29,6 +29,7 @@ from io_fhir_adapter.review import forms
 from io_fhir_adapter.review.case_input import CaseInput, index_encounter, session_facts
 from io_fhir_adapter.review.expressions import evaluate, evaluate_variable, plain, variables_of
 from io_fhir_adapter.review.queries import record_queries
+from io_fhir_adapter.review.telling import said_by
 
 __all__ = ["CaseInput", "Prefilled", "prefill"]
 
@@ -38,6 +39,7 @@ _UNIT_OPTION: Final = "http://hl7.org/fhir/StructureDefinition/questionnaire-uni
 _LARGEST: Final = 9_999
 """Days, hours and counts have fewer digits than what names a person, such as a case number or a date."""
 _LARGEST_QUANTITY: Final = 1_000_000
+_NUMBERS: Final = frozenset({"integer", "decimal", "quantity"})
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ class _Filling:
             raise _Unanswered(self.why_empty(expression))
         if len(raw) > 1 and not item.get("repeats"):
             raise _Unanswered("the record holds several values and one is asked for")
+        if item["type"] in _NUMBERS and "age" in said_by(expression, self.variables):
+            raise _Unanswered("an age in years or a year of birth stays local")
         return [self.typed(item, value) for value in raw]
 
     def typed(self, item: Json, value: Any) -> Json:

@@ -9,7 +9,7 @@ they never are, the case is flagged. Pure functions; the frame's facts come from
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -85,10 +85,13 @@ class FrameClasses:
     """Every frame patient's sessions as quasi-identifiers. Local only.
 
     Attributes:
-        sessions: Patient reference to (date, category) to what that session says.
+        sessions: Reference of a person's leading record to (date, category) to what that session says.
+        people: Patients of the frame to their leading records, where these are others: records may be merged after the
+            draw, and one person is not two who look alike.
     """
 
     sessions: Mapping[str, Mapping[tuple[str, str], Quasi]] = field(repr=False)
+    people: Mapping[str, str] = field(default_factory=dict, repr=False)
     _sizes: dict[tuple[Step, ...], dict[Quasi, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def size(self, quasi: Quasi, steps: tuple[Step, ...]) -> int:
@@ -112,7 +115,7 @@ class FrameClasses:
             category: Its category.
             rule: k and the order of the steps.
         """
-        quasi = self.sessions.get(patient, {}).get((day, category))
+        quasi = self.sessions.get(self.people.get(patient, patient), {}).get((day, category))
         if quasi is None:  # the session is not in the frame any more: nothing can be said, so nothing holds
             return Risk(number, 0, 0, rule.steps, holds=False)
         before = alike = self.size(quasi, ())
@@ -129,20 +132,24 @@ def frame_classes(
     frame: Frame,
     people: Mapping[str, Iterable[PatientFact]],
     tumours: Mapping[tuple[str, str, str], str],
+    leading: Mapping[str, str] | None = None,
 ) -> FrameClasses:
     """The quasi-identifiers of a frame.
 
     Args:
         frame: Who could be drawn.
-        people: What the ledger has of each patient, the leading record first.
-        tumours: (patient, date, category) of a decision to its tumour group.
+        people: What the ledger has of each person by the leading record, which is the first.
+        tumours: (leading record, date, category) of a decision to its tumour group.
+        leading: Patients of the frame to the records that lead for them now; those left out lead themselves.
     """
+    leading = leading or {}
     made: dict[str, dict[tuple[str, str], Quasi]] = {}
-    for patient, sessions in frame.patients.items():
+    for drawn, sessions in frame.patients.items():
+        patient = leading.get(drawn, drawn)
         records = list(people.get(patient, ()))
         sex = next((fact.gender for fact in records if fact.gender), "")
         birth = next((fact.birth_date for fact in records if fact.birth_date), "")
-        made[patient] = {
+        made.setdefault(patient, {}).update({
             (session.date, session.category): Quasi(
                 age=age_band(birth, session.date),
                 sex=sex,
@@ -151,8 +158,8 @@ def frame_classes(
                 quarter=quarter(session.date),
             )
             for session in sessions
-        }
-    return FrameClasses(made)
+        })  # fmt: skip
+    return FrameClasses(made, leading)
 
 
 def tumour_group(indication: Indication, organ_of: Callable[[Indication], str]) -> str:
@@ -164,10 +171,18 @@ def tumour_group(indication: Indication, organ_of: Callable[[Indication], str]) 
     return f"{indication.kind} {organ}".strip()
 
 
-def coarsened(case: PreparedCase, risk: Risk, rule: RiskRule) -> PreparedCase:
+def coarsened(
+    case: PreparedCase, risk: Risk, rule: RiskRule, telling: Mapping[str, Collection[str]] | None = None
+) -> PreparedCase:
     """The case as it may leave: with what the steps name made coarser in its resources and in its form.
 
     The form names what was generalised as tags, so that who receives it knows why an item is empty.
+
+    Args:
+        case: The case.
+        risk: The steps that it needs.
+        rule: Names the items of the form that say the same.
+        telling: Further items that do, as :func:`~io_fhir_adapter.review.telling.telling_items` finds them.
     """
     if not risk.steps:
         return case
@@ -175,7 +190,7 @@ def coarsened(case: PreparedCase, risk: Risk, rule: RiskRule) -> PreparedCase:
     for part in fields(case):
         value = getattr(case, part.name)
         if part.name == "response":
-            changed[part.name] = _form(value, risk.steps, rule)
+            changed[part.name] = _form(value, risk.steps, rule, telling or {})
         elif isinstance(value, dict) and "resourceType" in value:
             changed[part.name] = _resource(value, risk.steps)
         elif isinstance(value, tuple) and value and isinstance(value[0], dict):
@@ -205,10 +220,11 @@ def _extension(extension: Json, steps: tuple[Step, ...]) -> Json | None:
     return extension
 
 
-def _form(response: Json, steps: tuple[Step, ...], rule: RiskRule) -> Json:
+def _form(response: Json, steps: tuple[Step, ...], rule: RiskRule, telling: Mapping[str, Collection[str]]) -> Json:
     """The form without the answers to what was generalised, also where a coarser one would have no option."""
     gone = {_OF_STEP[step] for step in steps}
     links = {link for link, quasi in rule.answers.items() if quasi in gone}
+    links |= {link for link, said in telling.items() if gone.intersection(said)}
     tags = [*response.get("meta", {}).get("tag", ()), *({"system": GENERALISED, "code": step} for step in steps)]
     made = {**response, "meta": {**response.get("meta", {}), "tag": tags}}
     items = _without(response.get("item", ()), links)

@@ -39,13 +39,19 @@ _NO_NONCE = bytes(32)
 class Sample:
     """The drawn sample of a period; ``fresh`` says whether it was drawn just now.
 
-    Nobody is drawn where ``waits`` says why there is no nonce yet.
+    Nobody is drawn where ``waits`` says why there is no nonce yet. ``wanted`` is how many cases the programme asks for.
     """
 
     draw: StoredDraw
     cases: tuple[StoredCase, ...]
     fresh: bool
+    wanted: int
     waits: str = ""
+
+    @property
+    def short(self) -> bool:
+        """Whether the frame held fewer patients than were wanted, so that all of them are in the sample."""
+        return self.draw.frame_size < self.wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +115,9 @@ def draw_sample(ledger: Ledger, design: Design, stored: StoredDraw, now: datetim
     """
     with ledger.read() as connection:
         everybody = cases_of(connection, stored.id, None)
+    wanted = design.programme.sample.size
     if everybody:
-        return Sample(stored, tuple(case for case in everybody if case.role == "case"), fresh=False)
+        return Sample(stored, tuple(case for case in everybody if case.role == "case"), fresh=False, wanted=wanted)
     outcome = design.draw(frame_of(stored), bytes.fromhex(stored.nonce))
     if [*outcome.commitment.tokens] != json.loads(stored.commitment)["tokens"]:
         raise ReviewError(
@@ -122,7 +129,7 @@ def draw_sample(ledger: Ledger, design: Design, stored: StoredDraw, now: datetim
     with ledger.begin() as connection:
         chosen = [*_stored(outcome.cases, "case"), *_stored(outcome.reserves, "reserve")]
         put_cases(connection, stored, chosen, now)
-        return Sample(stored, tuple(cases_of(connection, stored.id)), fresh=True)
+        return Sample(stored, tuple(cases_of(connection, stored.id)), fresh=True, wanted=wanted)
 
 
 def not_drawn(sample: Sample) -> ReviewError:

@@ -84,8 +84,13 @@ def _facility(bundle: Json) -> str:
     return _identified([reporter.get("identifier", {})], FACILITY_SYSTEM)
 
 
+def _programmes(resource: Json) -> list[Any]:
+    """The programmes that a resource's tags name."""
+    return [tag.get("code") for tag in resource.get("meta", {}).get("tag", []) if tag.get("system") == PROGRAMME_SYSTEM]
+
+
 def _programme(bundle: Json) -> str:
-    tags = [tag.get("code") for tag in bundle.get("meta", {}).get("tag", []) if tag.get("system") == PROGRAMME_SYSTEM]
+    tags = _programmes(bundle)
     if len(tags) != 1:
         raise _WrongError("the Bundle does not name one programme")
     return str(tags[0])
@@ -157,6 +162,10 @@ def _identifier_check(bundle: Json) -> str:
 
 def _frame_check(bundle: Json) -> str:
     group, commitment = _only(bundle, "Group"), _commitment(bundle)
+    if group.get("type") != "person" or group.get("actual") is not True:
+        raise _WrongError("the frame is no group of actual persons")
+    if _programmes(group) not in ([], [commitment.programme]):
+        raise _WrongError("the frame is another programme's")
     if _identified(group.get("identifier"), FRAME_SYSTEM) != commitment.digest:
         raise _WrongError("the frame's digest does not follow from programme, facility, window, ruleset and tokens")
     if group.get("quantity") != len(commitment.tokens):
@@ -175,8 +184,12 @@ def _draw_check(bundle: Json) -> str:
         raise _WrongError("nobody was drawn")
     for problem in draw_problems(commitment, nonce, places):
         raise _WrongError(problem)
-    reasons = [_code(reason, SUPERSEDING_REASON) for reason in _only(bundle, "Provenance").get("reason", [])]
-    if any(reason not in SUPERSEDING for reason in reasons):
+    if not _leads_to(drawn.get("subject", {}), _of_kind(bundle, "Group")[0][0]):
+        raise _WrongError("the draw is from another frame")
+    statement = _only(bundle, "Provenance")
+    reasons = [_code(reason, SUPERSEDING_REASON) for reason in statement.get("reason", [])]
+    earlier = [entity for entity in statement.get("entity", []) if entity.get("role") == "revision"]
+    if len(reasons) != len(earlier) or any(reason not in SUPERSEDING for reason in reasons):
         raise _WrongError("an earlier draw was superseded without a reason from the list")
     roles = [place.role for place in places]
     cases, reserves = roles.count("case"), roles.count("reserve")
@@ -184,7 +197,14 @@ def _draw_check(bundle: Json) -> str:
     if origin not in NONCE_ORIGINS:
         raise _WrongError("the draw does not say where the nonce came from")
     words = f"{cases} cases, {reserves} reserves, {len(roles) - cases - reserves} left; nonce: {origin}"
+    if len(roles) == len(commitment.tokens):
+        words += "; the whole frame"
     return words + (f"; {len(reasons)} earlier draw superseded ({', '.join(reasons)})" if reasons else "")
+
+
+def _leads_to(reference: Json, url: str | None) -> bool:
+    """Whether a Reference leads there and nowhere else; one without a literal reference leads nowhere."""
+    return reference.get("reference") == url
 
 
 def _case_check(bundle: Json) -> str:
@@ -195,6 +215,9 @@ def _case_check(bundle: Json) -> str:
     cases = [place.token for place in _places(bundle) if place.role == "case"]
     if set(patients) != set(cases) or len(_of_kind(bundle, "Patient")) != len(cases):
         raise _WrongError("the patients of the submission are not the cases of the draw")
+    for entry, place in zip(_only(bundle, "List").get("entry", []), _places(bundle), strict=True):
+        if not _leads_to(entry.get("item", {}), patients.get(place.token)):
+            raise _WrongError("a place of the draw leads to another patient")
     subjects = sorted(
         str(response.get("subject", {}).get("reference")) for _, response in _of_kind(bundle, "QuestionnaireResponse")
     )
