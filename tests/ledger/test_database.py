@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import insert, inspect, select
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.errors import LedgerError
-from io_fhir_adapter.ledger.database import Ledger, among, open_ledger, upsert
+from io_fhir_adapter.ledger.database import Ledger, among, known_schemas, open_ledger, upsert
+from io_fhir_adapter.ledger.migrations import upgrade
 from io_fhir_adapter.ledger.runs import read_state, write_state
 from io_fhir_adapter.ledger.schema import METADATA, state
 
@@ -30,6 +33,12 @@ def test_the_migrations_make_the_schema(ledger: Ledger) -> None:
         for name, table in METADATA.tables.items():
             assert made.get_pk_constraint(name)["constrained_columns"] == [c.name for c in table.primary_key]
             assert {index["name"] for index in made.get_indexes(name)} == {index.name for index in table.indexes}
+
+
+def test_the_schemas_that_are_known_are_alembics_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(upgrade.__file__).parent))
+    assert known_schemas() == [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
 
 
 def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:

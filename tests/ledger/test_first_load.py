@@ -56,6 +56,27 @@ def test_an_empty_ledger_is_filled_without_its_indexes_and_has_them_afterwards(t
     ledger.close()
 
 
+def test_its_log_is_worked_in(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with first_load(ledger):
+        put(ledger, *(ready(fact(str(number))) for number in range(100)))
+        assert (tmp_path / "ledger.sqlite-wal").stat().st_size > 0
+    assert (tmp_path / "ledger.sqlite-wal").stat().st_size == 0
+    ledger.close()
+
+
+def test_a_reader_does_not_hold_it_up(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM facts").fetchall()
+        with first_load(ledger):
+            put(ledger, ready(fact("1")))
+        reader.execute("COMMIT")
+    assert indexes(tmp_path) == ALL
+    ledger.close()
+
+
 def test_a_first_load_that_fails_leaves_the_indexes(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     empty: dict[str, PackedProcedure] = {}

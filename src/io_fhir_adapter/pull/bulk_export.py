@@ -6,7 +6,6 @@ with the same export and the files it has.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Final
 import msgspec
 
 from io_fhir_adapter.config import FhirSourceConfig
+from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.bulk_jobs import BulkJob, bulk_job, forget_bulk_job, put_bulk_job
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.pull.bulk_files import Spool, download
@@ -24,6 +24,7 @@ from io_fhir_adapter.pull.bulk_ingest import Downloaded
 from io_fhir_adapter.pull.bulk_job import JobGone, Wish, await_manifest, delete_job, kick_off
 from io_fhir_adapter.pull.bulk_manifest import Manifest
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
+from io_fhir_adapter.pull.sliced import side_by_side
 from io_fhir_adapter.transport.client import FhirClient
 
 __all__ = ["BACKGROUND", "CHANGES", "Export", "Exports"]
@@ -142,25 +143,29 @@ class Exports:
         if len(asked) < len(output):
             self._outcome.note("the export has types that were not asked for; they were not read")
         needed = [*asked, *deleted, *errors]
-        queue = iter(needed)
+        queue = enumerate(needed)
+        failed: dict[int, AdapterError] = {}
         done = 0
 
         async def work() -> None:
             nonlocal done
-            for one in queue:
-                await download(
-                    self._client, one.file, one.path, authorised=manifest.requiresAccessToken,
-                    retries=self._config.retries, longest_wait=self._config.max_retry_wait_s,
-                )  # fmt: skip
+            for number, one in queue:
+                if failed:
+                    return
+                try:
+                    await download(
+                        self._client, one.file, one.path, authorised=manifest.requiresAccessToken,
+                        retries=self._config.retries, longest_wait=self._config.max_retry_wait_s,
+                    )  # fmt: skip
+                except AdapterError as exc:
+                    failed[number] = exc
+                    return
                 done += 1
                 self._progress(f"{self._config.name} files", done, len(needed))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._config.bulk.concurrency):
-                    group.create_task(work())
-        except BaseExceptionGroup as failed:
-            first = failed.exceptions[0]
+        await side_by_side(work() for _ in range(self._config.bulk.concurrency))
+        if failed:  # files before it were begun before it, and are done: it does not hang on who was faster
+            first = failed[min(failed)]
             raise first from first.__cause__
         return Export(manifest, asked, deleted, errors)
 

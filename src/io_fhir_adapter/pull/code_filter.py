@@ -18,7 +18,7 @@ from io_fhir_adapter.classify.enumerate import AskedSystem, asked_systems, diges
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.errors import TransportError
-from io_fhir_adapter.fhir.structs import Procedure
+from io_fhir_adapter.fhir.structs import Procedure, ProcedureSketch
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.decode import Resource
@@ -233,7 +233,7 @@ class CodeFilter:
         return present
 
 
-def _codes(resource: Resource, uri: str) -> set[str]:
+def _codes(resource: Resource | ProcedureSketch, uri: str) -> set[str]:
     """The codes of a Procedure in the system with that URI."""
     if not isinstance(resource, Procedure) or resource.code is None:
         return set()

@@ -35,6 +35,7 @@ __all__ = ["Packer", "Packing"]
 
 _REMEMBERED: Final = 20_000  # ways to write an element
 _MOMENTS: Final = 4_096
+_DONE: Final = "completed"
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _NOTHING: Final = msgspec.Raw(_ENCODE(()))
 _PARTS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
@@ -114,7 +115,7 @@ class Packer:
         self._codes: dict[bytes, _Code] = {}
         self._concepts: dict[bytes, msgspec.Raw] = {b"": _NOTHING, b"null": _NOTHING}
         self._places: dict[tuple[bytes, bytes, bytes], tuple[str, msgspec.Raw]] = {}
-        self._moment = lru_cache(_MOMENTS)(local_moment)
+        self._moment = lru_cache(_MOMENTS)(lambda value: local_moment(value, tz))
 
     def pack(self, sketches: Sequence[ProcedureSketch]) -> Packing | None:
         """Makes Procedures ready, in order.
@@ -125,12 +126,13 @@ class Packer:
         """
         ready: list[PackedProcedure] = []
         others: list[Procedure] = []
-        ids = set()
+        ids = {sketch.id for sketch in sketches}
+        if len(ids) < len(sketches):
+            return None
         try:
             for sketch in sketches:
                 if not sketch.id:
                     return None
-                ids.add(sketch.id)
                 made = self._packed(sketch, sketch.id)
                 if made is None:
                     others.append(_opened(sketch))
@@ -138,7 +140,7 @@ class Packer:
                     ready.append(made)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return Packing(ready, others) if len(ids) == len(sketches) else None
+        return Packing(ready, others)
 
     def _packed(self, sketch: ProcedureSketch, resource_id: str) -> PackedProcedure | None:
         """None for what cannot be used, or is written in a way that is rare."""
@@ -149,7 +151,7 @@ class Packer:
         end_day = end_time = ""
         try:
             if single:
-                day, time = self._moment(single, self._tz)
+                day, time = self._moment(single)
             else:
                 day, time, end_day, end_time = performed_on(sketch, self._tz)
         except ResourceError:
@@ -157,12 +159,18 @@ class Packer:
         if self._not_after and day > self._not_after:
             return None
         written = bytes(sketch.code)
-        code = self._codes.get(written) or self._read(written)
+        codes, text, mapped, known_system = self._codes.get(written) or self._read(written)
         place = bytes(sketch.performer), bytes(sketch.location), bytes(sketch.category)
         operator, mentions = self._places.get(place) or self._placed(place)
-        patient += self._suffix
-        status = status_of(sketch)
-        updated = (sketch.meta.lastUpdated or "") if sketch.meta is not None else ""
+        if self._suffix:
+            patient += self._suffix
+        status = _DONE if sketch.status == _DONE and not sketch.notDone else status_of(sketch)
+        meta = sketch.meta
+        updated = (meta.lastUpdated or "") if meta is not None else ""
+        origin = meta.source if meta is not None else None
+        if not origin or "#" in origin:
+            origin = origin_of(sketch)
+        reasons, sites, references = sketch.reasonCode, sketch.bodySite, sketch.reasonReference
         fact = _Fact(
             self._source,
             resource_id,
@@ -171,20 +179,20 @@ class Packer:
             day,
             end_day,
             _key(sketch.encounter or sketch.context, "Encounter"),
-            code.codes,
-            code.text,
-            self._concept("reasonCode", bytes(sketch.reasonCode)),
-            _keys(sketch.reasonReference, "Condition") if sketch.reasonReference else (),
-            self._concept("bodySite", bytes(sketch.bodySite)),
+            codes,
+            text,
+            _NOTHING if reasons is NOT_GIVEN else self._concept("reasonCode", bytes(reasons)),
+            _keys(references, "Condition") if references else (),
+            _NOTHING if sites is NOT_GIVEN else self._concept("bodySite", bytes(sites)),
             _keys(sketch.partOf, "Procedure") if sketch.partOf else (),
-            origin_of(sketch),
+            origin,
             operator,
             mentions,
             time,
             end_time,
             updated,
         )
-        return packed(resource_id, patient, status, day, code.mapped, code.known_system, _ENCODE(fact), updated)
+        return packed(resource_id, patient, status, day, mapped, known_system, _ENCODE(fact), updated)
 
     def _read(self, written: bytes) -> _Code:
         """What a ``code`` comes to.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -20,14 +20,17 @@ from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.pull.decode import Item, Resource
+from io_fhir_adapter.pull.manner import Manner
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
+from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.pages import Pages
 from io_fhir_adapter.pull.searchset import Found, SearchPage, circle, parse_searchset
 from io_fhir_adapter.pull.seen import Seen, marks_of
+from io_fhir_adapter.pull.slices import instant_of
 from io_fhir_adapter.pull.store import FactStore
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
-__all__ = ["Incomplete", "Keep", "Manner", "Pairs", "Reading", "SearchReader", "instant_of"]
+__all__ = ["Incomplete", "Keep", "Pairs", "Reading", "SearchReader"]
 
 Pairs = tuple[tuple[str, str], ...]
 Keep = Callable[[Resource | None, str], bool]
@@ -48,23 +51,6 @@ class Incomplete(PullError):  # noqa: N818 - the sentence it carries is the erro
     """A search handed over less than the server says there is; ``handed_over`` so many."""
 
     handed_over = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a server wants to be asked.
-
-    Attributes:
-        handling: The ``Prefer`` handling of unknown parameters: strict, so that one that is not used is said.
-        total: Whether ``_total=accurate`` is sent.
-        posts: Whether long searches are posted.
-        count: Whether ``_count`` is sent.
-    """
-
-    handling: str = "strict"
-    total: bool = True
-    posts: bool = True
-    count: bool = True
 
 
 @dataclass(slots=True)
@@ -127,10 +113,18 @@ class SearchReader:
 
     # --- asking -------------------------------------------------------------------------------------------------
 
-    async def open(self, resource_type: str, pairs: Pairs, *, count: int | None = None) -> SearchPage:
+    async def open(
+        self, resource_type: str, pairs: Pairs, *, count: int | None = None, keeps_all: bool = False
+    ) -> SearchPage:
         """The first page of a search.
 
         A server that refuses is asked again with less: no strict handling, no ``_total``, at first no ``_count``.
+
+        Args:
+            resource_type: What is searched for.
+            pairs: The search's parameters.
+            count: How many the page is to hold; as configured where None.
+            keeps_all: Whether all that it holds is written where it is read on.
 
         Raises:
             TransportError: It does not answer or refuses whatever is left out.
@@ -145,7 +139,7 @@ class SearchReader:
             manners += [replace(self.manner, count=False), replace(manners[-1], count=False)]
         for manner in manners:
             try:
-                page = await self._ask(resource_type, pairs, manner, count)
+                page = await self._ask(resource_type, pairs, manner, count, self._packer(resource_type, keeps_all))
             except TransportError as exc:
                 if exc.status not in _NOT_LIKED or manner is manners[-1]:
                     exc.status = HTTPStatus.BAD_REQUEST if exc.status in _NOT_LIKED else exc.status  # all mean this
@@ -174,7 +168,12 @@ class SearchReader:
             if used and "_getpages" not in used and name not in used:
                 self._outcome.note(f"by its self link the server does not search by {name}")
 
-    async def _ask(self, resource_type: str, pairs: Pairs, manner: Manner, count: int | None) -> SearchPage:
+    def _packer(self, resource_type: str, keeps_all: bool) -> Packer | None:
+        return self._store.packer(self._ledger) if keeps_all and resource_type == "Procedure" else None
+
+    async def _ask(
+        self, resource_type: str, pairs: Pairs, manner: Manner, count: int | None, packer: Packer | None
+    ) -> SearchPage:
         asked = [*((("_count", str(count or self._config.page_size)),) if manner.count else ()), *pairs]
         if manner.total:
             asked.append(("_total", "accurate"))
@@ -183,7 +182,7 @@ class SearchReader:
         headers = {"Prefer": f"handling={manner.handling}"}
 
         def parse(answer: Answer) -> SearchPage:
-            return parse_searchset(answer, f"{base} page 1", resource_type)
+            return parse_searchset(answer, f"{base} page 1", resource_type, packer, is_first=True)
 
         posted = self.posts(resource_type, pairs)
         if posted:
@@ -238,7 +237,9 @@ class SearchReader:
         while True:
             reading = Reading()
             try:
-                await self._follow(resource_type, first or await self.open(resource_type, pairs), keep, reading)
+                await self._follow(
+                    resource_type, first or await self.open(resource_type, pairs, keeps_all=keep is None), keep, reading
+                )
             except TransportError as exc:
                 if not (reading.pages and exc.status in _EXPIRED and left):
                     raise
@@ -265,7 +266,7 @@ class SearchReader:
         base = f"{self._client.base_url}/{resource_type}"
         empty = repeated = 0
         marks: set[int] = set()
-        packer = self._store.packer(self._ledger) if keep is None and resource_type == "Procedure" else None
+        packer = self._packer(resource_type, keep is None)
         try:
             while True:
                 reading.pages += 1
@@ -312,7 +313,7 @@ class SearchReader:
 
     def _sort(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading, pages: Pages) -> None:
         """Takes one page to those that are written together."""
-        outcome, seen = self._outcome.of(resource_type), self._seen_of(resource_type)
+        outcome, seen = self._outcome.of(resource_type), self.seen_of(resource_type)
         marks = marks_of([one.id or "" for one in (*page.packed, *page.sound)])
         reading.seen.add(marks)
         kept: Sequence[Resource] = page.sound
@@ -361,12 +362,13 @@ class SearchReader:
         if keep is not None and not keep(item.resource, resource_id):
             return []
         if resource_id:
-            self._seen_of(resource_type).add(marks)
+            self.seen_of(resource_type).add(marks)
         else:
             self._nameless.setdefault(resource_type, set()).add(item.position)
         return [(item, resource_id)]
 
-    def _seen_of(self, resource_type: str) -> Seen:
+    def seen_of(self, resource_type: str) -> Seen:
+        """What was handed over of a type and kept, in all searches."""
         return self.seen.setdefault(resource_type, Seen())
 
     def _note_versions(self, resource_type: str, texts: Iterable[str | None]) -> None:
@@ -379,7 +381,7 @@ class SearchReader:
     def settle(self) -> None:
         """Brings the numbers of the outcome to what they are over all searches: different resources, each once."""
         for resource_type, outcome in self._outcome.types.items():
-            seen = self._seen_of(resource_type)
+            seen = self.seen_of(resource_type)
             outcome.read = seen.count() + len(self._nameless.get(resource_type, ()))
             outcome.quarantined = len(self._set_aside.get(resource_type, ()))
             outcome.ids = seen.digest() if outcome.read else ""
@@ -388,12 +390,3 @@ class SearchReader:
 def _numbered(item: Item, number: int) -> Item:
     """A resource without an id under a position of its own; those with the same content are numbered."""
     return item if number == 1 else msgspec.structs.replace(item, position=f"{item.position} ({number})")
-
-
-def instant_of(text: str) -> datetime | None:
-    """An instant in UTC; None where it is none."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None

@@ -26,11 +26,11 @@ from io_fhir_adapter.pull.batches import Batches, is_literal, subject_of
 from io_fhir_adapter.pull.code_filter import CodeFilter
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
-from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader, instant_of
+from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader
 from io_fhir_adapter.pull.reconcile import Gone, is_due, note_reconciled, remove_gone
 from io_fhir_adapter.pull.searchset import SearchPage, parse_searchset
 from io_fhir_adapter.pull.sliced import SlicedSearch
-from io_fhir_adapter.pull.slices import Slice, changed_slices, dated_slices
+from io_fhir_adapter.pull.slices import Slice, changed_slices, dated_slices, instant_of
 from io_fhir_adapter.pull.store import FactStore
 from io_fhir_adapter.transport.client import FhirClient
 
@@ -166,7 +166,7 @@ class SearchPull:
     async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
         """The first page of what changed, None where the server cannot be asked so."""
         try:
-            first = await self._reader.open("Procedure", pairs)
+            first = await self._reader.open("Procedure", pairs, keeps_all=True)
         except TransportError as exc:
             if exc.status != HTTPStatus.BAD_REQUEST:
                 raise

@@ -90,6 +90,7 @@ class SearchPage:
         self_link: What the server says that it searched for, empty where it does not say.
         url: The page's own address, which relative links start from.
         where: For messages.
+        sketches: Of a first page, what ``packed`` was made from, and the others.
     """
 
     sound: Sequence[Resource]
@@ -100,6 +101,7 @@ class SearchPage:
     url: str
     where: str = field(default="", compare=False)
     packed: Sequence[PackedProcedure] = ()
+    sketches: Sequence[ProcedureSketch] = ()
 
     @property
     def size(self) -> int:
@@ -114,9 +116,9 @@ class SearchPage:
         return hash((self.size, *ends))
 
     @property
-    def resources(self) -> Sequence[Resource]:
-        """Every resource that could be decoded."""
-        return self.sound or [item.resource for item, _ in self.found if item.resource is not None]
+    def resources(self) -> Sequence[Resource | ProcedureSketch]:
+        """Every resource that could be decoded, as far as it was."""
+        return self.sketches or self.sound or [item.resource for item, _ in self.found if item.resource is not None]
 
     @property
     def items(self) -> Sequence[Found]:
@@ -170,7 +172,9 @@ def _link(bundle: Any, relation: str) -> str:
     return next((link.url for link in bundle.link or () if link.relation == relation and link.url), "")
 
 
-def parse_searchset(answer: Answer, where: str, resource_type: str = "", packer: Packer | None = None) -> SearchPage:
+def parse_searchset(
+    answer: Answer, where: str, resource_type: str = "", packer: Packer | None = None, *, is_first: bool = False
+) -> SearchPage:
     """One page out of an answer.
 
     Args:
@@ -178,6 +182,7 @@ def parse_searchset(answer: Answer, where: str, resource_type: str = "", packer:
         where: For messages.
         resource_type: What was asked for: an entry whose own type cannot be read is taken for a broken one of it.
         packer: Makes Procedures ready for the ledger at once, where they are kept whatever they say.
+        is_first: Whether it is looked at, to see what the server made of the search.
 
     Returns:
         Every resource with its id as far as one can be read; those with none get a ``position`` made of their
@@ -186,7 +191,7 @@ def parse_searchset(answer: Answer, where: str, resource_type: str = "", packer:
     Raises:
         PullError: The body is no searchset Bundle: a login page, an OperationOutcome, cut off.
     """
-    sound = _packed(answer, where, packer) if packer is not None else None
+    sound = _packed(answer, where, packer, is_first=is_first) if packer is not None else None
     sound = sound or _all_sound(answer, where, resource_type)
     if sound is not None:
         return sound
@@ -196,7 +201,7 @@ def parse_searchset(answer: Answer, where: str, resource_type: str = "", packer:
     return SearchPage((), found, bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
 
 
-def _packed(answer: Answer, where: str, packer: Packer) -> SearchPage | None:
+def _packed(answer: Answer, where: str, packer: Packer, *, is_first: bool) -> SearchPage | None:
     try:
         bundle = _SKETCHES.decode(answer.body)
     except _UNREADABLE:
@@ -204,11 +209,13 @@ def _packed(answer: Answer, where: str, packer: Packer) -> SearchPage | None:
     entries = bundle.entry or ()
     if not all(_is_match(entry) for entry in entries):
         return None
-    packing = packer.pack([entry.resource for entry in entries])
+    sketches = [entry.resource for entry in entries]
+    packing = packer.pack(sketches)
     if packing is None:
         return None
     links = _link(bundle, "next"), _link(bundle, "self")
-    return SearchPage(packing.others, (), bundle.total, *links, answer.url, where, packing.packed)
+    seen = sketches if is_first else ()  # they keep the whole answer in memory
+    return SearchPage(packing.others, (), bundle.total, *links, answer.url, where, packing.packed, seen)
 
 
 def _is_match(entry: _SoundEntry[Any]) -> bool:

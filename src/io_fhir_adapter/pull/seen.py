@@ -48,8 +48,13 @@ class Seen:
         """A digest of the set, whatever the order in which it was taken in: a proof that two readings agree."""
         made = hashlib.sha256()
         for part in self._parts:
-            found = {bytes(part[start : start + 8]) for start in range(0, len(part), 8)}
-            made.update(b"".join(sorted(found)))
+            marks = array("Q", part)
+            if byteorder == "little":
+                marks.byteswap()  # as numbers they are then in the order of their bytes
+            ordered = array("Q", sorted(set(marks)))
+            if byteorder == "little":
+                ordered.byteswap()
+            made.update(ordered)
         return f"sha256:{made.hexdigest()}"
 
     def lacks(self, ids: Iterable[str]) -> list[str]:

@@ -78,7 +78,7 @@ class SlicedSearch:
             PullError: The server handed over less than it says there is.
             TransportError: It does not answer or refuses.
         """
-        first = first or await self._reader.open(resource_type, pairs)
+        first = first or await self._reader.open(resource_type, pairs, keeps_all=keep is None)
         total = first.total
         if total is None and first.next_link and self._size:
             total = await self._count(resource_type, pairs)
@@ -124,7 +124,8 @@ class SlicedSearch:
         cap: int,
         undated: bool,
     ) -> None:
-        whole = Reading(total=total)
+        # where all is kept, the reader has noted all that was handed over: a second list of a million would be the same
+        whole = Reading(total=total) if keep is not None else Reading(total, self._reader.seen_of(resource_type))
         parts = slices(ceil((total or self._size) / self._size))
         parameter = parts[0].parameter
         work = _Slices(self._reader, self._outcome, resource_type, keep, whole, self._turns, self._size, cap)
@@ -196,7 +197,7 @@ class _Slices:
             await side_by_side([self.read(one) for one in smaller])
 
     async def _read(self, part: Slice) -> Sequence[Slice]:
-        first = await self._reader.open(self._type, part.pairs())
+        first = await self._reader.open(self._type, part.pairs(), keeps_all=self._keep is None)
         self._refuse_unused(part, first)
         total = first.total
         if total is not None and total > self._size and first.next_link:
@@ -214,7 +215,8 @@ class _Slices:
         if reading.handed_over and reading.handed_over % _CAP == 0 and (smaller := part.split(2)):
             return smaller
         self._outcome.of(self._type).slices += 1
-        self._whole.seen.merge(reading.seen)
+        if self._keep is not None:
+            self._whole.seen.merge(reading.seen)
         self._whole.nameless |= reading.nameless
         return ()
 

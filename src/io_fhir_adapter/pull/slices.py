@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import local_day, may_precede
-from io_fhir_adapter.fhir.structs import Procedure
+from io_fhir_adapter.fhir.structs import Procedure, ProcedureSketch
 from io_fhir_adapter.pull.decode import Resource
 
-__all__ = ["Slice", "changed_slices", "dated_slices", "days_of"]
+__all__ = ["Slice", "changed_slices", "dated_slices", "days_of", "instant_of"]
 
 _MOST_PARTS: Final = 32
 _EARLIEST, _LATEST = date(1850, 1, 1).toordinal(), date(2200, 1, 1).toordinal()
@@ -81,9 +81,9 @@ class Slice:
             return [replace(self, high=cut), replace(self, low=cut)]
         return []
 
-    def admits(self, resource: Resource) -> bool:
+    def admits(self, resource: Resource | ProcedureSketch) -> bool:
         """Whether a Procedure may belong to it, give or take a day: servers count days in time zones of their own."""
-        if self.parameter != "date" or not isinstance(resource, Procedure):
+        if self.parameter != "date" or not isinstance(resource, Procedure | ProcedureSketch):
             return True
         start, end = days_of(resource)
         if self.undated:  # a date that is none counts as missing with servers that cannot read it either
@@ -102,7 +102,7 @@ def _is_day(text: str) -> bool:
         return False
 
 
-def days_of(procedure: Procedure) -> tuple[str, str]:
+def days_of(procedure: Procedure | ProcedureSketch) -> tuple[str, str]:
     """The dates, as written, on which a Procedure began and ended; empty where it does not say."""
     single = procedure.performedDateTime or procedure.occurrenceDateTime or ""
     period = procedure.performedPeriod or procedure.occurrencePeriod
@@ -137,3 +137,12 @@ def changed_slices(since: datetime, now: datetime, parts: int) -> list[Slice]:
     low, high = int(since.timestamp()), int(now.timestamp())
     inner = Slice("_lastUpdated", low, max(high, low + 1))
     return [*(inner.split(parts) or [inner]), Slice("_lastUpdated", max(high, low + 1), None)]
+
+
+def instant_of(text: str) -> datetime | None:
+    """An instant in UTC; None where it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -77,7 +77,7 @@ class FactStore:
         """Writes Procedures that a :meth:`packer` made ready; of several with one id the last is taken."""
         given = {item.id: item for item in items}
         stored = put_packed(connection, self.source, given, self.run)
-        drop_quarantined(connection, self.source, "Procedure", [f"Procedure/{name}" for name in given])
+        drop_quarantined(connection, self.source, "Procedure", (f"Procedure/{name}" for name in given))
         outcome.new += stored.new
         outcome.changed += stored.changed
 
@@ -136,7 +136,7 @@ class FactStore:
                 facts.pop(resource_id, None)
                 bad[resource_id] = Item("", resource_type, resource)
         stored = put_facts(connection, list(facts.values()), self.run, newest_wins=self.newest_wins)
-        drop_quarantined(connection, self.source, resource_type, [f"{resource_type}/{name}" for name in facts])
+        drop_quarantined(connection, self.source, resource_type, (f"{resource_type}/{name}" for name in facts))
         outcome.new += stored.new
         outcome.changed += stored.changed
         items = [(item, resource_id) for resource_id, item in bad.items()]

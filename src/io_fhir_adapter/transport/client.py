@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import cached_property
 from http import HTTPStatus
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlencode
 
 import httpx
@@ -23,11 +24,13 @@ from io_fhir_adapter.config import AuthConfig, FhirSourceConfig
 from io_fhir_adapter.config.http import HttpConfig
 from io_fhir_adapter.errors import AdapterError, TransportError
 from io_fhir_adapter.transport.answers import Answer, refusal
-from io_fhir_adapter.transport.fhirpy_bridge import FhirpyOverHttpx
 from io_fhir_adapter.transport.oauth import sign_in
 from io_fhir_adapter.transport.origins import Lookup, Origins, look_up, origin_of, parse_url
 from io_fhir_adapter.transport.retry import AdaptiveLimit, RetryBudget, is_overload, pause, retry_after_seconds
 from io_fhir_adapter.transport.wire import Incoming, Wire
+
+if TYPE_CHECKING:
+    from io_fhir_adapter.transport.fhirpy_bridge import FhirpyOverHttpx
 
 __all__ = ["Answer", "FhirClient", "Incoming", "origin_of", "retry_after_seconds"]
 
@@ -56,7 +59,6 @@ class FhirClient:
 
     Attributes:
         base_url: The server, without a trailing slash.
-        fhirpy: fhirpy's client for the same server.
         limit: How many requests may be under way at once.
 
     Raises:
@@ -83,7 +85,6 @@ class FhirClient:
         self._sign_in = sign_in(auth or config.auth, where, config, self._wire, self._origins, self._budget, wait)
         most = config.concurrency if isinstance(config, FhirSourceConfig) else _USUAL_CONCURRENCY
         self.limit = AdaptiveLimit(most)
-        self.fhirpy = FhirpyOverHttpx(self.base_url, self.exchange)
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,6 +92,13 @@ class FhirClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._sign_in.aclose()
         await self._wire.aclose()
+
+    @cached_property
+    def fhirpy(self) -> FhirpyOverHttpx:
+        """fhirpy's client for the same server, imported when it is first asked for: a pull does without."""
+        from io_fhir_adapter.transport.fhirpy_bridge import FhirpyOverHttpx  # noqa: PLC0415 - and all of aiohttp
+
+        return FhirpyOverHttpx(self.base_url, self.exchange)
 
     @property
     def requests(self) -> int:

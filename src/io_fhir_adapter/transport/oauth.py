@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 import httpx
@@ -21,8 +21,11 @@ from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.transport.auth import Grant, SignIn, StaticSignIn, TokenSignIn, basic
 from io_fhir_adapter.transport.origins import Origins, parse_url
 from io_fhir_adapter.transport.retry import RetryBudget, may_pass, pause, retry_after_seconds
-from io_fhir_adapter.transport.smart import DEFAULT_SCOPES, SigningKey, advertised_token_url
+from io_fhir_adapter.transport.smart import DEFAULT_SCOPES, advertised_token_url
 from io_fhir_adapter.transport.wire import Wire, skew
+
+if TYPE_CHECKING:
+    from io_fhir_adapter.transport.signing_key import SigningKey
 
 __all__ = ["TokenEndpoint", "sign_in"]
 
@@ -89,7 +92,7 @@ class TokenEndpoint:
         self._origins = origins
         self._budget = budget
         self._wait = wait
-        self._key = SigningKey(auth, where) if auth.kind == "smart-backend" else None
+        self._key = _signing_key(auth, where) if auth.kind == "smart-backend" else None
         self._secret = auth.client_secret.read(where) if auth.client_secret is not None else ""
         self._url = auth.token_url or ""
         self._ahead_s = 0.0  # the endpoint's clock before ours
@@ -243,6 +246,12 @@ _ADVICE: Final = {
     "unauthorized_client": "have the server's administrator allow this client the grant client_credentials",
     "unsupported_grant_type": "check auth.token_url: this endpoint does not serve backend clients",
 }
+
+
+def _signing_key(auth: AuthConfig, where: str) -> SigningKey:
+    from io_fhir_adapter.transport.signing_key import SigningKey  # noqa: PLC0415 - cryptography, nine MiB
+
+    return SigningKey(auth, where)
 
 
 def _member(body: bytes, name: str) -> Any:

@@ -1,70 +1,21 @@
-"""SMART Backend Services: finding the token endpoint, and proving with a private key who asks.
+"""SMART Backend Services: what is asked for, and finding the token endpoint.
 
-Source: HL7 SMART App Launch 2, "Backend Services" and "Client Authentication: Asymmetric".
+Source: HL7 SMART App Launch 2, "Backend Services".
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from joserfc import jwt
-from joserfc.errors import InvalidKeyTypeError, JoseError
-from joserfc.jwk import ECKey, RSAKey
-
-from io_fhir_adapter.config.http import AuthConfig, is_loopback_host
-from io_fhir_adapter.errors import ConfigError, TransportError
+from io_fhir_adapter.config.http import is_loopback_host
+from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.transport.origins import origin_of, parse_url
 
-__all__ = ["DEFAULT_SCOPES", "SigningKey", "advertised_token_url"]
+__all__ = ["DEFAULT_SCOPES", "advertised_token_url"]
 
 DEFAULT_SCOPES: Final = ("system/Procedure.rs", "system/Patient.rs", "system/Encounter.rs", "system/Condition.rs")
-
-_LASTS_S: Final = 240  # of the five minutes allowed, so that a clock a little ahead of the server's does no harm
-_ALGORITHMS: Final = {"RSA": "RS384", "EC": "ES384"}
-_KINDS: Final[dict[str, type[RSAKey] | type[ECKey]]] = {"RSA": RSAKey, "EC": ECKey}
-_CURVE: Final = "P-384"  # of ES384
-
-
-class SigningKey:
-    """The private key that this client is registered with.
-
-    Args:
-        config: Names the key, its password, its ``kid`` and algorithm.
-        where: The configuration key, for messages.
-
-    Raises:
-        ConfigError: The key cannot be read or does not fit.
-    """
-
-    def __init__(self, config: AuthConfig, where: str) -> None:
-        if config.key is None:  # the configuration's own check comes first
-            raise _unusable(where, "there is none")
-        password = config.key_password.read(where) if config.key_password is not None else None
-        self._key = _private_key(config.key.read(where), password, config, where)
-        self.algorithm = _ALGORITHMS[self._key.key_type]
-        self.key_id = config.key_id or self._key.kid
-
-    def assertion(self, client_id: str, audience: str, now: float) -> str:
-        """A signed statement that lets its bearer ask for one token.
-
-        Args:
-            client_id: Who asks.
-            audience: The token endpoint, exactly as the server names it.
-            now: The time at the server, in seconds since 1970.
-        """
-        header = {"alg": self.algorithm, "typ": "JWT", **({"kid": self.key_id} if self.key_id else {})}
-        claims = {
-            "iss": client_id,
-            "sub": client_id,
-            "aud": audience,
-            "iat": int(now),
-            "exp": int(now) + _LASTS_S,
-            "jti": secrets.token_urlsafe(24),
-        }
-        return jwt.encode(header, claims, self._key, algorithms=[self.algorithm])
 
 
 def advertised_token_url(document: bytes, base_url: str) -> str:
@@ -99,39 +50,3 @@ def advertised_token_url(document: bytes, base_url: str) -> str:
             transient=False,
         )
     return url
-
-
-def _private_key(text: str, password: str | None, config: AuthConfig, where: str) -> RSAKey | ECKey:
-    try:
-        found = _keys(text, password)
-    except (JoseError, ValueError, TypeError, KeyError) as exc:
-        raise _unusable(where, "it is no PEM, JWK or JWKS, or its password is wrong") from exc
-    wanted = config.algorithm
-    fitting = [key for key in found if key.is_private and key.get("use", "sig") == "sig"]
-    fitting = [key for key in fitting if wanted is None or _ALGORITHMS[key.key_type] == wanted]
-    fitting = [key for key in fitting if not isinstance(key, ECKey) or key.curve_name == _CURVE]
-    if len(found) > 1 and config.key_id is not None:
-        fitting = [key for key in fitting if key.kid == config.key_id]
-    if len(fitting) != 1:
-        what = "no private RSA or P-384 key in it fits" if not fitting else "several fit, so name one under key_id"
-        raise _unusable(where, what)
-    return fitting[0]
-
-
-def _keys(text: str, password: str | None) -> list[RSAKey | ECKey]:
-    if not text.lstrip().startswith("{"):
-        try:
-            return [RSAKey.import_key(text, password=password)]
-        except InvalidKeyTypeError:
-            return [ECKey.import_key(text, password=password)]
-    content = json.loads(text)
-    return [_KINDS[key["kty"]].import_key(key) for key in content.get("keys", [content]) if key["kty"] in _KINDS]
-
-
-def _unusable(where: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"the signing key cannot be used: {what}",
-        where=f"{where}.auth.key",
-        do="give the private key that the server knows the public half of: RSA for RS384, P-384 for ES384",
-        number=12,
-    )

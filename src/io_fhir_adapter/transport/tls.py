@@ -8,7 +8,6 @@ from functools import cache
 from typing import Final
 
 import httpx
-from cryptography import x509
 
 from io_fhir_adapter.config.http import HttpConfig
 from io_fhir_adapter.errors import ConfigError
@@ -80,6 +79,8 @@ def client_certificate_end(config: HttpConfig) -> datetime | None:
     """
     if config.client_cert_file is None:
         return None
+    from cryptography import x509  # noqa: PLC0415 - eight MiB, and a pull does without
+
     try:
         certificate = x509.load_pem_x509_certificate(config.client_cert_file.read_bytes())
     except (OSError, ValueError) as exc:
