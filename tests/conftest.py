@@ -53,7 +53,9 @@ def synthetic_draw() -> Callable[..., SyntheticDraw]:
     ) -> SyntheticDraw:
         tokens = sorted(hashlib.sha256(f"{seed}{number}".encode()).hexdigest() for number in range(size))
         ruleset = "sha256:" + "b" * 64
-        commitment = Commitment("iasios", facility, "2024-12-02", "2025-12-01", ruleset, tuple(tokens))
+        commitment = Commitment(
+            "iasios", facility, "2024-12-02", "2025-12-01", ruleset, tuple(tokens), (cases, reserves)
+        )
         nonce = "ab" * 32
         order = rank(bytes.fromhex(nonce), tokens)[: cases + reserves]
         places = [Place(token, "case" if index < cases else "reserve") for index, token in enumerate(order)]

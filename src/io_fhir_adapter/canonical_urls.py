@@ -26,6 +26,7 @@ __all__ = [
     "ENTRY_SYSTEM",
     "FACILITY_SYSTEM",
     "FRAME_CODES",
+    "FRAME_DESIGN",
     "FRAME_SYSTEM",
     "GENERALISED",
     "HOUR_OFFSET",
@@ -87,6 +88,8 @@ CASE_IDENTIFIER: Final = identifier_system("case")
 PROGRAMME_SYSTEM: Final = code_system("programme")
 """Codes of accreditation programmes; Bundle.meta.tag names one."""
 FRAME_CODES: Final = code_system("frame")
+FRAME_DESIGN: Final = ("sample-cases", "sample-reserves")
+"""Codes of :data:`FRAME_CODES` for how many cases and how many reserves are to be drawn."""
 """What a characteristic of a frame's Group is: ``review-window``."""
 DRAW_ORDER: Final = code_system("draw-order")
 """Where the nonce came from that the draw is ordered by: ``nonce-local`` or ``nonce-task``."""

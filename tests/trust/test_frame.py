@@ -76,12 +76,24 @@ def test_commitment_digest_is_over_canonical_json_and_survives_a_round_trip() ->
         {"start": "2025-01-02"},
         {"end": "2025-12-30"},
         {"ruleset_digest": "sha256:01"},
+        {"design": (30, 10)},
         {"tokens": tuple(sorted(TOKENS))[1:]},
         {"tokens": tuple(sorted([*TOKENS[1:], patient_token(KEY, "F-1", "Patient/x")]))},
     ],
 )
 def test_any_change_changes_the_digest(changed: dict[str, object]) -> None:
     assert replace(commitment(), **changed).digest != commitment().digest  # type: ignore[arg-type]
+
+
+def test_how_many_are_drawn_is_committed_to() -> None:
+    with_design = replace(commitment(), design=(30, 10))
+    published = json.loads(json.dumps(with_design.to_json()))
+    assert (published["format"], published["sample"]) == ("io-fhir-adapter frame 2", {"cases": 30, "reserves": 10})
+    assert Commitment.from_json(published) == with_design
+    assert replace(with_design, design=(30, 9)).digest != with_design.digest
+    for sample in ({"cases": 0, "reserves": 1}, {"cases": 1, "reserves": -1}, {"cases": 30}, [30, 10], None):
+        with pytest.raises(ValueError, match=r"a sample has at least|not a frame commitment"):
+            Commitment.from_json({**published, "sample": sample})
 
 
 @pytest.mark.parametrize("tokens", [tuple(sorted(TOKENS))[::-1], (TOKENS[0], TOKENS[0]), ("Patient/1",), ("A" * 64,)])

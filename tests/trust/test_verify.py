@@ -152,6 +152,12 @@ TAMPERED: dict[str, Callable[[Bundle], Any]] = {
     "a reserve that leads to a case": _reserve_as_case,
     "no reasons at all for a superseded draw": lambda b: of_kind(b, "Provenance").pop("reason"),
     "a superseded draw kept secret, but for its reason": lambda b: of_kind(b, "Provenance")["entity"].pop(),
+    "a reserve left out at the end": lambda b: of_kind(b, "List")["entry"].pop(),
+    "fewer reserves wanted": lambda b: of_kind(b, "Group")["characteristic"][2]["valueQuantity"].update(value=1),
+    "nobody says how many are wanted": lambda b: of_kind(b, "Group").update(
+        characteristic=of_kind(b, "Group")["characteristic"][:1]
+    ),
+    "half of how many are wanted": lambda b: of_kind(b, "Group")["characteristic"].pop(),
     "a member of another type": lambda b: of_kind(b, "Group").update(member="x"),
 }
 
@@ -185,6 +191,10 @@ def test_who_left_is_followed_by_the_next_reserve(synthetic_draw: Callable[..., 
     assert problems("case", "not-io", "case", "case", "reserve", "reserve") == []
     assert problems("case", "not-io", "duplicate", "case", "patient-objects", "case") == []
     assert problems("case", "not-io", "case", "reserve", "case", "reserve") == ["a reserve was passed over"]
+    number = "another number of cases is in the sample than the frame was committed to with"
+    assert problems("case", "not-io", "case", "reserve", "reserve", "reserve") == [number]
+    assert problems("case", "case", "case", "case", "reserve", "reserve") == [number]
+    assert problems("not-io", "not-io", "not-io", "not-io", "case", "case") == []
 
 
 @pytest.mark.parametrize("nonce", ["", "ab", "xy" * 32, "ab" * 31])

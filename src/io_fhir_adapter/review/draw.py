@@ -187,6 +187,7 @@ def draw_cases(
         end=frame.end,
         ruleset_digest=ruleset_digest,
         tokens=tuple(sorted(patients)),
+        design=(size, reserves),
     )
     drawn = [
         _case(number, token, patients[token], frame.patients[patients[token]], nonce)

@@ -29,6 +29,7 @@ from io_fhir_adapter.ledger.facts import decisions_between
 from io_fhir_adapter.review.draw import Case, Draw, Frame, Session, build_frame, draw_cases, review_window
 from io_fhir_adapter.trust.canonical import canonical_json
 from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
+from io_fhir_adapter.trust.frame import Commitment
 
 __all__ = ["Design", "Sample", "commit_sample", "draw_sample", "frame_of", "leave_sample", "not_drawn"]
 
@@ -70,12 +71,13 @@ class Design:
     key: bytes
     ruleset_digest: str
 
-    def draw(self, frame: Frame, nonce: bytes) -> Draw:
-        """The draw that frame and nonce give."""
+    def draw(self, frame: Frame, nonce: bytes, sizes: tuple[int, int] | None = None) -> Draw:
+        """The draw that frame and nonce give; ``sizes`` of a commitment take the place of the programme's."""
         rule = self.programme.sample
+        size, reserves = sizes or (rule.size, rule.reserves)
         return draw_cases(
             frame, key=self.key, facility_code=self.facility_code, programme=self.programme.id,
-            ruleset_digest=self.ruleset_digest, nonce=nonce, size=rule.size, reserves=rule.reserves,
+            ruleset_digest=self.ruleset_digest, nonce=nonce, size=size, reserves=reserves,
         )  # fmt: skip
 
 
@@ -118,8 +120,9 @@ def draw_sample(ledger: Ledger, design: Design, stored: StoredDraw, now: datetim
     wanted = design.programme.sample.size
     if everybody:
         return Sample(stored, tuple(case for case in everybody if case.role == "case"), fresh=False, wanted=wanted)
-    outcome = design.draw(frame_of(stored), bytes.fromhex(stored.nonce))
-    if [*outcome.commitment.tokens] != json.loads(stored.commitment)["tokens"]:
+    committed = Commitment.from_json(json.loads(stored.commitment))
+    outcome = design.draw(frame_of(stored), bytes.fromhex(stored.nonce), committed.design)
+    if outcome.commitment.tokens != committed.tokens:
         raise ReviewError(
             "the pseudonym key is not the one that the frame was committed to with",
             where=f"draw of {stored.period}",

@@ -18,6 +18,7 @@ from io_fhir_adapter.canonical_urls import (
     DRAW_SYSTEM,
     FACILITY_SYSTEM,
     FRAME_CODES,
+    FRAME_DESIGN,
     FRAME_SYSTEM,
     PATIENT_TOKEN,
     PROGRAMME_SYSTEM,
@@ -57,7 +58,15 @@ def frame_group(commitment: Commitment) -> Json:
                 "valueBoolean": True,
                 "exclude": False,
                 "period": {"start": commitment.start, "end": commitment.end},
-            }
+            },
+            *(
+                {
+                    "code": {"coding": [{"system": FRAME_CODES, "code": code}]},
+                    "valueQuantity": {"value": number},
+                    "exclude": False,
+                }
+                for code, number in zip(FRAME_DESIGN, commitment.design or (), strict=False)
+            ),
         ],
         "member": [{"entity": _token(token)} for token in commitment.tokens],
     }

@@ -65,6 +65,15 @@ def draw_problems(commitment: Commitment, nonce: str, drawn: Sequence[Place]) ->
     strange = sorted({place.role for place in drawn} - {_CASE, _RESERVE} - LEAVING.keys())
     if strange:
         yield "a case left without a reason from the list"
+    if commitment.design is not None:
+        cases, waiting = commitment.design
+        if len(drawn) != min(cases + waiting, len(commitment.tokens)):
+            yield "another number of tokens was drawn than the frame was committed to with"
+            return
+        stayed = sum(place.role in {_CASE, _RESERVE} for place in drawn)
+        if sum(place.role == _CASE for place in drawn) != min(cases, stayed):
+            yield "another number of cases is in the sample than the frame was committed to with"
+            return
     reserves = [place.role == _RESERVE for place in drawn]
     if reserves != sorted(reserves):
         yield "a reserve was passed over"

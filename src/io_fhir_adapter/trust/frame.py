@@ -22,7 +22,8 @@ from io_fhir_adapter.trust.canonical import canonical_json, digest
 
 __all__ = ["Commitment", "case_pseudonym", "draw_digest", "patient_token", "rank", "rank_key"]
 
-_FORMAT = "io-fhir-adapter frame 1"
+_FORMAT = "io-fhir-adapter frame 2"
+_WITHOUT_DESIGN = "io-fhir-adapter frame 1"  # earlier: how many are drawn was not committed to
 _TOKEN = re.compile(r"[0-9a-f]{64}\Z")
 _PSEUDONYM_DIGITS = 16
 
@@ -73,6 +74,7 @@ class Commitment:
         end: Last local date of the window, inclusive.
         ruleset_digest: Digest of the tables and rules that decided what counts.
         tokens: The tokens of all patients in the frame, sorted and distinct.
+        design: How many cases and how many reserves are to be drawn; None in commitments that do not say.
     """
 
     programme: str
@@ -81,8 +83,12 @@ class Commitment:
     end: str
     ruleset_digest: str
     tokens: tuple[str, ...]
+    design: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.design is not None and (self.design[0] < 1 or self.design[1] < 0):
+            msg = "a sample has at least one case, and no fewer than no reserves"
+            raise ValueError(msg)
         if any(not _TOKEN.match(token) for token in self.tokens):
             msg = "a token of the frame is not 64 lower-case hexadecimal digits"
             raise ValueError(msg)
@@ -92,13 +98,15 @@ class Commitment:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value that is hashed and published."""
+        design = {"sample": dict(zip(("cases", "reserves"), self.design, strict=True))} if self.design else {}
         return {
-            "format": _FORMAT,
+            "format": _FORMAT if self.design else _WITHOUT_DESIGN,
             "programme": self.programme,
             "facility": self.facility_code,
             "window": {"start": self.start, "end": self.end},
             "ruleset": self.ruleset_digest,
             "tokens": list(self.tokens),
+            **design,
         }
 
     @classmethod
@@ -109,6 +117,7 @@ class Commitment:
             ValueError: It is no commitment of this format, or its tokens are not sorted and distinct.
         """
         try:
+            sample = value.get("sample") if value["format"] == _FORMAT else None
             commitment = cls(
                 programme=value["programme"],
                 facility_code=value["facility"],
@@ -116,8 +125,9 @@ class Commitment:
                 end=value["window"]["end"],
                 ruleset_digest=value["ruleset"],
                 tokens=tuple(value["tokens"]),
+                design=(sample["cases"], sample["reserves"]) if sample is not None else None,
             )
-        except (KeyError, TypeError) as exc:
+        except (KeyError, TypeError, AttributeError) as exc:
             msg = "not a frame commitment"
             raise ValueError(msg) from exc
         if commitment.to_json() != value:

@@ -15,6 +15,7 @@ from io_fhir_adapter.canonical_urls import (
     DRAW_SYSTEM,
     FACILITY_SYSTEM,
     FRAME_CODES,
+    FRAME_DESIGN,
     FRAME_SYSTEM,
     NONCE_SYSTEM,
     PATIENT_TOKEN,
@@ -124,9 +125,25 @@ def _commitment(bundle: Json) -> Commitment:
             end=str(windows[0].get("end")),
             ruleset_digest=_identified(group.get("identifier"), RULESET_SYSTEM),
             tokens=tuple(_identified([member], PATIENT_TOKEN) for member in members),
+            design=_design(group),
         )
     except ValueError as exc:
         raise _WrongError(str(exc)) from exc
+
+
+def _design(group: Json) -> tuple[int, int] | None:
+    """How many cases and reserves the frame was committed to with; None in frames that do not say."""
+    said = {
+        code: item.get("valueQuantity", {}).get("value")
+        for item in group.get("characteristic", [])
+        if (code := _code(item.get("code"), FRAME_CODES)) in FRAME_DESIGN
+    }
+    if not said:
+        return None
+    cases, reserves = (said.get(code) for code in FRAME_DESIGN)
+    if not isinstance(cases, int) or not isinstance(reserves, int):
+        raise _WrongError("the frame does not say how many cases and reserves are drawn from it")
+    return cases, reserves
 
 
 def nonce_origin(bundle: Json) -> str:
