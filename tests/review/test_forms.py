@@ -199,6 +199,61 @@ def _set_expression(form: dict[str, Any], text: str) -> None:
     ]
 
 
+CODES = [{"code": "a", "display": "first"}, {"code": "b"}]
+LISTED: dict[str, dict[str, Any]] = {
+    "a list": {"compose": {"include": [{"system": "urn:s", "concept": CODES}]}},
+    "an expansion": {
+        "compose": {"include": [{"system": "urn:s", "filter": [{"property": "x", "op": "=", "value": "y"}]}]},
+        "expansion": {"contains": [
+            {"system": "urn:s", "code": "a", "display": "first"},
+            {"system": "urn:s", "abstract": True, "code": "g", "contains": [{"system": "urn:s", "code": "b"}]},
+        ]},
+    },
+}  # fmt: skip
+
+
+def choosing(value_set: str) -> dict[str, Any]:
+    inner = {"linkId": "1.1", "type": "choice", "answerValueSet": value_set}
+    return {
+        "resourceType": "Questionnaire", "url": "urn:x", "version": "1",
+        "item": [{"linkId": "1", "type": "group", "item": [inner]}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LISTED)
+def test_answers_of_a_value_set_at_hand_become_options(kind: str) -> None:
+    value_set = {"resourceType": "ValueSet", "id": "v", "url": "urn:v", "version": "2", **LISTED[kind]}
+    containing = {**choosing("#v"), "contained": [value_set]}
+    packed = [
+        {"resourceType": "Bundle", "entry": [{"resource": value_set}, {"resource": choosing(name)}]}
+        for name in ("urn:v", "urn:v|2")
+    ]
+    for document in (containing, *packed):
+        form = forms.parse_questionnaire(json.dumps(document).encode(), "own.json")
+        (item,) = forms.questions(form)
+        assert "answerValueSet" not in item
+        assert forms.option_for(item, "a") == {"system": "urn:s", "code": "a", "display": "first"}
+        assert forms.option_for(item, "b", "urn:s") == {"system": "urn:s", "code": "b"}
+        assert forms.option_for(item, "g") is None
+
+
+@pytest.mark.parametrize(
+    "value_set",
+    [
+        {"compose": {"include": [{"system": "urn:s"}]}},
+        {"compose": {"include": [{"system": "urn:s", "concept": CODES}, {"valueSet": ["urn:other"]}]}},
+        {"compose": {"include": [{"system": "urn:s", "concept": CODES}], "exclude": [{"system": "urn:s"}]}},
+        {"expansion": {"contains": []}},
+        {"expansion": {"contains": ["a", {"contains": "b"}]}},
+        {"compose": {"include": ["urn:s", {"system": "urn:s", "concept": ["a", 1]}]}},
+    ],
+)
+def test_a_value_set_that_does_not_list_its_answers_is_none(value_set: dict[str, Any]) -> None:
+    form = {**choosing("#v"), "contained": [{"resourceType": "ValueSet", "id": "v", **value_set}]}
+    with pytest.raises(MappingError, match=r"item 1\.1"):
+        forms.parse_questionnaire(json.dumps(form).encode(), "own.json")
+
+
 WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     "other type": lambda form: form.update(resourceType="Patient"),
     "no version": lambda form: form.pop("version"),

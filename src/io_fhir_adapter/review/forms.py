@@ -15,6 +15,7 @@ from typing import Any, Final
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.review.expressions import FHIRPATH, VARIABLE, check_expression, named_expressions
 from io_fhir_adapter.review.queries import record_queries
+from io_fhir_adapter.review.value_sets import with_options
 from io_fhir_adapter.shipped import shipped_path
 
 __all__ = [
@@ -64,6 +65,8 @@ def load_questionnaire(path: Path | None = None) -> Json:
 def parse_questionnaire(data: bytes, where: str) -> Json:
     """A Questionnaire out of its JSON, checked for what we rely on; of a Bundle its first.
 
+    Answers of a ValueSet that it contains, or that lies in the same Bundle, become options of its items.
+
     Args:
         data: The JSON.
         where: Its file or address, for messages.
@@ -82,9 +85,21 @@ def parse_questionnaire(data: bytes, where: str) -> Json:
     for element in ("url", "version", "item"):
         if not questionnaire.get(element):
             raise MappingError(f"the Questionnaire has no {element}", where=where, number=43)
+    questionnaire = with_options(questionnaire, _resources_of(found))
     _check_items(questionnaire, where)
     record_queries(questionnaire, where)
     return questionnaire
+
+
+def _resources_of(found: Json) -> Iterator[Json]:
+    """What lies in a Bundle, at any depth."""
+    if found.get("resourceType") == "Bundle":
+        entries = found.get("entry")
+        for entry in entries if isinstance(entries, list) else ():
+            resource = entry.get("resource") if isinstance(entry, dict) else None
+            if isinstance(resource, dict):
+                yield resource
+                yield from _resources_of(resource)
 
 
 def _first_in(found: Any) -> Json | None:
@@ -112,9 +127,9 @@ def _check_items(questionnaire: Json, where: str) -> None:
             check_expression(expression, f"{where}, item {link}")
         if item.get("type") == "choice" and not item.get("answerOption"):
             raise MappingError(
-                "a choice has no answerOption, so that nobody could answer it; answers of a ValueSet are not looked up",
+                "a choice has no answerOption, and no ValueSet at hand that lists its answers",
                 where=f"{where}, item {link}",
-                do="list the options in the Questionnaire",
+                do="list the options in the Questionnaire, or in a ValueSet that it contains",
                 number=47,
             )
     for item in items(questionnaire):
