@@ -12,6 +12,7 @@ import pytest
 
 from io_fhir_adapter.canonical_urls import ABSENCE_OF
 from io_fhir_adapter.review import forms
+from io_fhir_adapter.review.telling import telling_items
 from io_fhir_adapter.sandbox.clinical_records import CLINICAL_TYPES
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ OWN = {"case.no", "case.pseudonym"}
 
 @dataclass(frozen=True)
 class Filled:
-    """One case of the first night: its form's answers, what is true, and what stayed in the ledger."""
+    """One case of the first night: its form's answers as they left, what is true, and what stayed in the ledger."""
 
     answers: dict[str, list[Any]]
+    prefilled: dict[str, list[Any]]
     truth: dict[str, Answer]
     sources: dict[str, str]
     missing: dict[str, str]
@@ -39,17 +41,17 @@ class Filled:
     @property
     def wrong(self) -> list[str]:
         """Answered items of which the hospital knows another truth."""
-        known = {link: values for link, values in self.answers.items() if link in self.truth}
+        known = {link: values for link, values in self.prefilled.items() if link in self.truth}
         return [link for link, values in known.items() if plain(values) != self.truth[link]]
 
     @property
     def share(self) -> float:
-        """The share of the enabled items that are answered and right."""
-        right = [link for link in self.answers if link in OWN or (link in self.truth and link not in self.wrong)]
+        """The share of the enabled items that are answered and right on the form that a reviewer opens."""
+        right = [link for link in self.prefilled if link in OWN or (link in self.truth and link not in self.wrong)]
         asked = [
             item["linkId"]
             for item in forms.questions(FORM)
-            if not forms.extensions(item, ABSENCE_OF) and forms.enabled(item, self.answers)
+            if not forms.extensions(item, ABSENCE_OF) and forms.enabled(item, self.prefilled)
         ]
         return len(right) / len(asked)
 
@@ -70,7 +72,7 @@ def plain(values: list[Any]) -> Answer:
 @pytest.fixture(scope="module")
 def filled(world: World) -> list[Filled]:
     with sqlite3.connect(world.folder / "ledger.sqlite") as connection:
-        rows = connection.execute("SELECT number, patient, date, sources, missing FROM cases").fetchall()
+        rows = connection.execute("SELECT number, patient, date, sources, missing, response FROM cases").fetchall()
     by_number = {number: rest for number, *rest in rows}
     truths = {(case.patient, case.date): dict(case.answers) for case in world.hospital.cases}
     return [_filled(response, by_number, truths) for response in responses(world)]
@@ -83,13 +85,18 @@ def responses(world: World) -> Iterator[dict[str, Any]]:
 
 
 def _filled(response: dict[str, Any], by_number: dict[int, Any], truths: dict[Any, dict[str, Answer]]) -> Filled:
-    answers = {
+    answers = answered(response)
+    patient, day, sources, missing, kept = by_number[answers["case.no"][0]]
+    truth = truths[patient, day]
+    return Filled(answers, answered(json.loads(kept)), truth, json.loads(sources), json.loads(missing))
+
+
+def answered(response: dict[str, Any]) -> dict[str, list[Any]]:
+    return {
         item["linkId"]: [next(value for name, value in answer.items() if name.startswith("value")) for answer in found]
         for item in forms.items(response)
         if (found := item.get("answer"))
     }
-    patient, day, sources, missing = by_number[answers["case.no"][0]]
-    return Filled(answers, truths[patient, day], json.loads(sources), json.loads(missing))
 
 
 def test_of_each_case_most_items_are_filled_and_right(filled: list[Filled]) -> None:
@@ -97,6 +104,13 @@ def test_of_each_case_most_items_are_filled_and_right(filled: list[Filled]) -> N
     shares = sorted(case.share for case in filled)
     assert shares[0] >= LEAST_SHARE, shares
     assert sum(shares) / len(shares) >= 0.68
+
+
+def test_what_leaves_was_filled_in_but_for_what_makes_a_case_rare(filled: list[Filled]) -> None:
+    telling = {link for link, said in telling_items(FORM).items() if said}
+    for case in filled:
+        assert {link: case.prefilled[link] for link in case.answers} == case.answers
+        assert case.prefilled.keys() - case.answers.keys() <= telling
 
 
 def test_hardly_any_answer_is_wrong(filled: list[Filled]) -> None:
