@@ -5,24 +5,31 @@ Shortened in ``make test``; ``make canaries`` goes deeper and through all altern
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import os
 import re
 from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
+import yaml
 from ahocorasick_rs import AhoCorasick
+from argon2 import PasswordHasher
 from fhir.resources.R4B import get_fhir_model_class
 from tests.campaigns.canaries import PULLED, Canary, Garden, without_modifiers
 from tests.e2e.conftest import Recorder, write_config
+from tests.pipeline.test_approval import FORM, sign_case
 
 from io_fhir_adapter.cli.main import run
-from io_fhir_adapter.config import load_config
+from io_fhir_adapter.config import Role, load_config
 from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.handover.desk import Desk
+from io_fhir_adapter.ledger.accounts import Actor, add_account
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.pipeline import rules_for
@@ -37,6 +44,7 @@ from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
 from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.serve.app import create_app as service_app
+from io_fhir_adapter.serve.passwords import Passwords
 
 Json = dict[str, Any]
 FULL = os.environ.get("CANARIES") == "full"
@@ -215,6 +223,74 @@ def test_no_byte_of_a_night_holds_a_canary(
                 for page in ("/", "/metrics", "/health/live", "/health/ready"):
                     assert detector.found(client.get(page).content) == set(), page
             assert detector.found(httpx.get(f"{receiver.base_url}/").content) == set()
+            ledger.close()
+    finally:
+        kept.close()
+
+
+PAGES = ("/", "/cases", *(f"/cases/{number}" for number in range(1, PATIENTS + 1)), "/approval",
+         "/approval/submission.json", "/report", "/audit", "/audit.ndjson", "/accounts", "/metrics")  # fmt: skip
+
+
+def form_token(client: httpx.Client, page: str) -> str:
+    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', client.get(page).text)
+    assert found is not None
+    return found[1]
+
+
+def signed_in(url: str, role: str) -> httpx.Client:
+    """A browser of somebody with that role."""
+    client = httpx.Client(base_url=url, follow_redirects=True, timeout=60, headers={"Accept": "text/html"})
+    known = {
+        "csrf": form_token(client, "/sign-in"),
+        "name": f"the-{role}",
+        "password": "correct horse battery",
+        "next": "/",
+    }
+    assert client.post("/sign-in", data=known).url.path == "/"
+    return client
+
+
+def test_no_page_holds_a_canary_for_whoever_may_not_see_an_identity(
+    garden: Garden, store: SandboxStore, tmp_path: Path, capfd: pytest.CaptureFixture[str], own_logs: None
+) -> None:
+    detector = Detector(garden.planted)
+    kept = ReceiverStore("sqlite://")
+    try:
+        with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(kept)) as receiver:
+            path = write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+            (tmp_path / "form.json").write_text(json.dumps(FORM), encoding="utf-8")
+            people = {"sign_in": {"accounts": True}, "review": {"questionnaire": "form.json"}}
+            path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | people), encoding="utf-8")
+            assert run(["run", "--config", str(path), "--as-of", AS_OF]) == 0, capfd.readouterr().err
+            config = load_config(path)
+            ledger, rules, day = open_ledger(config.ledger), rules_for(config), date.fromisoformat(AS_OF)
+            cheap = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)).hash("correct horse battery")
+            with ledger.begin() as connection:
+                for role in get_args(Role):
+                    add_account(
+                        connection, f"the-{role}", role, cheap, (role,), one_time=False,
+                        by=Actor("console", ""), at=datetime.now(UTC),
+                    )  # fmt: skip
+            with LoopbackServer(service_app(config, ledger, rules, as_of=day)) as service:
+                visitors = {role: signed_in(service.base_url, role) for role in get_args(Role)}
+                for stage in ("open", "signed"):
+                    for role, client in visitors.items():
+                        for page in PAGES:
+                            shown = client.get(page)
+                            told = detector.found(shown.content) | detector.found(str(shown.headers))
+                            assert told == set(), (stage, role, page)
+                    if stage == "open":
+                        desk = Desk(config, ledger, rules, as_of=day)
+                        for case in desk.sample().cases:
+                            sign_case(desk, case.number)
+                        asyncio.run(desk.propose())
+                assert visitors["approver"].get("/approval/submission.json").status_code == 200
+                for role, client in visitors.items():
+                    assert client.get("/cases/1").status_code == (403 if role == "administrator" else 200)
+                    looked = client.post("/cases/1/identity", data={"csrf": form_token(client, "/")})
+                    assert bool(detector.found(looked.content)) is (role == "reviewer"), role
+                    client.close()
             ledger.close()
     finally:
         kept.close()
