@@ -23,6 +23,11 @@ settings.register_profile("search", deadline=None, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more worker than processors: many tests wait for a server, a browser or a command of their own."""
+    return (os.cpu_count() or 1) + 1
+
+
 @dataclass(frozen=True)
 class SyntheticDraw:
     """A frame of synthetic tokens and a true draw from it."""
