@@ -29,7 +29,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-# Hospitals of many thousand resources stay in memory from test to test; looking through them all the time finds nothing.
+# Hospitals of many thousand resources stay in memory from test to test; looking through them often finds nothing.
 gc.set_threshold(200_000, 50, 50)
 
 
