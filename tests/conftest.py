@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,6 +35,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # Hospitals of many thousand resources stay in memory from test to test; looking through them often finds nothing.
 gc.set_threshold(200_000, 50, 50)
+
+
+def script(name: str) -> ModuleType:
+    """A script of .ci/, which is no package, as a module."""
+    path = Path(__file__).resolve().parents[1] / ".ci" / name
+    spec = importlib.util.spec_from_file_location(f"ci_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

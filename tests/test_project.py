@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import csv
 import fnmatch
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,12 +13,12 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.conftest import script
 
 from io_fhir_adapter.classify import concept_maps, scope, tables
 from io_fhir_adapter.classify.indications import KINDS
@@ -52,16 +51,6 @@ def project_files() -> Iterator[Path]:
     for folder, folders, names in os.walk(ROOT):
         folders[:] = sorted(n for n in folders if not any(fnmatch.fnmatch(n, pattern) for pattern in patterns))
         yield from (Path(folder, n) for n in sorted(names) if not any(fnmatch.fnmatch(n, p) for p in patterns))
-
-
-def from_ci(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_no_file_names_a_package_registry() -> None:
@@ -184,13 +173,13 @@ open_ledger(LedgerConfig(path=Path(sys.argv[1]) / "ledger.sqlite")).close()
 
 
 def test_the_manuals_error_table_is_that_of_the_code() -> None:
-    errors = from_ci("error_table")
+    errors = script("error_table.py")
     manual = errors.table_in(errors.MANUAL.read_text(encoding="utf-8"))
     assert manual == errors.table(errors.error_sites()), "run make docs"
 
 
 def test_the_error_table_reads_numbers_through_helpers(tmp_path: Path) -> None:
-    errors = from_ci("error_table")
+    errors = script("error_table.py")
     (tmp_path / "module.py").write_text(
         "from io_fhir_adapter.errors import PullError, SubmitError\n"
         "def refused(what, number=1):\n"
@@ -286,11 +275,11 @@ def test_only_data_that_really_is_absent_excuses_a_skip(
     report.write_text(REPORT.format(skips=skip(reason)), encoding="utf-8")
     if beside:
         shared.mkdir()
-    assert from_ci("check_skips").main(report, shared) == code
+    assert script("check_skips.py").main(report, shared) == code
     assert ("left_out" in capsys.readouterr().err) == bool(code)
 
 
 def test_a_report_without_skips_is_fine(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT.format(skips=""), encoding="utf-8")
-    assert from_ci("check_skips").main(report, tmp_path) == 0
+    assert script("check_skips.py").main(report, tmp_path) == 0

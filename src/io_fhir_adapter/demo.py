@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -106,26 +106,31 @@ async def demonstrate(folder: Path, progress: Progress, hospital: Hospital | Non
         progress("building the synthetic hospital", 0, 1)
         hospital = build_hospital()
         progress("building the synthetic hospital", 1, 1)
+    with _facility(folder, hospital) as (config, ledger, received):
+        job = Nightly(config, ledger, rules_for(config), as_of=AS_OF, progress=progress, synthetic=True)
+        night = await job.run()
+        files = job.write_output(night, folder)
+        truth = next(year for year in hospital.truth.years.values() if str(year.year) == job.period.label)
+        return Demonstration(night, truth, files, len(received.submissions()))
+
+
+@contextmanager
+def _facility(folder: Path, hospital: Hospital) -> Iterator[tuple[Config, Ledger, ReceiverStore]]:
+    """The demonstration's configuration and ledger, while the hospital's server and the receiver run."""
     store = SandboxStore.from_resources(
         [resource for resources in hospital.resources.values() for resource in resources],
         hospital.broken,
         hospital.later,
     )
     received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
-    try:
-        with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
-            config = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
-            ledger = open_ledger(config.ledger)
-            try:
-                job = Nightly(config, ledger, rules_for(config), as_of=AS_OF, progress=progress, synthetic=True)
-                night = await job.run()
-                files = job.write_output(night, folder)
-            finally:
-                ledger.close()
-        truth = next(year for year in hospital.truth.years.values() if str(year.year) == job.period.label)
-        return Demonstration(night, truth, files, len(received.submissions()))
-    finally:
-        received.close()
+    with (
+        closing(received),
+        LoopbackServer(sandbox_app(store)) as sandbox,
+        LoopbackServer(receiver_app(received)) as receiver,
+    ):
+        config = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
+        with closing(open_ledger(config.ledger)) as ledger:
+            yield config, ledger, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,30 +162,15 @@ def try_out(folder: Path, progress: Progress, hospital: Hospital | None = None, 
         hospital: The synthetic hospital, the default one where omitted.
         port: The port of the pages, 0 for any free one.
     """
-    hospital = hospital or build_hospital()
-    store = SandboxStore.from_resources(
-        [resource for resources in hospital.resources.values() for resource in resources],
-        hospital.broken,
-        hospital.later,
-    )
-    received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
-    try:
-        with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
-            plain = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
-            config = plain.model_copy(update={"sign_in": SignInConfig(accounts=True)})
-            ledger = open_ledger(config.ledger)
-            try:
-                rules = rules_for(config)
-                job = Nightly(config, ledger, rules, as_of=AS_OF, progress=progress, synthetic=True)
-                night = asyncio.run(job.run())
-                job.write_output(night, folder)
-                password = _let_in(ledger)
-                with LoopbackServer(create_app(config, ledger, rules, as_of=AS_OF), port) as service:
-                    yield TryOut(service.base_url, password, night, ledger, received)
-            finally:
-                ledger.close()
-    finally:
-        received.close()
+    with _facility(folder, hospital or build_hospital()) as (plain, ledger, received):
+        config = plain.model_copy(update={"sign_in": SignInConfig(accounts=True)})
+        rules = rules_for(config)
+        job = Nightly(config, ledger, rules, as_of=AS_OF, progress=progress, synthetic=True)
+        night = asyncio.run(job.run())
+        job.write_output(night, folder)
+        password = _let_in(ledger)
+        with LoopbackServer(create_app(config, ledger, rules, as_of=AS_OF), port) as service:
+            yield TryOut(service.base_url, password, night, ledger, received)
 
 
 def _let_in(ledger: Ledger) -> str:

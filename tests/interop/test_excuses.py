@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.conftest import script
 from tests.interop import servers
-
-CHECK = Path(__file__).resolve().parents[2] / ".ci" / "check_skips.py"
 
 
 @pytest.fixture
 def check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ci_check_skips_of_interop", CHECK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("check_skips.py")
 
 
 @pytest.fixture

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import tarfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.conftest import script
 
 from io_fhir_adapter.shipped import lacking_forms
 
-SCRIPT = Path(__file__).resolve().parents[2] / ".ci" / "fetch_forms.py"
 FILES = {"LICENSE.md": b"a licence", "webcomponent/lhc-forms.js": b"a script"}
 
 
 @pytest.fixture
 def fetching() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ci_fetch_forms", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("fetch_forms.py")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pydantic import Field, HttpUrl, field_validator, model_validator
 
 from io_fhir_adapter.config.base import Part, SecretRef
 
-__all__ = ["AuthConfig", "AuthKind", "HttpConfig", "is_loopback_host"]
+__all__ = ["AuthConfig", "AuthKind", "HttpConfig", "bare_address", "is_loopback_host", "one_each"]
 
 AuthKind = Literal["none", "bearer", "basic", "client-credentials", "smart-backend"]
 
@@ -31,6 +31,36 @@ _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 def is_loopback_host(host: str | None) -> bool:
     """Whether a URL's host is this machine itself, by its usual names."""
     return (host or "").lower() in _LOOPBACK_HOSTS
+
+
+def bare_address(url: HttpUrl, *, forbidden: tuple[str, ...], bare: str, encrypted: str) -> None:
+    """Refuses an address with parts that it must not have, or one that is neither encrypted nor this machine itself.
+
+    Args:
+        url: The address.
+        forbidden: The parts that it must not have, such as ``query``; user name and password always.
+        bare: What is said where it has one.
+        encrypted: What is said where it is not encrypted.
+
+    Raises:
+        ValueError: It is such an address.
+    """
+    if any(getattr(url, part) for part in ("username", "password", *forbidden)):
+        raise ValueError(bare)
+    if url.scheme != "https" and not is_loopback_host(url.host):
+        raise ValueError(encrypted)
+
+
+def one_each(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """The same scopes.
+
+    Raises:
+        ValueError: An entry holds none or several.
+    """
+    if any(not scope or any(sign.isspace() for sign in scope) for scope in scopes):
+        msg = "write each scope as an entry of its own"
+        raise ValueError(msg)
+    return scopes
 
 
 class AuthConfig(Part):
@@ -72,24 +102,19 @@ class AuthConfig(Part):
     @field_validator("token_url")
     @classmethod
     def _encrypted(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        url = HttpUrl(value)  # the text is kept as it is: servers compare it with the audience
-        if url.username or url.password or url.fragment:
-            msg = "the token endpoint is an address without user name, password or fragment"
-            raise ValueError(msg)
-        if url.scheme != "https" and not is_loopback_host(url.host):
-            msg = "a token endpoint is reached over https"
-            raise ValueError(msg)
+        if value is not None:
+            bare_address(
+                HttpUrl(value),  # the text is kept as it is: servers compare it with the audience
+                forbidden=("fragment",),
+                bare="the token endpoint is an address without user name, password or fragment",
+                encrypted="a token endpoint is reached over https",
+            )
         return value
 
     @field_validator("scopes")
     @classmethod
     def _one_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not scope or any(sign.isspace() for sign in scope) for scope in value):
-            msg = "write each scope as an entry of its own"
-            raise ValueError(msg)
-        return value
+        return one_each(value)
 
     @model_validator(mode="after")
     def _complete(self) -> AuthConfig:

@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from pydantic import Field, HttpUrl, field_validator, model_validator
 
 from io_fhir_adapter.config.base import Part, SecretRef
-from io_fhir_adapter.config.http import HttpConfig, is_loopback_host
+from io_fhir_adapter.config.http import HttpConfig, bare_address, one_each
 
 __all__ = ["ROLES", "OidcConfig", "OidcRolesConfig", "Role", "SignInConfig"]
 
@@ -62,22 +62,18 @@ class OidcConfig(Part):
     @field_validator("issuer")
     @classmethod
     def _encrypted(cls, value: str) -> str:
-        url = HttpUrl(value)  # the text is kept as it is: tokens are compared with it
-        if url.username or url.password or url.query or url.fragment:
-            msg = "an issuer is an address without user name, password, query or fragment"
-            raise ValueError(msg)
-        if url.scheme != "https" and not is_loopback_host(url.host):
-            msg = "a provider is reached over https"
-            raise ValueError(msg)
+        bare_address(
+            HttpUrl(value),  # the text is kept as it is: tokens are compared with it
+            forbidden=("query", "fragment"),
+            bare="an issuer is an address without user name, password, query or fragment",
+            encrypted="a provider is reached over https",
+        )
         return value
 
     @field_validator("scopes")
     @classmethod
     def _with_openid(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not scope or any(sign.isspace() for sign in scope) for scope in value):
-            msg = "write each scope as an entry of its own"
-            raise ValueError(msg)
-        return value if "openid" in value else ("openid", *value)
+        return one_each(value) if "openid" in value else ("openid", *one_each(value))
 
     @property
     def http(self) -> HttpConfig:
@@ -115,14 +111,16 @@ class SignInConfig(Part):
     @field_validator("public_url")
     @classmethod
     def _an_origin(cls, value: HttpUrl | None) -> HttpUrl | None:
-        if value is None:
-            return None
-        if value.username or value.password or value.query or value.fragment or (value.path or "/") != "/":
-            msg = "give scheme, host and port alone, such as https://accreditation.hospital.example"
-            raise ValueError(msg)
-        if value.scheme != "https" and not is_loopback_host(value.host):
-            msg = "people sign in over https; put a proxy with a certificate before the service"
-            raise ValueError(msg)
+        if value is not None:
+            alone = "give scheme, host and port alone, such as https://accreditation.hospital.example"
+            if (value.path or "/") != "/":
+                raise ValueError(alone)
+            bare_address(
+                value,
+                forbidden=("query", "fragment"),
+                bare=alone,
+                encrypted="people sign in over https; put a proxy with a certificate before the service",
+            )
         return value
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, create_engine, make_url
 
 from io_fhir_adapter import __version__
 from io_fhir_adapter.config import LedgerConfig
+from io_fhir_adapter.durable import to_disk
 from io_fhir_adapter.errors import LedgerError, UsageError
 from io_fhir_adapter.ledger.audit import note
 from io_fhir_adapter.ledger.database import Ledger, damaged, is_damage, open_ledger, timestamp
@@ -150,7 +151,7 @@ def back_up(config: LedgerConfig, facility: str, out: Path, now: datetime, *, fo
             manifest_of(target).unlink(missing_ok=True)  # first: it does not fit what takes the file's place
             part.replace(target)
             _write_whole(manifest_of(target), msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-            _to_disk(target.parent)
+            to_disk(target.parent)
         return Backup(target, manifest, _noted(ledger, manifest, now))
     finally:
         ledger.close()
@@ -246,15 +247,7 @@ def _copy(connection: Connection, part: Path, source: str) -> None:
             do="make room, check permissions, or choose another --out",
             number=54,
         ) from exc
-    _to_disk(part)
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    to_disk(part)
 
 
 def _write_whole(path: Path, data: bytes) -> None:

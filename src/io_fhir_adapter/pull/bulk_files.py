@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from io_fhir_adapter.durable import to_disk
 from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.fhir.structs import Header
 from io_fhir_adapter.pull.bulk_job import JobGone
@@ -172,7 +173,7 @@ async def _fetch(client: FhirClient, file: ManifestFile, target: Path, *, author
         os.fsync(out.fileno())
     _prove(file, part, lines, client.base_url)
     part.replace(target)
-    _sync(target.parent)
+    to_disk(target.parent)  # its new name too
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:
@@ -184,15 +185,6 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes:
     except TransportError as exc:
         raise _CutOff(exc) from exc
     return b""
-
-
-def _sync(folder: Path) -> None:
-    """Makes a file's new name outlast a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _Lines:

@@ -258,12 +258,7 @@ class Intake:
         bad: set[str] = set()
         with self.ledger.begin() as connection:
             for pages in self._together(resource_type, parts):
-                if pages.packed:
-                    self.store.put_packed(connection, pages.packed, part)
-                if pages.sound:
-                    bad |= self.store.put_sound(connection, resource_type, pages.sound, part)
-                if pages.found:
-                    bad |= self.store.put(connection, resource_type, pages.found, part)
+                bad |= self.store.put_pages(connection, resource_type, pages, part)
         self._set_aside.setdefault(resource_type, set()).update(bad)
         outcome.new += part.new
         outcome.changed += part.changed

@@ -337,14 +337,8 @@ class SearchReader:
 
     def _put(self, resource_type: str, pages: Pages) -> None:
         part = TypeOutcome()
-        bad: set[str] = set()
         with self._ledger.begin() as connection:
-            if pages.packed:
-                self._store.put_packed(connection, pages.packed, part)
-            if pages.sound:
-                bad |= self._store.put_sound(connection, resource_type, pages.sound, part)
-            if pages.found:
-                bad |= self._store.put(connection, resource_type, pages.found, part)
+            bad = self._store.put_pages(connection, resource_type, pages, part)
         self._set_aside.setdefault(resource_type, set()).update(bad)
         outcome = self._outcome.of(resource_type)
         outcome.new += part.new

@@ -30,6 +30,7 @@ from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
+from io_fhir_adapter.pull.pages import Pages
 
 __all__ = ["FactStore", "known_position"]
 
@@ -141,6 +142,17 @@ class FactStore:
         outcome.changed += stored.changed
         items = [(item, resource_id) for resource_id, item in bad.items()]
         return self.put(connection, resource_type, items, outcome) if items else set()
+
+    def put_pages(self, connection: Connection, resource_type: str, pages: Pages, outcome: TypeOutcome) -> set[str]:
+        """Writes pages or blocks of one type in their order; gives the positions of those that were set aside."""
+        bad: set[str] = set()
+        if pages.packed:
+            self.put_packed(connection, pages.packed, outcome)
+        if pages.sound:
+            bad |= self.put_sound(connection, resource_type, pages.sound, outcome)
+        if pages.found:
+            bad |= self.put(connection, resource_type, pages.found, outcome)
+        return bad
 
     def _learn(self, connection: Connection) -> None:
         """Asks the ledger, once, how people are told apart."""
