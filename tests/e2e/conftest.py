@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,11 @@ class World:
     second: Ran = field(default_factory=lambda: Ran(-1, "", ""))
     later: Ran = field(default_factory=lambda: Ran(-1, "", ""))
     after: Ran = field(default_factory=lambda: Ran(-1, "", ""))
+
+    @property
+    def first_ledger(self) -> Path:
+        """A copy of the ledger as the first night left it, before any correction."""
+        return self.folder / "first-night.sqlite"
 
     def run(self, *arguments: str) -> Ran:
         """Runs a command of the adapter in a process of its own."""
@@ -177,6 +184,8 @@ def world(hospital: Hospital, tmp_path_factory: pytest.TempPathFactory) -> Itera
             config = write_config(folder, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
             made = World(hospital, folder, config, sandbox.base_url, recorder)
             made.first = made.night()
+            with closing(sqlite3.connect(folder / "ledger.sqlite")) as ledger:
+                ledger.execute("VACUUM INTO ?", (str(made.first_ledger),))
             made.second = made.night()
             httpx.post(f"{sandbox.base_url}/_sandbox/advance", timeout=60).raise_for_status()
             made.later = made.night()

@@ -71,7 +71,7 @@ def plain(values: list[Any]) -> Answer:
 
 @pytest.fixture(scope="module")
 def filled(world: World) -> list[Filled]:
-    with sqlite3.connect(world.folder / "ledger.sqlite") as connection:
+    with sqlite3.connect(world.first_ledger) as connection:
         rows = connection.execute("SELECT number, patient, date, sources, missing, response FROM cases").fetchall()
     by_number = {number: rest for number, *rest in rows}
     truths = {(case.patient, case.date): dict(case.answers) for case in world.hospital.cases}
