@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from io_fhir_adapter.errors import ReviewError
-from io_fhir_adapter.review.completing import accept, answered_values, completeness
+from io_fhir_adapter.review.completing import accept, completeness
+from io_fhir_adapter.review.enabling import answered_values
 from io_fhir_adapter.review.forms import enabled, items, load_questionnaire
 
 Json = dict[str, Any]

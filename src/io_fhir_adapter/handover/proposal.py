@@ -18,7 +18,7 @@ from io_fhir_adapter.ledger.reviews import reviews_of, signers_of
 from io_fhir_adapter.report.gather import unmapped_codes
 from io_fhir_adapter.report.nightly import UnmappedCode
 from io_fhir_adapter.review.answers import text_digest
-from io_fhir_adapter.review.completing import answered_values
+from io_fhir_adapter.review.enabling import answered_values
 from io_fhir_adapter.review.forms import questions
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.review.sample import Sample

@@ -13,9 +13,10 @@ from typing import Any, Final
 from io_fhir_adapter.canonical_urls import ABSENCE_OF
 from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.review import forms
+from io_fhir_adapter.review.enabling import answered_values, asked_items, enabled_only, response_items
 from io_fhir_adapter.review.typed import NotTaken, same_answer, typed
 
-__all__ = ["OpenItem", "accept", "answered_values", "completeness"]
+__all__ = ["OpenItem", "accept", "completeness"]
 
 Json = dict[str, Any]
 
@@ -66,7 +67,7 @@ def accept(questionnaire: Json, posted: Any, prefilled: Json) -> Json:
     if taking.problems:
         named = "; ".join(f"{link} {why}" for link, why in taking.problems.items())
         raise ReviewError(f"some answers cannot be taken: {named}", do="correct them", number=32)
-    below = _enabled_only(questionnaire, below)
+    below = enabled_only(questionnaire, below)
     made: Json = {name: prefilled[name] for name in _HEAD if name in prefilled}
     made["status"] = "in-progress"
     return {**made, "item": below} if below else made
@@ -84,16 +85,8 @@ def completeness(questionnaire: Json, response: Json) -> tuple[OpenItem, ...]:
         if item["linkId"] in answers
         for extension in forms.extensions(item, ABSENCE_OF)
     }
-    return tuple(_open_below(questionnaire, answers, answers.keys() | reasons, ""))
-
-
-def answered_values(response: Json) -> dict[str, list[Any]]:
-    """Answered linkIds to their values as in JSON, as enableWhen reads them."""
-    found: dict[str, list[Any]] = {}
-    for item in _response_items(response):
-        for answer in item.get("answer", ()):
-            found.setdefault(item["linkId"], []).append(_value(answer))
-    return found
+    asked = asked_items(questionnaire, response, unsure=False)
+    return tuple(_open_below(questionnaire, asked, answers, answers.keys() | reasons, ""))
 
 
 class _Taking:
@@ -164,61 +157,11 @@ class _Taking:
         return made
 
 
-def _enabled_only(questionnaire: Json, items: list[Json]) -> list[Json]:
-    """The items without the answers of disabled ones, and of those that this disables in turn."""
-    kept = items
-    asked_before: frozenset[str] | None = None
-    rounds = sum(1 for _ in forms.items(questionnaire)) + 1
-    while True:
-        asked = _asked(questionnaire, answered_values({"item": kept}))
-        if asked == asked_before:
-            return kept
-        # conditions that contradict each other have no end: from then on nothing comes back
-        source, rounds = (items if rounds > 0 else kept), rounds - 1
-        kept, asked_before = _only(source, asked), asked
-
-
-def _asked(questionnaire: Json, answers: Mapping[str, list[Any]]) -> frozenset[str]:
-    """linkIds of all items that are enabled, and whose parents are, with these answers."""
-    found: set[str] = set()
-
-    def walk(node: Json) -> None:
-        for item in node.get("item", ()):
-            if forms.enabled(item, answers):
-                found.add(item["linkId"])
-                walk(item)
-
-    walk(questionnaire)
-    return frozenset(found)
-
-
-def _only(items: list[Json], asked: frozenset[str]) -> list[Json]:
-    kept: list[Json] = []
-    for item in items:
-        if item["linkId"] not in asked:
-            continue
-        made: Json = {"linkId": item["linkId"]}
-        if "answer" in item:
-            made["answer"] = [_answer_only(answer, asked) for answer in item["answer"]]
-        inner = _only(item.get("item", []), asked)
-        if inner:
-            made["item"] = inner
-        if len(made) > 1:
-            kept.append(made)
-    return kept
-
-
-def _answer_only(answer: Json, asked: frozenset[str]) -> Json:
-    made = {name: value for name, value in answer.items() if name != "item"}
-    inner = _only(answer.get("item", []), asked)
-    return {**made, "item": inner} if inner else made
-
-
 def _open_below(
-    node: Json, answers: Mapping[str, list[Any]], done: frozenset[str] | set[str], group: str
+    node: Json, asked: frozenset[str], answers: Mapping[str, list[Any]], done: frozenset[str] | set[str], group: str
 ) -> Iterator[OpenItem]:
     for item in node.get("item", ()):
-        if not forms.enabled(item, answers) or _hidden(item):
+        if item["linkId"] not in asked or _hidden(item):
             continue
         link, kind = item["linkId"], item["type"]
         if kind not in ("group", "display"):
@@ -227,7 +170,7 @@ def _open_below(
             if link not in answers:
                 continue  # its own items are asked only with its answer
         inside = group or (str(item.get("text", "")) if kind == "group" else "")
-        yield from _open_below(item, answers, done, inside)
+        yield from _open_below(item, asked, answers, done, inside)
 
 
 def _to_answer(item: Json) -> bool:
@@ -244,21 +187,9 @@ def _answers_by_link(response: Json) -> dict[str, list[Json]]:
     """The answers of a response of ours by linkId, without their own items."""
     return {
         item["linkId"]: [{name: value for name, value in answer.items() if name != "item"} for answer in item["answer"]]
-        for item in _response_items(response)
+        for item in response_items(response)
         if "answer" in item
     }
-
-
-def _response_items(node: Json) -> Iterator[Json]:
-    for item in node.get("item", ()):
-        yield item
-        yield from _response_items(item)
-        for answer in item.get("answer", ()):
-            yield from _response_items(answer)
-
-
-def _value(answer: Json) -> Any:
-    return next((value for name, value in answer.items() if name.startswith("value")), None)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -8,19 +8,22 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from io_fhir_adapter.errors import MappingError
-from io_fhir_adapter.review.expressions import FHIRPATH, VARIABLE, check_expression, named_expressions
+from io_fhir_adapter.review.expressions import FHIRPATH, VARIABLE, check_expression, named_expressions, variables_of
 from io_fhir_adapter.review.queries import record_queries
 from io_fhir_adapter.review.value_sets import with_options
 from io_fhir_adapter.shipped import shipped_path
 
 __all__ = [
+    "CALCULATED_EXPRESSION",
+    "ENABLE_WHEN_EXPRESSION",
     "INITIAL_EXPRESSION",
     "VARIABLE",
+    "answer_variables",
     "canonical",
     "enabled",
     "expression_of",
@@ -34,7 +37,12 @@ __all__ = [
     "variables",
 ]
 
-INITIAL_EXPRESSION: Final = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-initialExpression"
+_SDC: Final = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-"
+INITIAL_EXPRESSION: Final = f"{_SDC}initialExpression"
+ENABLE_WHEN_EXPRESSION: Final = f"{_SDC}enableWhenExpression"
+CALCULATED_EXPRESSION: Final = f"{_SDC}calculatedExpression"
+OF_ANSWERS: Final = frozenset({"resource", "context", "questionnaire", "ucum"})
+"""What expressions read that go by the answers alone."""
 _WORD = re.compile(r"\w+")
 _COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
@@ -115,6 +123,7 @@ def _first_in(found: Any) -> Json | None:
 
 def _check_items(questionnaire: Json, where: str) -> None:
     links: set[str] = set()
+    live = {*OF_ANSWERS, *(name for name, _ in answer_variables(questionnaire))}
     for item in items(questionnaire):
         link = item.get("linkId")
         if not isinstance(link, str) or not link or link in links:
@@ -125,6 +134,7 @@ def _check_items(questionnaire: Json, where: str) -> None:
         expression = expression_of(item)
         if expression is not None:
             check_expression(expression, f"{where}, item {link}")
+        _check_live(item, live, f"{where}, item {link}")
         if item.get("type") == "choice" and not item.get("answerOption"):
             raise MappingError(
                 "a choice has no answerOption, and no ValueSet at hand that lists its answers",
@@ -142,6 +152,30 @@ def _check_items(questionnaire: Json, where: str) -> None:
                 )
     for name, expression in variables(questionnaire):
         check_expression(expression, f"{where}, variable {name}")
+
+
+def _check_live(item: Json, live: Collection[str], where: str) -> None:
+    """Refuses an expression that is evaluated while a person fills the form and reads what only pre-filling has."""
+    for url in (ENABLE_WHEN_EXPRESSION, CALCULATED_EXPRESSION):
+        if not extensions(item, url):
+            continue
+        expression = expression_of(item, url)
+        if expression is None:
+            raise MappingError(
+                "an enableWhenExpression or calculatedExpression is not FHIRPath",
+                where=where,
+                do="write it in text/fhirpath",
+                number=48,
+            )
+        check_expression(expression, where)
+        foreign = [name for name in variables_of(expression) if name not in live]
+        if foreign:
+            raise MappingError(
+                f"an expression that goes by the answers reads %{foreign[0]}, which only pre-filling has",
+                where=where,
+                do="let it read %resource, or variables that read nothing else",
+                number=49,
+            )
 
 
 def items(node: Json) -> Iterator[Json]:
@@ -166,9 +200,9 @@ def extensions(node: Json, url: str) -> list[Json]:
     return [extension for extension in node.get("extension", ()) if extension.get("url") == url]
 
 
-def expression_of(item: Json) -> str | None:
-    """The FHIRPath text of an item's SDC initialExpression, if it has one."""
-    for extension in extensions(item, INITIAL_EXPRESSION):
+def expression_of(item: Json, url: str = INITIAL_EXPRESSION) -> str | None:
+    """The FHIRPath text of an item's SDC initialExpression, or of another of its expressions, if it has one."""
+    for extension in extensions(item, url):
         expression = extension.get("valueExpression", {})
         if expression.get("language") == "text/fhirpath" and expression.get("expression"):
             return str(expression["expression"])
@@ -178,6 +212,15 @@ def expression_of(item: Json) -> str | None:
 def variables(questionnaire: Json) -> list[tuple[str, str]]:
     """The form's FHIRPath variables in order: name and expression."""
     return [(one.name, one.text) for one in named_expressions(questionnaire) if one.language == FHIRPATH]
+
+
+def answer_variables(questionnaire: Json) -> list[tuple[str, str]]:
+    """Those of :func:`variables` that read nothing but what is answered, themselves and by others."""
+    found: list[tuple[str, str]] = []
+    for name, text in variables(questionnaire):
+        if set(variables_of(text)) <= {*OF_ANSWERS, *(known for known, _ in found)}:
+            found.append((name, text))
+    return found
 
 
 def option_for(item: Json, code: str, system: str = "") -> Json | None:

@@ -27,6 +27,7 @@ from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.review import forms
 from io_fhir_adapter.review.case_input import CaseInput, index_encounter, session_facts
+from io_fhir_adapter.review.enabling import asked_items, enabled_only
 from io_fhir_adapter.review.expressions import evaluate, evaluate_variable, plain, variables_of
 from io_fhir_adapter.review.queries import record_queries
 from io_fhir_adapter.review.telling import said_by
@@ -100,6 +101,8 @@ def prefill(questionnaire: Json, case: CaseInput) -> Prefilled:
     filled = filling.below(questionnaire, shown=True)
     if filled:
         response["item"] = filled
+    if any(forms.expression_of(item, forms.ENABLE_WHEN_EXPRESSION) for item in forms.items(questionnaire)):
+        filling.drop_disabled(questionnaire, response)
     return Prefilled(response, filling.sources, filling.missing, filling.unasked)
 
 
@@ -145,6 +148,19 @@ class _Filling:
         if inner:
             answers[0]["item"] = inner
         return {"linkId": item["linkId"], "answer": answers}
+
+    def drop_disabled(self, questionnaire: Json, response: Json) -> None:
+        """Takes out of a filled response what an ``enableWhenExpression``, which reads all of it, does not ask."""
+        kept = enabled_only(questionnaire, response.pop("item", []))
+        if kept:
+            response["item"] = kept
+        asked = asked_items(questionnaire, response)
+        self.sources = {link: source for link, source in self.sources.items() if link in asked}
+        gone = {link for link in self.missing if link not in asked}
+        self.unasked -= sum(
+            1 for item in forms.items(questionnaire) if item["linkId"] in gone and forms.expression_of(item) is None
+        )
+        self.missing = {link: why for link, why in self.missing.items() if link in asked}
 
     def answer(self, item: Json) -> list[Json]:
         """The ``answer`` elements of one enabled question; notes the source, or why there is none."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE, items, option_for
+from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE, answer_variables, items, option_for
 
 __all__ = ["Line", "Section", "for_display", "sections"]
 
@@ -43,16 +43,21 @@ class Section:
 
 def for_display(questionnaire: Json) -> Json:
     """The form for LHC-Forms: searches and expressions that fill it were evaluated here and are not given out."""
-    return _without_filling(questionnaire)
+    return _without_filling(questionnaire, frozenset(name for name, _ in answer_variables(questionnaire)))
 
 
-def _without_filling(node: Json) -> Json:
+def _without_filling(node: Json, live: frozenset[str]) -> Json:
     made = dict(node)
     if "extension" in node:
-        made["extension"] = [one for one in node["extension"] if one.get("url") not in _FILLING]
+        made["extension"] = [one for one in node["extension"] if one.get("url") not in _FILLING or _is_live(one, live)]
     if "item" in node:
-        made["item"] = [_without_filling(item) for item in node["item"]]
+        made["item"] = [_without_filling(item, live) for item in node["item"]]
     return made
+
+
+def _is_live(extension: Json, live: frozenset[str]) -> bool:
+    """Whether it is a variable that goes by the answers, which other expressions in the browser may read."""
+    return extension.get("url") == VARIABLE and extension.get("valueExpression", {}).get("name") in live
 
 
 def sections(questionnaire: Json, response: Json, yes_no: Mapping[bool, str]) -> tuple[Section, ...]:
