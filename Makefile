@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test draws interop canaries lint format bench docs clean
+.PHONY: help setup assets wheel demo test draws interop canaries lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ setup: $(STAMP) ## make .venv and install everything into it
 
 assets: $(STAMP) ## fetch LHC-Forms, which shows the case-review form in the browser, with npm
 	$(BIN)/python .ci/fetch_forms.py
+
+wheel: assets ## build the wheel into dist/, with the files of the case-review form in it
+	$(BIN)/python -m hatchling build --target wheel
 
 demo: $(STAMP) ## the whole nightly job, against the embedded hospital and receiver
 	$(BIN)/io-fhir-adapter demo --out $(OUT)
