@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets wheel demo test draws interop canaries lint format bench docs clean
+.PHONY: help setup assets wheel demo test draws interop canaries chaos lint audit sbom format bench docs manual clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,11 +37,21 @@ interop: $(STAMP) ## the tests against FHIR servers of other makers, which are f
 canaries: $(STAMP) ## the canary campaign in full: a unique string in all that FHIR R4 allows in a record
 	CANARIES=full $(BIN)/python -m pytest $(PYTEST_ARGS) tests/campaigns
 
-lint: $(STAMP) ## style, types and architecture
+chaos: $(STAMP) ## 200 submissions through a network that fails in every way, between machines that are killed
+	CHAOS=full $(BIN)/python -m pytest -s $(PYTEST_ARGS) tests/campaigns/test_chaos.py
+
+lint: $(STAMP) audit sbom ## style, types, architecture, and what the project is made of
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+audit: $(STAMP) ## known vulnerabilities in what it is installed with
+	$(BIN)/python .ci/audit_dependencies.py
+
+sbom: $(STAMP) ## the list of all parts, as CycloneDX, in build/sbom.json
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
 
 format: $(STAMP) ## put the code into its form
 	$(BIN)/ruff check --fix .
@@ -50,11 +60,16 @@ format: $(STAMP) ## put the code into its form
 bench: $(STAMP) ## measure speed and memory, as ratios
 	$(BIN)/python -m benchmarks.run
 
-docs: $(STAMP) ## write the tables of the manual that come from the code
+docs: $(STAMP) ## write the pages of the manual that come from the code, and build the manual into site/
 	$(BIN)/python .ci/error_table.py --write
+	$(BIN)/python .ci/command_reference.py --write
+	$(MAKE) manual
+
+manual: $(STAMP) ## build the manual into site/; fails where a link leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean: ## remove .venv and everything that was made
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) out build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian keeps ensurepip, which a virtual environment needs, in a package of its own.

@@ -178,6 +178,26 @@ def test_the_manuals_error_table_is_that_of_the_code() -> None:
     assert manual == errors.table(errors.error_sites()), "run make docs"
 
 
+def test_the_manuals_page_of_commands_is_what_the_commands_say() -> None:
+    commands = script("command_reference.py")
+    assert commands.MANUAL.read_text(encoding="utf-8") == commands.page(), "run make docs"
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "words"),
+    [
+        ([{"name": "a", "skip_reason": "not found"}], 0, "not audited"),
+        ([{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "x"}], 0, "1 packages"),
+        ([{"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1"}]}], 1, "a 1: PYSEC-1"),
+        ([], 0, "not audited"),
+    ],
+)
+def test_the_audit_fails_for_known_vulnerabilities_alone(found: list[dict[str, object]], code: int, words: str) -> None:
+    said = script("audit_dependencies.py").verdict(found)
+    assert said[0] == code
+    assert words in said[1]
+
+
 def test_the_error_table_reads_numbers_through_helpers(tmp_path: Path) -> None:
     errors = script("error_table.py")
     (tmp_path / "module.py").write_text(

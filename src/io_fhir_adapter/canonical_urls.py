@@ -11,6 +11,7 @@ from typing import Final
 __all__ = [
     "ABSENCE_OF",
     "AGE_BAND",
+    "APPROVER_SYSTEM",
     "BASE",
     "CASE_IDENTIFIER",
     "CASE_REVIEW_ANSWERS",
@@ -35,10 +36,14 @@ __all__ = [
     "PREFILL_NEEDS",
     "PROGRAMME_SYSTEM",
     "QUARTER",
+    "ROLE_CODES",
     "RULESET_SYSTEM",
     "SUBMISSION_SYSTEM",
     "SUPERSEDING_REASON",
+    "VERDICT_CODES",
+    "VERDICT_TASK",
     "VOLUME_REPORT_SYSTEM",
+    "WITHDRAWAL_REASON",
     "code_system",
     "identifier_system",
     "structure_definition",
@@ -85,6 +90,11 @@ PATIENT_TOKEN: Final = identifier_system("patient-token")
 CASE_IDENTIFIER: Final = identifier_system("case")
 """QuestionnaireResponse.identifier: the case's name in its draw."""
 
+VERDICT_TASK: Final = f"{BASE}/NamingSystem/verdict-task"
+"""Task.identifier of what an accreditation body says of a submission: the submission's identifier."""
+VERDICT_CODES: Final = code_system("verdict-task")
+"""What such a Task is, ``verdict``, and what it says: ``received``, ``accepted`` and so on."""
+
 PROGRAMME_SYSTEM: Final = code_system("programme")
 """Codes of accreditation programmes; Bundle.meta.tag names one."""
 FRAME_CODES: Final = code_system("frame")
@@ -101,6 +111,12 @@ GENERALISED: Final = code_system("generalised")
 """Meta.tag of a form: what was made coarser because too few patients looked alike."""
 SUPERSEDING_REASON: Final = code_system("superseding-reason")
 """Why a draw was made again."""
+WITHDRAWAL_REASON: Final = code_system("withdrawal-reason")
+"""Why a submission is taken back."""
+ROLE_CODES: Final = code_system("role")
+"""In which role a person did something to a submission: ``approver``."""
+APPROVER_SYSTEM: Final = f"{BASE}/NamingSystem/approver"
+"""The token of the account of who approved a submission; only the facility can lead it back."""
 CATEGORY_CODES: Final = code_system("procedure-category")
 CASE_REVIEW_ANSWERS: Final = code_system("case-review")
 CASE_REVIEW_QUESTIONNAIRE: Final = f"{BASE}/Questionnaire/io-case-review"

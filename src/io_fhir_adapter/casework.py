@@ -30,6 +30,7 @@ from io_fhir_adapter.model import Code, Indication, Lookup
 from io_fhir_adapter.pull.around import fetch_lookups
 from io_fhir_adapter.pull.form import fetch_form
 from io_fhir_adapter.pull.sources import fetch_resources
+from io_fhir_adapter.report.standards import questionnaire as standards_form
 from io_fhir_adapter.review.board import CaseForm, CaseLine, Identity, board_of, form_of, identity_of
 from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, needs_of, people_in, prepare_case
 from io_fhir_adapter.review.completing import accept, completeness
@@ -144,7 +145,9 @@ class Casework:
         }
         named = await fetch_resources(self.config, people)
         facility = self.config.facility
-        own = [facility.name, facility.code, build_measure(self.ruleset.programme), *_SEALED_WORDS]
+        programme = self.ruleset.programme
+        standards = [standards_form(programme)] if programme.standards is not None else []
+        own = [facility.name, facility.code, build_measure(programme), *standards, *_SEALED_WORDS]
         with self.ledger.read() as connection:
             everybody = [*read, *named.values()]
             scanner = scanner_for(connection, sample.draw, everybody, profile, questionnaire, own)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -26,22 +28,27 @@ from io_fhir_adapter.config import (
 )
 from io_fhir_adapter.ledger.accounts import Actor, account_of, add_account, set_password
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.look.passwords import Passwords, one_time_password
 from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.owner_only import put_owner_only
 from io_fhir_adapter.pipeline import Night, Nightly, rules_for
 from io_fhir_adapter.receiver.app import create_app as receiver_app
+from io_fhir_adapter.receiver.registry import Facility, Registry, registry_of_tokens
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
 from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.sandbox.truth import YearTruth
 from io_fhir_adapter.serve.app import create_app
-from io_fhir_adapter.serve.passwords import Passwords, one_time_password
 from io_fhir_adapter.shipped import shipped_path
+from io_fhir_adapter.trust.keys import new_signature_key, public_set, signature_key
 
 __all__ = ["AS_OF", "PEOPLE", "Demonstration", "TryOut", "demo_config", "demonstrate", "try_out"]
 
 AS_OF = date(2026, 1, 30)
 """The night that the demonstration runs for: the first on which the year 2025 is reported."""
+CODE: Final = "DEMO-001"
+NAME: Final = "Sandbox Hospital (synthetic)"
 LOCAL_SYSTEM = "http://sandbox.example/CodeSystem/ris"
 PEOPLE: Final[Mapping[str, tuple[str, tuple[Role, ...]]]] = MappingProxyType(
     {
@@ -82,7 +89,7 @@ class Demonstration:
 def demo_config(source_url: str, receiver_url: str, folder: Path) -> Config:
     """The configuration of the demonstration, everything it keeps inside one folder."""
     return Config(
-        facility=FacilityConfig(code="DEMO-001", name="Sandbox Hospital (synthetic)", time_zone="Europe/Berlin"),
+        facility=FacilityConfig(code=CODE, name=NAME, time_zone="Europe/Berlin"),
         sources=(FhirSourceConfig.model_validate({"name": "sandbox", "kind": "fhir", "url": source_url}),),
         mappings=MappingsConfig(
             site_tables=(SiteTableConfig(system=LOCAL_SYSTEM, file=shipped_path("config", "sandbox-local-codes.csv")),)
@@ -123,14 +130,41 @@ def _facility(folder: Path, hospital: Hospital) -> Iterator[tuple[Config, Ledger
         hospital.later,
     )
     received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
+    own, registry = _registered(folder)
     with (
         closing(received),
         LoopbackServer(sandbox_app(store)) as sandbox,
-        LoopbackServer(receiver_app(received)) as receiver,
+        LoopbackServer(receiver_app(received, registry=registry, require_signature=True)) as receiver,
     ):
         config = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
+        config = config.model_copy(update={"submission": own.model_copy(update={"url": f"{receiver.base_url}/fhir"})})
         with closing(open_ledger(config.ledger)) as ledger:
             yield config, ledger, received
+
+
+def _registered(folder: Path) -> tuple[SubmissionConfig, Registry]:
+    """How the facility sends, and what the body has registered of it: the public half of its key, and a token.
+
+    The key lies in the folder, found again by the next run, with the public half in a file beside it; the token is
+    another one each time.
+    """
+    private, token = folder / "signing-key.json", folder / "receiver.token"
+    if not private.exists():
+        put_owner_only(private, json.dumps(new_signature_key("ES256").as_dict(private=True)).encode())
+    token.unlink(missing_ok=True)
+    put_owner_only(token, secrets.token_urlsafe(32).encode())
+    own = SubmissionConfig.model_validate(
+        {
+            "url": "http://127.0.0.1",
+            "auth": {"kind": "bearer", "token": {"file": token}},
+            "automatic": True,
+            "signing_key": {"file": private},
+        }
+    )
+    jwks = public_set(signature_key(private.read_text(encoding="utf-8")))
+    (folder / "signing-key.jwks.json").write_text(json.dumps(jwks, indent=2), encoding="utf-8")
+    facility = Facility(CODE, NAME, jwks, client_id=CODE)
+    return own, replace(registry_of_tokens({token.read_text(encoding="utf-8"): CODE}), facilities=(facility,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from io_fhir_adapter.ledger.database import Ledger, known_schemas, open_ledger
 from io_fhir_adapter.ledger.draws import cases_of
 from io_fhir_adapter.ledger.soundness import check_database, check_hashes, check_schema, has_table
 from io_fhir_adapter.ledger.upkeep import Fares, Waiting, fares, newest_drawn
-from io_fhir_adapter.preflight import Check
+from io_fhir_adapter.preflight import Check, signature_check
 from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.review.keys import check_key, pseudonym_key
 from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
@@ -44,7 +44,17 @@ _BACKUP_OLD: Final = timedelta(days=8)
 _LATELY: Final = timedelta(days=7)
 _MANY_SET_ASIDE: Final = 100
 _SHARE_SET_ASIDE: Final = 0.01
-_PATIENCE: Final = {"queued": timedelta(days=3), "sending": timedelta(days=3), "held": timedelta(days=14)}
+_PATIENCE: Final = {
+    "queued": timedelta(days=3),
+    "sending": timedelta(days=3),
+    "held": timedelta(days=14),
+    "sent": timedelta(days=7),
+}
+
+_TO_DO: Final = {
+    "held": "somebody approves or returns it",
+    "sent": "see whether the folder's files reached the body, and put its receipt beside them",
+}
 
 
 async def examine(path: Path, now: datetime) -> list[Check]:
@@ -70,8 +80,10 @@ async def examine(path: Path, now: datetime) -> list[Check]:
     servers: list[tuple[str, HttpConfig]] = [
         (f"source {source.name}", source) for source in config.sources if isinstance(source, FhirSourceConfig)
     ]
-    if config.submission is not None:
+    if config.submission is not None and config.submission.folder is None:
         servers.append(("submission", config.submission))
+    if config.submission is not None:
+        checks.append(signature_check(config.submission))
     for name, server in servers:
         checks += await _server(name, server, now)
     return checks
@@ -207,7 +219,7 @@ def _waiting(item: Waiting, now: datetime) -> Check | None:
     patience = _PATIENCE.get(item.state)
     if patience is None or now - datetime.fromisoformat(item.created) < patience:
         return None
-    do = "somebody approves or returns it" if item.state == "held" else "run submit, and see what it says"
+    do = _TO_DO.get(item.state, "run submit, and see what it says")
     return Check(name, "warn", text, do)
 
 

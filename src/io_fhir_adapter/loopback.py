@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,29 +12,33 @@ import uvicorn
 
 from io_fhir_adapter.errors import AdapterError
 
-__all__ = ["LoopbackServer"]
+__all__ = ["LoopbackServer", "until_stopped"]
 
 _START_TIMEOUT_S = 20.0
+_LOOK_S = 3600.0
 
 
 class LoopbackServer:
-    """A context manager that serves ``app`` on ``127.0.0.1`` from a thread of its own.
+    """A context manager that serves ``app``, usually on ``127.0.0.1``, from a thread of its own.
 
     Args:
         app: Any ASGI application.
         port: The port, 0 for any free one.
+        host: Another address of this machine, for what stands behind a reverse proxy.
     """
 
-    def __init__(self, app: Any, port: int = 0) -> None:
+    def __init__(self, app: Any, port: int = 0, host: str = "127.0.0.1") -> None:
         # with the protocol named, asyncio sets TCP_NODELAY; without it every answer waits 40 ms
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._host = f"[{host}]" if ":" in host else host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind(("127.0.0.1", port))
+            self._socket.bind((host, port))
         except OSError as exc:
             self._socket.close()
             raise AdapterError(
-                "the port is in use", where=f"127.0.0.1:{port}", do="choose another one or stop what listens there"
+                "the port is in use", where=f"{self._host}:{port}", do="choose another one or stop what listens there"
             ) from exc
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
@@ -42,7 +47,7 @@ class LoopbackServer:
     @property
     def base_url(self) -> str:
         """The origin, such as ``http://127.0.0.1:41237``."""
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return f"http://{self._host}:{self._socket.getsockname()[1]}"
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
@@ -65,3 +70,12 @@ class LoopbackServer:
         self._server.should_exit = True
         self._thread.join(timeout=10)
         self._socket.close()
+
+
+def until_stopped() -> None:
+    """Waits until somebody presses Ctrl+C."""
+    try:
+        while True:
+            time.sleep(_LOOK_S)
+    except KeyboardInterrupt:
+        return

@@ -37,6 +37,7 @@ from io_fhir_adapter.review.keys import pseudonym_key
 from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, make_due
+from io_fhir_adapter.submit.verdicts import Polled, poll_verdicts
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.period import Period
 
@@ -59,6 +60,7 @@ class Night:
     sample: Sample | None = None
     submission: Prepared | None = None
     delivered: list[Delivered] = field(default_factory=list)
+    polled: Polled = field(default_factory=Polled)  # what the accreditation body said since it was last asked
     report: ReportData | None = None
     problem: AdapterError | None = None
     guarded: Guarded | None = None
@@ -165,6 +167,8 @@ class Nightly:
                     night.delivered = await self.deliver()
                 if night.submission is not None:
                     night.submission = as_it_stands(self.ledger, night.submission)
+        if not dry_run:
+            night.polled = await self.ask_verdicts()
         night.report = self.gather(night)
 
     async def _prepare(self, night: Night, sample: Sample, volume: Volume, *, anew: bool = False) -> None:
@@ -185,6 +189,10 @@ class Nightly:
             summary["funnel"] = [step.to_json() for step in night.volume.funnel]
         if night.submission is not None:
             summary["submission"] = night.submission.identifier
+        if night.polled.news:
+            summary["verdicts"] = [{"submission": said.identifier, "state": said.state} for said in night.polled.news]
+        if night.polled.note:
+            summary["verdicts_note"] = night.polled.note
         if night.guarded is not None:
             summary["deidentified"] = night.guarded.to_json()
         if night.signed is not None:
@@ -263,6 +271,7 @@ class Nightly:
         made = night.submission
         make_due(self.ledger, datetime.now(UTC), ended=made.identifier if retry and made is not None else None)
         night.delivered = await self.deliver()
+        night.polled = await self.ask_verdicts(soon=True)
         if made is not None:
             night.submission = as_it_stands(self.ledger, made)
         night.problem = self._submission_problem(night) or _not_sent(night)
@@ -271,6 +280,11 @@ class Nightly:
     async def deliver(self) -> list[Delivered]:
         """Sends what is due; where people sign in, only what was approved."""
         return await self.handover.deliver()
+
+    async def ask_verdicts(self, *, soon: bool = False) -> Polled:
+        """Asks what the accreditation body says of what was accepted; see :func:`.verdicts.poll_verdicts`."""
+        submission = self.config.submission
+        return await poll_verdicts(self.ledger, submission, soon=soon) if submission is not None else Polled()
 
     def gather(self, night: Night) -> ReportData:
         """What the report of a night says."""
@@ -335,7 +349,7 @@ def _not_sent(night: Night) -> SubmitError | None:
             number=11,
             transient=True,
         )
-    if made is None or made.state == "accepted":
+    if made is None or made.state in {"accepted", "sent"}:
         return None
     return SubmitError(
         "the submission could not be delivered and stays queued",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,15 @@ from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import parse_searchset
 from io_fhir_adapter.pull.strategy import abilities_of, choose
+from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.review.keys import pseudonym_key
 from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
+from io_fhir_adapter.submit.channels import OPERATION
+from io_fhir_adapter.submit.signing import signature_words
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.hints import Hint, connection_hints, failure_hints
 
-__all__ = ["Check", "run_checks"]
+__all__ = ["Check", "run_checks", "signature_check"]
 
 _SAMPLE = 200
 _LOW_COVERAGE = 0.8
@@ -72,8 +75,20 @@ async def run_checks(path: Path) -> list[Check]:
     if config.submission is None:
         checks.append(Check("submission", "warn", "no accreditation system is configured", "add a submission section"))
     else:
+        checks.append(signature_check(config.submission))
         checks.append(await _endpoint(config.submission))
     return checks
+
+
+def signature_check(submission: SubmissionConfig) -> Check:
+    """Whether what leaves is signed, and whether the key can be used."""
+    try:
+        words = signature_words(submission)
+    except AdapterError as exc:
+        return Check("signature", "fail", f"{exc.where}: {exc.what}", exc.do)
+    if submission.signing_key is None:
+        return Check("signature", "warn", words, "make one with keys new, and register its public half with the body")
+    return Check("signature", "ok", words)
 
 
 def _local(config: Config) -> Iterator[Check]:
@@ -189,7 +204,12 @@ async def _coverage(name: str, client: FhirClient, rules: Ruleset, config: Confi
 
 
 async def _endpoint(submission: SubmissionConfig) -> Check:
+    """Tries what can be tried of the way on which submissions leave."""
+    sends = "sent automatically" if submission.automatic else "sent by the submit command"
     try:
+        if submission.folder is not None:
+            check_folder(submission.folder)
+            return Check("submission", "ok", f"file-drop: laid into {submission.folder}, {sends}")
         async with FhirClient(submission, "submission") as client:
             statement = await client.fhirpy.execute("metadata", method="get")
     except AdapterError as exc:
@@ -198,5 +218,19 @@ async def _endpoint(submission: SubmissionConfig) -> Check:
         return Check("submission", "fail", "the answer is no JSON", "check the URL and proxies")
     if not isinstance(statement, dict) or statement.get("resourceType") != "CapabilityStatement":
         return Check("submission", "fail", "the address has no CapabilityStatement", "check the URL")
-    sends = "sent automatically" if submission.automatic else "sent by the submit command"
-    return Check("submission", "ok", f"{submission.base_url}, FHIR {statement.get('fhirVersion', '?')}, {sends}")
+    text = f"{submission.channel}: {submission.base_url}, FHIR {statement.get('fhirVersion', '?')}, {sends}"
+    if submission.channel == "submit-data" and not _offers_operation(statement):
+        do = "ask the body, or set submission.channel to transaction"
+        return Check("submission", "warn", f"{text}; the endpoint does not declare {OPERATION}", do)
+    return Check("submission", "ok", text)
+
+
+def _offers_operation(statement: Mapping[str, Any]) -> bool:
+    """Whether a CapabilityStatement names the operation, of Measures or of the whole server."""
+    declared = [
+        operation
+        for rest in statement.get("rest", [])
+        for place in (rest, *rest.get("resource", []))
+        for operation in place.get("operation", [])
+    ]
+    return any(str(operation.get("name")).lstrip("$") == OPERATION.rpartition("$")[2] for operation in declared)

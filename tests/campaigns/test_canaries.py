@@ -31,6 +31,7 @@ from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.handover.desk import Desk
 from io_fhir_adapter.ledger.accounts import Actor, add_account
 from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.look.passwords import Passwords
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.receiver.app import create_app as receiver_app
@@ -44,7 +45,6 @@ from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
 from io_fhir_adapter.sandbox.store import SandboxStore
 from io_fhir_adapter.serve.app import create_app as service_app
-from io_fhir_adapter.serve.passwords import Passwords
 
 Json = dict[str, Any]
 FULL = os.environ.get("CANARIES") == "full"

@@ -37,9 +37,12 @@ def test_the_shipped_rules_load_and_have_a_digest_of_their_own() -> None:
 
 
 def test_a_change_anywhere_changes_the_digest(folder: Path) -> None:
-    before = load_ruleset(folder=folder).digest
+    before = load_ruleset(folder=folder)
+    assert load_ruleset(folder=folder).digest == before.digest
     edit(folder / "session-rules.yaml", "within_days: 42", "within_days: 43")
-    assert load_ruleset(folder=folder).digest != before
+    after = load_ruleset(folder=folder)
+    assert after.digest != before.digest
+    assert after.rules is not before.rules
 
 
 @pytest.mark.parametrize(

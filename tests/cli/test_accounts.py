@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 
 from io_fhir_adapter.cli import accounts
 from io_fhir_adapter.cli.main import run
-from io_fhir_adapter.serve.passwords import Passwords
+from io_fhir_adapter.look.passwords import Passwords
 
 Run = Callable[..., tuple[int, str, str]]
 

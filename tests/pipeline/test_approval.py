@@ -18,7 +18,7 @@ import pytest
 
 from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
 from io_fhir_adapter.cli.main import run
-from io_fhir_adapter.config import Config
+from io_fhir_adapter.config import Config, SignatureConfig
 from io_fhir_adapter.demo import AS_OF, demo_config
 from io_fhir_adapter.errors import LedgerError, ReviewError
 from io_fhir_adapter.handover.desk import Desk
@@ -27,6 +27,7 @@ from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.outbox import item
 from io_fhir_adapter.ledger.reviews import release
 from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.owner_only import put_owner_only
 from io_fhir_adapter.pipeline import Night, Nightly
 from io_fhir_adapter.receiver.app import create_app as receiver_app
 from io_fhir_adapter.receiver.store import ReceiverStore
@@ -35,6 +36,8 @@ from io_fhir_adapter.review.forms import items, load_questionnaire
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.review.sample import frame_of
 from io_fhir_adapter.sandbox.hospital import build_hospital
+from io_fhir_adapter.trust.keys import new_signature_key, public_set
+from io_fhir_adapter.trust.signature import check_signature
 
 Json = dict[str, Any]
 ASKED = ("case.no", "case.pseudonym", "case.age-band", "case.sex", "proc.category", "proc.quarter", "out.technical",
@@ -278,6 +281,34 @@ def test_what_was_signed_is_what_arrives_once_another_approved_it(facility: Faci
     assert ACTION not in json.dumps(sent)
     assert facility.night().submission.state == "accepted"  # type: ignore[union-attr]
     assert facility.arrived == [seen.identifier]
+
+
+def test_what_was_approved_arrives_signed_and_says_who_approved(facility: Facility) -> None:
+    key = new_signature_key("EdDSA")
+    put_owner_only(facility.folder / "signing-key.json", json.dumps(key.as_dict(private=True)).encode())
+    signing = SignatureConfig(file=facility.folder / "signing-key.json")
+    submission = facility.config.submission.model_copy(  # type: ignore[union-attr]
+        update={"signing_key": signing, "name_approver": True}
+    )
+    facility.config = facility.config.model_copy(update={"submission": submission})
+    facility.sign_all()
+    facility.night()
+    seen = facility.proposal()
+    assert b'"signature"' not in seen.body
+    for case in seen.rare:
+        facility.desk().clear(case.number, reason="not-recognisable", by="chief")
+    asyncio.run(facility.desk().approve(seen.identifier, seen.digest, by="chief", name="Prof. Jonas Lang"))
+    after = facility.proposal()
+    assert (after.identifier, after.stands, after.digest == seen.digest) == (seen.identifier, True, False)
+    facility.night()
+    (arrived,) = facility.received.submissions()
+    assert arrived.bundle == json.loads(after.body)
+    assert check_signature(arrived.bundle, public_set(key)) == key.kid
+    (statement,) = (e["resource"] for e in arrived.bundle["entry"] if e["resource"]["resourceType"] == "Provenance")
+    assert [agent["who"]["type"] for agent in statement["agent"]] == ["Device", "PractitionerRole"]
+    assert statement["agent"][1]["who"]["display"] == "Prof. Jonas Lang"
+    assert "chief" not in json.dumps(statement)
+    assert facility.night().submission.fresh is False  # type: ignore[union-attr]
 
 
 def test_who_signed_a_case_cannot_approve(facility: Facility) -> None:

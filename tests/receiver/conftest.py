@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
 from io_fhir_adapter.trust.submission import submission_digest
 
 BASE = "https://io-fhir-adapter.example/fhir"
+DIAGNOSIS = {"system": "http://hl7.org/fhir/sid/icd-10", "code": "C22"}
 
 
 def _populations(counted: int, review: int) -> list[dict[str, Any]]:
@@ -34,7 +36,7 @@ def _case(number: int, token: str) -> CaseContent:
                 "reasonReference": [{"reference": "Condition/c"}],
             },
         ),
-        conditions=({"resourceType": "Condition", "id": "c", "code": {"text": "synthetic"}},),
+        conditions=({"resourceType": "Condition", "id": "c", "code": {"coding": [DIAGNOSIS]}},),
         questionnaire_response={
             "resourceType": "QuestionnaireResponse",
             "questionnaire": f"{BASE}/Questionnaire/io-case-review|0.1.0",
@@ -43,7 +45,7 @@ def _case(number: int, token: str) -> CaseContent:
     )
 
 
-def _sealed(draw: Any, facility: str, counted: int) -> dict[str, Any]:
+def sealed_submission(draw: Any, facility: str, counted: int) -> dict[str, Any]:
     measure = f"{BASE}/Measure/io-annual-volume-iasios"
     strata = [
         {"value": {"text": "tace"}, "population": _populations(counted - 1, 2)},
@@ -82,7 +84,7 @@ def sealed(synthetic_draw: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """Makes a sealed Bundle: ``sealed(facility="F-001", counted=151, cases=3, seed="")``."""
 
     def make(facility: str = "F-001", counted: int = 151, cases: int = 3, seed: str = "") -> dict[str, Any]:
-        return _sealed(synthetic_draw(cases, facility=facility, seed=seed), facility, counted)
+        return sealed_submission(synthetic_draw(cases, facility=facility, seed=seed), facility, counted)
 
     return make
 
@@ -111,10 +113,11 @@ class Clock:
         return self.time
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
 def store(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[ReceiverStore]:
-    """A store in memory and one in a file."""
-    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'receiver.db'}"
-    made = ReceiverStore(url, clock=Clock())
-    yield made
-    made.close()
+    """A store in memory, one in a file, and one in PostgreSQL where the machine has one."""
+    with ExitStack() as stack:
+        url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'receiver.db'}"
+        if request.param == "postgresql":
+            url = stack.enter_context(request.getfixturevalue("postgres").database())
+        yield stack.enter_context(closing(ReceiverStore(url, clock=Clock())))

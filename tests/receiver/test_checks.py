@@ -100,7 +100,8 @@ def test_volumes_alone_pass(altered: Make) -> None:
         (setting("Procedure", note=[{"text": "CANARY"}]), ".note"),
         (setting("Procedure", performer=[{"actor": {"display": "CANARY"}}]), ".performer"),
         (setting("Condition", contained=[{"resourceType": "Patient"}]), ".contained"),
-        (setting("Condition", encounter={"identifier": {"value": "CANARY"}}), ".encounter.identifier"),
+        (setting("Condition", encounter={"identifier": {"value": "CANARY"}}), ".encounter"),
+        (setting("Procedure", encounter={"identifier": {"value": "CANARY"}}), ".encounter.identifier"),
         (setting("QuestionnaireResponse", author={"display": "CANARY"}), ".author"),
         # counts and numbers
         (setting("Group", quantity=2), "Bundle.entry"),

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from io_fhir_adapter.receiver.checks import check_submission
+from io_fhir_adapter.canonical_urls import SUBMISSION_SYSTEM
+from io_fhir_adapter.receiver.checks import Submission, check_submission
+from io_fhir_adapter.receiver.entries import entry_target
+from io_fhir_adapter.receiver.schema import META, SUBMISSIONS, VERSIONS
 from io_fhir_adapter.receiver.store import EntryResult, ReceiverStore
 from io_fhir_adapter.receiver.wire import RefusedError
+from io_fhir_adapter.trust.submission import submission_digest
 
 Make = Callable[..., dict[str, Any]]
 ENTRY = "https://io-fhir-adapter.example/fhir/sid/entry"
@@ -16,6 +24,14 @@ ENTRY = "https://io-fhir-adapter.example/fhir/sid/entry"
 
 def accept(store: ReceiverStore, bundle: dict[str, Any]) -> tuple[EntryResult, ...]:
     return store.accept(check_submission(bundle))
+
+
+def unchecked(sealed: Make, change: Callable[[dict[str, Any]], Any]) -> Submission:
+    """A submission as the checks would never let it through, for what the store itself refuses."""
+    checked, bundle = check_submission(sealed()), copy.deepcopy(sealed())
+    change(bundle)
+    targets = tuple(entry_target(entry["request"]["url"]) for entry in bundle["entry"])
+    return replace(checked, bundle=bundle, targets=targets, identifier=submission_digest(bundle))
 
 
 def places(results: tuple[EntryResult, ...]) -> list[tuple[str, str, int]]:
@@ -113,23 +129,22 @@ def test_an_id_of_another_facility_is_refused_and_nothing_is_stored(
     assert store.submissions("F-002") == []
 
 
-def test_a_reference_to_anothers_resource_is_refused(store: ReceiverStore, sealed: Make, altered: Make) -> None:
+def test_a_reference_to_what_is_stored_is_refused(store: ReceiverStore, sealed: Make, altered: Make) -> None:
     results = accept(store, sealed())
     condition = next(result for result in results if result.kind == "Condition").id
 
     def point(bundle: dict[str, Any]) -> None:
         of_kind(bundle, "Procedure")["resource"]["reasonReference"] = [{"reference": f"Condition/{condition}"}]
 
-    with pytest.raises(RefusedError) as caught:
-        accept(store, altered(point, facility="F-002"))
-    assert caught.value.status == 422
-    assert caught.value.issues[0].expression.endswith("reasonReference[0].reference")
-    assert {result.status for result in accept(store, altered(point))} == {200}
+    for facility in ("F-002", "F-001"):  # another's, and the facility's own: a submission is judged from itself alone
+        with pytest.raises(RefusedError) as caught:
+            accept(store, altered(point, facility=facility))
+        assert caught.value.status == 422
+        assert caught.value.issues[0].expression.endswith("reasonReference[0].reference")
+    assert store.submissions("F-002") == []
 
 
-def test_more_than_one_match_is_412_and_nothing_of_it_is_stored(
-    store: ReceiverStore, sealed: Make, altered: Make
-) -> None:
+def test_more_than_one_match_is_412_and_nothing_of_it_is_stored(store: ReceiverStore, sealed: Make) -> None:
     wanted = of_kind(sealed(), "Procedure")["resource"]["identifier"][0]["value"]
 
     def rename(bundle: dict[str, Any]) -> None:
@@ -139,7 +154,7 @@ def test_more_than_one_match_is_412_and_nothing_of_it_is_stored(
             entry["resource"]["identifier"] = given
             entry["request"]["url"] = f"Procedure?identifier={ENTRY}|other-{number}"
 
-    accept(store, altered(rename))
+    store.accept(unchecked(sealed, rename))
     with pytest.raises(RefusedError) as caught:
         accept(store, sealed(counted=170))
     assert caught.value.status == 412
@@ -148,7 +163,7 @@ def test_more_than_one_match_is_412_and_nothing_of_it_is_stored(
     assert report.version == 1
 
 
-def test_two_names_of_one_stored_resource_are_refused(store: ReceiverStore, altered: Make) -> None:
+def test_two_names_of_one_stored_resource_are_refused(store: ReceiverStore, sealed: Make) -> None:
     def both(bundle: dict[str, Any]) -> None:
         of_kind(bundle, "Procedure", 0)["resource"]["identifier"].append({"system": ENTRY, "value": "second"})
 
@@ -157,9 +172,9 @@ def test_two_names_of_one_stored_resource_are_refused(store: ReceiverStore, alte
         entry["resource"]["identifier"] = [{"system": ENTRY, "value": "second"}]
         entry["request"]["url"] = f"Procedure?identifier={ENTRY}|second"
 
-    accept(store, altered(both))
+    store.accept(unchecked(sealed, both))
     with pytest.raises(RefusedError) as caught:
-        accept(store, altered(use))
+        store.accept(unchecked(sealed, use))
     assert caught.value.status == 422
 
 
@@ -184,3 +199,97 @@ def test_a_file_keeps_what_it_was_given(tmp_path: Any, sealed: Make) -> None:
     second = ReceiverStore(url)
     assert places(accept(second, sealed())) == places(results)
     second.close()
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+@contextmanager
+def killed_before(statement: int) -> Iterator[None]:
+    """Ends what is done before its n-th writing statement."""
+    seen: list[str] = []
+
+    def look(_connection: Any, _cursor: Any, sql: str, *_rest: Any) -> None:
+        if sql.startswith(("INSERT", "UPDATE", "DELETE")):
+            seen.append(sql)
+            if len(seen) == statement:
+                raise KilledError
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", look)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", look)
+
+
+def contents(store: ReceiverStore) -> dict[str, list[Any]]:
+    with store.reading() as connection:
+        return {table.name: [*map(tuple, connection.execute(sa.select(table)))] for table in META.sorted_tables}
+
+
+def test_killed_at_any_step_nothing_of_it_is_there_and_the_next_time_all_is(
+    store: ReceiverStore, sealed: Make, altered: Make
+) -> None:
+    accept(store, sealed(cases=1))
+    before = contents(store)
+    corrected = check_submission(correcting(altered, sealed(cases=1)))
+    steps = 0
+    while True:
+        steps += 1
+        try:
+            with killed_before(steps):
+                results = store.accept(corrected)
+            break
+        except KilledError:
+            assert contents(store) == before, f"something stayed after a kill at step {steps}"
+    assert steps > 10
+    assert {result.status for result in results} == {200, 201}
+    assert [kept.replaces for kept in store.submissions()] == [(), (sealed(cases=1)["identifier"]["value"],)]
+    assert store.problems() == []
+
+
+def correcting(altered: Make, earlier: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A submission that says that it corrects an earlier one."""
+    named = {"system": SUBMISSION_SYSTEM, "value": earlier["identifier"]["value"]}
+
+    def name(bundle: dict[str, Any]) -> None:
+        of_kind(bundle, "Provenance")["resource"]["entity"].append({"role": "revision", "what": {"identifier": named}})
+
+    return altered(name, **({"cases": 1, "counted": 152} | fields))
+
+
+@pytest.mark.parametrize("fields", [{"facility": "F-002"}, {"counted": 152}])
+def test_only_an_own_earlier_submission_can_be_corrected(
+    store: ReceiverStore, sealed: Make, altered: Make, fields: dict[str, Any]
+) -> None:
+    if "facility" in fields:
+        accept(store, sealed(cases=1))
+    with pytest.raises(RefusedError) as caught:
+        accept(store, correcting(altered, sealed(cases=1), **fields))
+    assert (caught.value.status, caught.value.issues[0].code) == (422, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (sa.update(SUBMISSIONS).where(SUBMISSIONS.c.number == 1).values(cases=0, programme="degir"), "a submission"),
+        (sa.delete(SUBMISSIONS).where(SUBMISSIONS.c.number == 2), "changed or gone"),
+        (
+            sa.update(VERSIONS).where(VERSIONS.c.kind == "MeasureReport").values(content={"status": "final"}),
+            "not as it",
+        ),
+        (sa.delete(VERSIONS).where(VERSIONS.c.kind == "MeasureReport", VERSIONS.c.version == 1), "version of"),
+        (sa.update(META.tables["chain"]).where(META.tables["chain"].c.number == 1).values(at="2020"), "link 1"),
+        (sa.delete(META.tables["chain"]).where(META.tables["chain"].c.number == 1), "link 1"),
+    ],
+)
+def test_what_was_taken_cannot_be_changed_unseen(
+    store: ReceiverStore, sealed: Make, break_it: sa.Update | sa.Delete, words: str
+) -> None:
+    accept(store, sealed(cases=1))
+    accept(store, sealed(cases=1, counted=152))
+    assert store.problems() == []
+    with store.writing() as connection:
+        connection.execute(break_it)
+    assert any(words in problem for problem in store.problems()), store.problems()

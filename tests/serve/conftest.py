@@ -21,7 +21,7 @@ from io_fhir_adapter.config import Config, LedgerConfig, Role
 from io_fhir_adapter.ledger.accounts import Actor, add_account
 from io_fhir_adapter.ledger.audit import AuditEntry, entries
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
-from io_fhir_adapter.serve.passwords import Passwords
+from io_fhir_adapter.look.passwords import Passwords
 from io_fhir_adapter.serve.people import Person
 from io_fhir_adapter.serve.web import Web
 
@@ -106,7 +106,11 @@ class Site:
         self._origin = self.config.sign_in.origin if self.config.sign_in is not None else ""
 
     def _add_pages(self) -> None:
-        reviewers = Depends(self.web.person("reviewer"))
+        reviewers, anybody = Depends(self.web.person("reviewer")), Depends(self.web.person())
+
+        @self.app.get("/")
+        def first(request: Request, person: Person = anybody) -> Response:
+            return self.web.render(request, "password.html", person, problem="", shortest=12)
 
         @self.app.get("/cases")
         def cases(person: Person = reviewers) -> Response:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from io_fhir_adapter.fhir.form_words import category_title, form_in, form_words, response_in
+from io_fhir_adapter.fhir.forms import sections
 from io_fhir_adapter.review.completing import accept, completeness
 from io_fhir_adapter.review.forms import items, load_questionnaire, public_words
-from io_fhir_adapter.serve.pages.forms import sections
-from io_fhir_adapter.serve.pages.translating import category_title, form_in, form_words, response_in
 
 FORM = load_questionnaire()
 TRANSLATION = "http://hl7.org/fhir/StructureDefinition/translation"

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from io_fhir_adapter.fhir.forms import sections
 from io_fhir_adapter.review.forms import load_questionnaire
 from io_fhir_adapter.serve.language import LANGUAGES, texts, translator
-from io_fhir_adapter.serve.pages.forms import for_display, sections
+from io_fhir_adapter.serve.pages.forms import for_display
 from io_fhir_adapter.serve.pages.leaving import leaving_cases, resource_counts
 from io_fhir_adapter.serve.pages.wording import day_in, reason_in
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from io_fhir_adapter.ledger.accounts import Actor, add_account
 from io_fhir_adapter.ledger.audit import verify_audit
 from io_fhir_adapter.ledger.schema import accounts, sign_ins
-from io_fhir_adapter.serve.passwords import BusyError, Passwords
+from io_fhir_adapter.look.passwords import BusyError, Passwords
 
 Site = Any  # of conftest, which is no module to import from
 Make = Callable[..., Site]

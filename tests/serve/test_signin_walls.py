@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from io_fhir_adapter.look.static_files import SHARED_ASSETS
 from io_fhir_adapter.serve.language import LANGUAGES, texts
 
 Site = Any  # of conftest, which is no module to import from
@@ -149,7 +150,7 @@ def test_the_pages_fetch_nothing_from_elsewhere(browser: Any, here: Site) -> Non
         assert [one for one in addresses if not re.match(r"/(?!/)|#|data:,$", one)] == []
         assert "<script>" not in text
         assert "style=" not in text
-    assert not re.search(r"url\(|@import", (SERVE / "assets" / "style.css").read_text(encoding="utf-8"))
+    assert not re.search(r"url\(|@import", (SHARED_ASSETS / "style.css").read_text(encoding="utf-8"))
 
 
 def test_what_a_facility_is_called_is_text(browser: Any) -> None:
@@ -237,7 +238,7 @@ def _contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_can_be_read_on_its_ground(scheme: int) -> None:
-    css = (SERVE / "assets" / "style.css").read_text(encoding="utf-8")
+    css = (SHARED_ASSETS / "style.css").read_text(encoding="utf-8")
     block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]
     colour = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
     pairs = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("surface", "page", "wash", "ghost")]

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
+from tests.second_validator import r4
 
 from io_fhir_adapter.errors import SubmitError
 from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
@@ -131,8 +132,7 @@ def test_nothing_of_the_sources_own_ids_narrative_or_meta_leaves(make_content: M
 def test_the_bundle_is_valid_for_two_independent_validators(make_content: Make) -> None:
     bundle = seal(make_content(), NOW)
     Bundle.model_validate(bundle)
-    # Imported here, because it takes many seconds.
-    models = pytest.importorskip("fhircraft").R4
+    models = r4()
     for entry in bundle["entry"]:
         model = getattr(models, entry["resource"]["resourceType"])
         model.model_validate(entry["resource"])

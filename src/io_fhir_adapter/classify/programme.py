@@ -30,6 +30,7 @@ __all__ = [
     "Standards",
     "Status",
     "load_programme",
+    "shipped_programmes",
 ]
 
 Counts = Literal["yes", "no", "review"]
@@ -291,6 +292,11 @@ class Programme(_Part):
         return hashlib.sha256(self.model_dump_json(exclude=set(_DESCRIBES)).encode()).hexdigest()
 
 
+def shipped_programmes() -> tuple[str, ...]:
+    """The ids of the programmes that come along."""
+    return tuple(sorted(path.stem for path in shipped_path("mappings", "programmes").glob("*.yaml")))
+
+
 def load_programme(name_or_path: str, categories: frozenset[str] | None = None) -> Programme:
     """A shipped programme by id (``iasios``), or any by the path of its YAML file.
 
@@ -302,7 +308,7 @@ def load_programme(name_or_path: str, categories: frozenset[str] | None = None) 
         folder = shipped_path("mappings", "programmes")
         path = folder / f"{name_or_path}.yaml"
         if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+            known = ", ".join(shipped_programmes())
             raise MappingError(
                 f"there is no programme {name_or_path!r}",
                 do=f"use one of {known}, or the path of a YAML file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ __all__ = ["Entry", "Ruleset", "SiteTable", "load_ruleset", "rules_for"]
 
 _CACHE_LIMIT = 500_000
 _SITE_PREFIX = "site:"
+_MOST_KEPT = 4
+_MadeOf = tuple[str, Path, tuple["SiteTable", ...], tuple[Path, ...]]
+_made: dict[_MadeOf, Ruleset] = {}
+"""What was loaded last, by the digest of all it was made of: a page or a command asks for the same again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,19 @@ def load_ruleset(
     rules = load_session_rules(folder / "session-rules.yaml", techniques, categories)
     if isinstance(programme, str):
         programme = load_programme(programme, frozenset(categories))
+    for site in site_tables:
+        if not site.file.is_file():
+            raise MappingError(
+                "the site's code table does not exist", where=str(site.file), do="check mappings.site_tables", number=9
+            )
+    maps = [read_concept_map(path) for path in concept_maps]
+    files = {str(path.relative_to(folder)): path for path in [*folder.rglob("*.csv"), folder / "session-rules.yaml"]}
+    files.update({f"site/{site.file.name}": site.file for site in site_tables})
+    files.update({f"concept-map/{number}/{path.name}": path for number, path in enumerate(concept_maps)})
+    made_of = (_digest(files, programme, scope), folder, tuple(site_tables), tuple(concept_maps))
+    kept = _made.get(made_of)
+    if kept is not None and kept.programme == programme:
+        return copy(kept)  # whoever looks with other eyes, at another sample size say, changes their own
     tables: dict[str, GlobIndex[CodeRow]] = {}
     for path in sorted((folder / "codes").glob("*.csv")):
         tables[path.stem] = GlobIndex(load_code_table(path, path.stem, techniques))
@@ -192,14 +210,9 @@ def load_ruleset(
     local: dict[str, str] = {}
     own: dict[str, list[CodeRow]] = {}
     for site in site_tables:
-        if not site.file.is_file():
-            raise MappingError(
-                "the site's code table does not exist", where=str(site.file), do="check mappings.site_tables", number=9
-            )
         name = systems.name(site.system) or f"{_SITE_PREFIX}{site.file.stem}"
         local[site.system] = name
         own.setdefault(name, []).extend(load_code_table(site.file, name, techniques, label=site.file.name))
-    maps = [read_concept_map(path) for path in concept_maps]
     for path, concept_map in zip(concept_maps, maps, strict=True):
         systems = SystemNames.load(folder / "systems.csv", local)
         for number, uri in enumerate(dict.fromkeys(concept_map.sources())):
@@ -215,10 +228,7 @@ def load_ruleset(
     )
     diagnoses = load_diagnoses(folder / "indications", systems)
     words = load_technique_words(folder / "technique-words.csv", techniques)
-    files = {str(path.relative_to(folder)): path for path in [*folder.rglob("*.csv"), folder / "session-rules.yaml"]}
-    files.update({f"site/{site.file.name}": site.file for site in site_tables})
-    files.update({f"concept-map/{number}/{path.name}": path for number, path in enumerate(concept_maps)})
-    return Ruleset(
+    made = Ruleset(
         systems=systems,
         tables=tables,
         site_tables=site_index,
@@ -228,10 +238,14 @@ def load_ruleset(
         programme=programme,
         words=words,
         body_sites=load_body_sites(folder / "body-sites.csv", systems, words, techniques),
-        digest=_digest(files, programme, scope),
+        digest=made_of[0],
         scope=scope,
         mapped_codes=mapped_codes,
     )
+    if len(_made) >= _MOST_KEPT:
+        _made.clear()
+    _made[made_of] = copy(made)
+    return made
 
 
 def rules_for(config: Config) -> Ruleset:

@@ -29,9 +29,9 @@ from io_fhir_adapter.ledger.accounts import (
 from io_fhir_adapter.ledger.audit import entries, verify_audit
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.sign_ins import roles_text
-from io_fhir_adapter.serve.passwords import Passwords, check_password
+from io_fhir_adapter.look.passwords import Passwords, check_password
 
-__all__ = ["register"]
+__all__ = ["PasswordOption", "asked_password", "register"]
 
 _CONSOLE: Final = Actor("console", "")
 
@@ -83,7 +83,7 @@ def add(
 ) -> int:
     """Make an account; the password is asked for."""
     given = _roles(role)
-    hashed = _hashed(name, password_file)
+    hashed = hashed_password(name, password_file)
     with _ledger(config, write=True) as connection:
         account = add_account(
             connection, name, display, hashed, given, one_time=one_time, by=_CONSOLE, at=datetime.now(UTC)
@@ -136,7 +136,7 @@ def password(
     """Give an account another password, which is asked for; its sessions end."""
     with _ledger(config, write=False) as connection:
         known = account_of(connection, name)
-    hashed = _hashed(name, password_file) if known is not None else ""
+    hashed = hashed_password(name, password_file) if known is not None else ""
     with _ledger(config, write=True) as connection:
         account = set_password(connection, name, hashed, one_time=one_time, by=_CONSOLE, at=datetime.now(UTC))
     _say("has a new password", account)
@@ -179,8 +179,24 @@ def _roles(given: list[str] | None) -> list[Role]:
     return [role for role in ROLES if role in (given or ())]
 
 
-def _hashed(name: str, file: Path | None) -> str:
-    text = typer.prompt("Password", hide_input=True, confirmation_prompt=True) if file is None else _from_file(file)
+def asked_password(file: Path | None, *, confirm: bool) -> str:
+    """A password from a file, else from the terminal, typed twice where it is a new one.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    if file is not None:
+        return _from_file(file)
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm))
+
+
+def hashed_password(name: str, file: Path | None) -> str:
+    """The hash of a password that is asked for, or read from a file.
+
+    Raises:
+        UsageError: It is too easy to guess, or cannot be read.
+    """
+    text = asked_password(file, confirm=True)
     check_password(text, name.strip())
     return Passwords().hash(text)
 

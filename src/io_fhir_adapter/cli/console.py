@@ -19,10 +19,12 @@ if TYPE_CHECKING:  # what a night needs takes seconds to import, and most comman
     from io_fhir_adapter.pipeline import Progress as Told
     from io_fhir_adapter.preflight import Check
     from io_fhir_adapter.review.sample import Sample
+    from io_fhir_adapter.submit.deliver import Delivered
     from io_fhir_adapter.volume.count import Volume
 
 __all__ = [
-    "err", "out", "say_error", "show_checks", "show_files", "show_night", "show_short", "show_volume", "told_progress",
+    "err", "one_line", "out", "say_error", "show_checks", "show_delivered", "show_files", "show_night", "show_short",
+    "show_volume", "told_progress",
 ]  # fmt: skip
 
 # no markup: names of files and codes may hold square brackets
@@ -122,10 +124,29 @@ def show_night(night: Night) -> None:
         show_volume(volume, f"Volume {volume.period.label}")
     _show_sample(night)
     _show_submission(night)
-    for delivered in night.delivered:
-        name = "Receipt" if delivered.state in {"accepted", "rejected"} else "Not sent"
+    show_delivered(night.delivered)
+    _show_verdicts(night)
+
+
+def show_delivered(outcomes: Iterable[Delivered]) -> None:
+    """What became of what was sent, one a line."""
+    for delivered in outcomes:
+        name = {"accepted": "Receipt", "rejected": "Receipt", "sent": "Sent"}.get(delivered.state, "Not sent")
         what = "stays queued" if delivered.state == "queued" else delivered.state
         out.print(f"{name:<12} {what}: {delivered.sentence}")
+
+
+def _show_verdicts(night: Night) -> None:
+    for said in night.polled.news:
+        out.print(f"Verdict      {said.identifier[:19]}… {said.state}", end="")
+        out.print(f": {one_line(said.note)}" if said.note else "")
+    if night.polled.note:
+        out.print(f"Verdict      {night.polled.note}")
+
+
+def one_line(text: str) -> str:
+    """A text of others for the terminal: on one line, without what would steer it."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _show_sources(night: Night) -> None:

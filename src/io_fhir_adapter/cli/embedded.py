@@ -1,4 +1,4 @@
-"""Commands that bring their own servers: the demonstration, the sandbox hospital, the reference receiver."""
+"""Commands that bring their own servers: the demonstration, the sandbox hospital."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from io_fhir_adapter.cli.console import out, show_files, show_night, told_progre
 from io_fhir_adapter.demo import PEOPLE, demonstrate, try_out
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.logs import configure_logs
-from io_fhir_adapter.loopback import LoopbackServer
-from io_fhir_adapter.receiver.app import create_app as receiver_app
-from io_fhir_adapter.receiver.store import ReceiverStore
+from io_fhir_adapter.loopback import LoopbackServer, until_stopped
 from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.sandbox.hospital import build_hospital
 from io_fhir_adapter.sandbox.server import create_app as sandbox_app
@@ -24,14 +22,11 @@ from io_fhir_adapter.sandbox.store import SandboxStore
 
 __all__ = ["register"]
 
-_POLL_S = 3600
-
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command(epilog="Example: io-fhir-adapter demo --out out/demo")(demo)
     app.command(epilog="Example: io-fhir-adapter sandbox --port 8090")(sandbox)
-    app.command(epilog="Example: io-fhir-adapter receiver --port 8091 --store receiver.sqlite")(receiver)
 
 
 def demo(
@@ -72,7 +67,7 @@ def _serve_pages(folder: Path, port: int) -> int:
         for account, (name, roles) in PEOPLE.items():
             out.print(f"  {account:<6} {name:<16} {', '.join(roles)}")
         out.print("Ctrl+C ends them.")
-        _until_stopped()
+        until_stopped()
     return 0
 
 
@@ -92,28 +87,5 @@ def sandbox(
     app = sandbox_app(store, truth=hospital.truth.to_json(), truth_later=hospital.truth_later.to_json())
     with LoopbackServer(app, port) as server:
         out.print(f"synthetic hospital at {server.base_url}/fhir, ground truth at {server.base_url}/_sandbox/truth")
-        _until_stopped()
+        until_stopped()
     return 0
-
-
-def receiver(
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8091,
-    store: Annotated[Path, typer.Option(help="The receiver's database file.")] = Path("receiver.sqlite"),
-) -> int:
-    """The reference accreditation endpoint by itself (this machine only, open to every facility)."""
-    received = ReceiverStore(f"sqlite:///{store}")
-    try:
-        with LoopbackServer(receiver_app(received), port) as server:
-            out.print(f"receiver at {server.base_url}/fhir, page at {server.base_url}/")
-            _until_stopped()
-    finally:
-        received.close()
-    return 0
-
-
-def _until_stopped() -> None:
-    try:
-        while True:
-            time.sleep(_POLL_S)
-    except KeyboardInterrupt:
-        return

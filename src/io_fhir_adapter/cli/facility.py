@@ -16,7 +16,7 @@ from io_fhir_adapter.config import Config, load_config
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 
-__all__ = ["AsOfOption", "ConfigOption", "Facility", "JsonOption", "as_of_date", "facility"]
+__all__ = ["AsOfOption", "ConfigOption", "Facility", "JsonOption", "as_of_date", "facility", "needs_endpoint"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The facility's configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -37,6 +37,18 @@ def as_of_date(text: str | None) -> date | None:
         return date.fromisoformat(text)
     except ValueError as exc:
         raise UsageError(f"{text!r} is not a date", where="--as-of", do="write it as YYYY-MM-DD", number=5) from exc
+
+
+def needs_endpoint(config: Config, path: Path) -> None:
+    """Refuses what cannot be done without an accreditation system.
+
+    Raises:
+        UsageError: None is configured.
+    """
+    if config.submission is None:
+        raise UsageError(
+            "no accreditation system is configured", where=str(path), do="add a submission section", number=6
+        )
 
 
 @dataclass(frozen=True)

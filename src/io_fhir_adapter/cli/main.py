@@ -29,8 +29,8 @@ COMMANDS: Final = {
     ),
     "sandbox": ("embedded", "The synthetic hospital's FHIR server by itself (this machine only)."),
     "receiver": (
-        "embedded",
-        "The reference accreditation endpoint by itself (this machine only, open to every facility).",
+        "receiver",
+        "The reference accreditation endpoint: takes submissions of registered facilities, or of all on this machine.",
     ),
     "check": (
         "nightly",
@@ -44,6 +44,12 @@ COMMANDS: Final = {
         "Pull, pre-fill and de-identify the drawn cases; say how full their forms are and who works on them.",
     ),
     "submit": ("nightly", "Seal the submission of the year that is due and send what is in the outbox."),
+    "outbox": ("outbox", "What was sealed and sent: list it, show the attempts and receipts of one, send it again."),
+    "withdraw": (
+        "withdraw",
+        "Take back a submission that was accepted: tell the accreditation system, once. Nothing is deleted.",
+    ),
+    "keys": ("keys", "The key that submissions are signed with: make one, show its public half."),
     "readiness": ("readiness", "Say how far the facility is from its seal, requirement by requirement."),
     "standards": (
         "readiness",

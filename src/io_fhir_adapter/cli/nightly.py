@@ -14,8 +14,7 @@ import typer
 from rich.text import Text
 
 from io_fhir_adapter.cli.console import out, show_checks, show_files, show_night, show_short, told_progress
-from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, JsonOption, as_of_date, facility
-from io_fhir_adapter.errors import UsageError
+from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, JsonOption, as_of_date, facility, needs_endpoint
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import configure_logs
 from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem
@@ -180,10 +179,7 @@ def submit(
 ) -> int:
     """Seal the submission of the year that is due and send what is in the outbox."""
     with told_progress() as tell, _job(config, as_of, tell) as job:
-        if job.config.submission is None:
-            raise UsageError(
-                "no accreditation system is configured", where=str(config), do="add a submission section", number=6
-            )
+        needs_endpoint(job.config, config)
         with job.alone():
             night = asyncio.run(job.submit(retry=retry))
     show_night(night)

@@ -12,21 +12,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from io_fhir_adapter.classify.programme import Programme
-from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
+from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.cli.console import out
 from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, Facility, JsonOption, as_of_date, facility
-from io_fhir_adapter.engine.recount import count_under
+from io_fhir_adapter.engine.standing import facts_under, rules_under, years_under
 from io_fhir_adapter.errors import InputError, UsageError
 from io_fhir_adapter.fhir.dates import zone
-from io_fhir_adapter.ledger.assessments import assessment_of, put_assessment
-from io_fhir_adapter.report.gather_readiness import gather_readiness, group_counts
+from io_fhir_adapter.ledger.assessments import Evidence, assessment_of, put_assessment, put_evidence
+from io_fhir_adapter.ledger.database import timestamp
 from io_fhir_adapter.report.output import write_files
 from io_fhir_adapter.report.readiness import STATES, Readiness, State, readiness_of
 from io_fhir_adapter.report.standards import checklist, questionnaire, tally
 from io_fhir_adapter.review.assessing import accept_assessment
-from io_fhir_adapter.submit.resting import noted
-from io_fhir_adapter.volume.period import Period, due_period
 
 __all__ = ["register"]
 
@@ -50,7 +47,7 @@ def readiness(
 ) -> int:
     """Say how far the facility is from its seal, requirement by requirement."""
     with facility(config) as opened:
-        found = _readiness(opened, rules_under(opened, programme), as_of_date(as_of))
+        found = _readiness(opened, rules_under(opened.config, opened.rules, programme or ""), as_of_date(as_of))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -73,7 +70,7 @@ def standards(
     if export is not None and take is not None:
         raise UsageError("--export and --import go in different directions", do="give one of them", number=21)
     with facility(config) as opened:
-        wanted = rules_under(opened, programme).programme
+        wanted = rules_under(opened.config, opened.rules, programme or "").programme
         form = questionnaire(wanted)
         if export is not None:
             text = json.dumps(form, indent=2, ensure_ascii=False) + "\n"
@@ -82,8 +79,15 @@ def standards(
             return 0
         if take is not None:
             clean = accept_assessment(form, _read(take), str(take))
+            now = datetime.now(UTC)
+            named = [
+                Evidence(line.requirement.link_id, name, 0, sha256, timestamp(now))
+                for line in checklist(wanted, clean)
+                for name, sha256 in line.evidence
+            ]
             with opened.ledger.begin() as connection:
-                put_assessment(connection, wanted.id, clean, datetime.now(UTC))
+                put_assessment(connection, wanted.id, clean, now)
+                put_evidence(connection, wanted.id, named)
         with opened.ledger.read() as connection:
             known = assessment_of(connection, wanted.id)
     response = known.response if known is not None else None
@@ -108,30 +112,13 @@ def standards(
     return 0
 
 
-def rules_under(opened: Facility, programme: str | None) -> Ruleset:
-    """The facility's tables under another programme; its own rules where none is named."""
-    if programme is None or programme == opened.rules.programme.id:
-        return opened.rules
-    return rules_for(opened.config.model_copy(update={"programme": programme}))
-
-
 def _readiness(opened: Facility, rules: Ruleset, day: date | None) -> Readiness:
-    programme: Programme = rules.programme
     today = day or datetime.now(zone(opened.config.facility.time_zone)).date()
-    years = [Period.year(str(today.year)), Period.year(str(today.year - 1))]
-    due = due_period(today, programme.sample.ends_days_before).label
-    standing = next((entry for entry in opened.config.standing if entry.programme == programme.id), None)
+    configured = rules.programme.id == opened.rules.programme.id
     with opened.ledger.read() as connection:
-        running, last = (
-            (counted.volume, group_counts(programme, counted.done, counted.open))
-            for counted in count_under(connection, rules, years, today=today.isoformat())
-        )
-        made = noted(connection, due) if programme.id == opened.rules.programme.id else None
-        facts = gather_readiness(
-            connection, programme, standing, as_of=today, due=due, running=running, last=last,
-            submission=made.identifier if made is not None else "",
-        )  # fmt: skip
-    return readiness_of(programme, facts)
+        years = years_under(connection, rules, today)
+        facts = facts_under(connection, opened.config, rules, today, years, configured=configured)
+    return readiness_of(rules.programme, facts)
 
 
 def _show(found: Readiness) -> None:

@@ -18,6 +18,7 @@ from io_fhir_adapter.config.site import (
     OutputConfig,
     ReviewConfig,
     ScheduleConfig,
+    SignatureConfig,
     SiteTableConfig,
     SubmissionConfig,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ScopeRuleConfig",
     "SecretRef",
     "SignInConfig",
+    "SignatureConfig",
     "SiteTableConfig",
     "StandingConfig",
     "SubmissionConfig",

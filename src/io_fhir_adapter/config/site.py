@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from io_fhir_adapter.config.base import Part, SecretRef
-from io_fhir_adapter.config.http import HttpConfig
+from io_fhir_adapter.config.http import AuthConfig, HttpConfig
 from io_fhir_adapter.errors import ConfigError
 from io_fhir_adapter.fhir.dates import zone
 
@@ -20,9 +20,13 @@ __all__ = [
     "OutputConfig",
     "ReviewConfig",
     "ScheduleConfig",
+    "SignatureConfig",
     "SiteTableConfig",
     "SubmissionConfig",
 ]
+
+_NOWHERE: Final = "https://nowhere.invalid/"  # no request is ever made to it; see RFC 2606
+_SENDERS_SCOPES: Final = ("system/*.crus",)  # put what is sent, and look for what the system answers
 
 
 class FacilityConfig(Part):
@@ -90,21 +94,79 @@ class ReviewConfig(Part):
     questionnaire: str | None = Field(default=None, min_length=1)
 
 
-class SubmissionConfig(HttpConfig):
-    """The accreditation system's FHIR endpoint.
+class SignatureConfig(Part):
+    """The private key that submissions are signed with.
 
     Attributes:
+        file: A PEM, a JSON Web Key or a set of them; its owner alone may read it.
+        kid: What the accreditation system knows it by; the key's own name, else its thumbprint, where omitted.
+        password: Of an encrypted PEM.
+    """
+
+    file: Path
+    kid: str | None = Field(default=None, min_length=1, max_length=200)
+    password: SecretRef | None = None
+
+
+class SubmissionConfig(HttpConfig):
+    """The accreditation system, and how submissions get there.
+
+    Attributes:
+        channel: ``transaction`` posts the Bundle to the endpoint, ``submit-data`` hands it to the endpoint's
+            ``Measure/$submit-data``, ``file-drop`` lays it into a folder and makes no request at all.
+        folder: For ``file-drop``.
         automatic: Send without a person's approval.
         give_up_after_days: After so many days of failing tries a submission is parked.
         nonce: Who gives the nonce of a draw: ``task`` the accreditation system alone, ``auto`` the facility where the
             system offers none, ``local`` the facility, without announcing the frame.
         nonce_wait_days: For ``auto``: so many days a system that took the announcement may take to give one.
+        signing_key: What submissions are signed with; nothing is signed where omitted.
+        name_approver: Whether the name of who approved leaves too, beside their role and the token of their account.
     """
 
+    channel: Literal["transaction", "submit-data", "file-drop"] = "transaction"
+    folder: Path | None = None
     automatic: bool = False
     give_up_after_days: int = Field(default=14, ge=1, le=365)
     nonce: Literal["auto", "local", "task"] = "auto"
     nonce_wait_days: int = Field(default=7, ge=0, le=365)
+    signing_key: SignatureConfig | None = None
+    name_approver: bool = False
+
+    @field_validator("auth")
+    @classmethod
+    def _scopes_of_a_sender(cls, value: AuthConfig) -> AuthConfig:
+        """What a submission needs, where nothing else is named: what is asked for by itself is what a pull needs."""
+        if value.kind != "smart-backend" or value.scopes:
+            return value
+        return value.model_copy(update={"scopes": _SENDERS_SCOPES})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_network(cls, value: Any) -> Any:
+        """Of a file drop: nothing that only a request needs, and no nonce that would have to be asked for."""
+        if not isinstance(value, dict) or value.get("channel") != "file-drop":
+            return value
+        unused = sorted(HttpConfig.model_fields.keys() & value.keys())
+        if unused:
+            msg = f"a file drop makes no request, so {unused[0]} is never used; remove it"
+            raise ValueError(msg)
+        if value.get("nonce", "local") != "local":
+            msg = "a file drop cannot ask for a nonce; set nonce to local or leave it out"
+            raise ValueError(msg)
+        return {**value, "url": _NOWHERE, "nonce": "local"}
+
+    @model_validator(mode="after")
+    def _a_folder_for_files(self) -> SubmissionConfig:
+        if (self.channel == "file-drop") != (self.folder is not None):
+            msg = "folder belongs to channel file-drop; give both or neither"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """Where submissions go: the base URL without a trailing slash, of a file drop the folder."""
+        return super().base_url if self.folder is None else str(self.folder)
 
 
 class ScheduleConfig(Part):

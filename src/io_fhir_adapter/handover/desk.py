@@ -102,13 +102,14 @@ class Desk:
         *,
         by: str,
         role: str = "approver",
+        name: str = "",
         witness: Callable[[Connection], object] | None = None,
     ) -> list[Delivered]:
         """Lets a submission leave; see :meth:`.work.Handover.approve`."""
         with only_job(self._ledger):
             report = self.year.report(self.year.count(self.year.period))
             return await self.handover.approve(
-                self.sample(), report, identifier, digest, by=by, role=role, witness=witness
+                self.sample(), report, identifier, digest, by=by, role=role, name=name, witness=witness
             )
 
     def send_back(

@@ -18,6 +18,7 @@ from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.handover.proposal import Proposal, free_texts, gather_proposal, rare_cases
+from io_fhir_adapter.handover.sealing import approved_form, seal_correcting, standards_digest, standards_of
 from io_fhir_adapter.ledger.approvals import approve, approve_text, clear, return_submission
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import cases_of
@@ -28,8 +29,8 @@ from io_fhir_adapter.review.leaks import refuse_leaks
 from io_fhir_adapter.review.sample import Sample
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, needs_approval
 from io_fhir_adapter.submit.resting import Noted, as_noted, note_sealed, noted, rests
-from io_fhir_adapter.submit.seal import seal
-from io_fhir_adapter.trust.canonical import canonical_json
+from io_fhir_adapter.submit.signing import Finish, signing_key
+from io_fhir_adapter.trust.canonical import canonical_json, digest
 from io_fhir_adapter.volume.count import Volume
 
 __all__ = ["Handover", "Signed"]
@@ -90,7 +91,7 @@ class Handover:
         needs = casework.needs(sample)
         if self.gated:
             casework.reopen_outdated(sample, questionnaire)
-        basis = casework.basis(sample, report, questionnaire)
+        basis = self._basis(sample, report, questionnaire)
         rested = None if anew else rests(self.ledger, period, basis, as_of)
         stored = self._stored(rested) if rested is not None else None
         self.signed = self.progress(sample)
@@ -99,7 +100,7 @@ class Handover:
         prepared, scanner = await casework.review(sample, questionnaire, needs)
         # Reviewers go on while records are read. What they do after this line makes another basis, so that the
         # submission does not stand and is made again.
-        basis = casework.basis(sample, report, questionnaire)
+        basis = self._basis(sample, report, questionnaire)
         cases, number = casework.completed(sample, prepared, questionnaire) if self.gated else (prepared, 0)
         self.signed = Signed(number, len(cases))
         self.guarded = guarded = casework.guard(sample, cases, questionnaire, scanner)
@@ -113,12 +114,17 @@ class Handover:
                 note_sealed(connection, period, basis, as_of, filled, kept)
             return None
         content = casework.content(sample, volume.period, report, guarded.cases, questionnaire)
-        bundle = seal(content, datetime.now(UTC))
+        now = datetime.now(UTC)
+        with self.ledger.read() as connection:
+            standards = standards_of(connection, casework.ruleset.programme)
+            bundle = seal_correcting(connection, replace(content, standards=standards), period, now)
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
+        if not self.gated:  # where people sign in, what is held is signed once it is approved
+            body = Finish(signing_key(self.config.submission), now)(body)
         made = Prepared(str(bundle["identifier"]["value"]), False, body, share, known_share, "queued", "")
         with self.ledger.begin() as connection:
-            fresh = enqueue(connection, made.identifier, period, body, datetime.now(UTC), held=self.gated)
+            fresh = enqueue(connection, made.identifier, period, body, now, held=self.gated)
             if self.gated:
                 supersede_open(connection, period, made.identifier)
             note_sealed(connection, period, basis, as_of, made, kept)
@@ -138,7 +144,7 @@ class Handover:
         """Whether the submission that was sealed last rests on what the ledger holds now."""
         questionnaire = await self.casework.form()
         self.casework.needs(sample)
-        basis = self.casework.basis(sample, report, questionnaire)
+        basis = self._basis(sample, report, questionnaire)
         with self.ledger.read() as connection:
             known = noted(connection, sample.draw.period)
         return known is not None and bool(known.identifier) and known.basis == basis
@@ -169,9 +175,10 @@ class Handover:
         *,
         by: str,
         role: str,
+        name: str = "",
         witness: Callable[[Connection], object] | None = None,
     ) -> list[Delivered]:
-        """Lets a submission leave; sends it at once where the configuration says ``automatic``.
+        """Lets a submission leave: it says who approved, and is signed; sent at once where that is ``automatic``.
 
         Args:
             sample: The drawn sample.
@@ -180,6 +187,7 @@ class Handover:
             digest: Of the body that the approver saw.
             by: Account of the approver.
             role: The role in which they approve.
+            name: Their name, which leaves only where the configuration says so.
             witness: Told in the same transaction: what it writes stands or falls with the approval.
 
         Raises:
@@ -191,6 +199,8 @@ class Handover:
                 "what the submission rests on changed since it was made", do="it is made anew; look at it again",
                 number=35,
             )  # fmt: skip
+        now = datetime.now(UTC)
+        finish = approved_form(self.config, by, name, now)
         with self.ledger.begin() as connection:
             known = noted(connection, sample.draw.period)
             if known is None or known.identifier != identifier:
@@ -201,7 +211,7 @@ class Handover:
                     f"too few patients look like case {', '.join(map(str, rare))}",
                     do="say for each why it may leave, or take it out of the sample", number=36,
                 )  # fmt: skip
-            approve(connection, sample.draw.id, identifier, digest, by=by, role=role, at=datetime.now(UTC))
+            approve(connection, sample.draw.id, identifier, digest, by=by, role=role, at=now, finish=finish)
             if witness is not None:
                 witness(connection)
         submission = self.config.submission
@@ -265,6 +275,13 @@ class Handover:
             standing = {case.number for case in cases_of(connection, sample.draw.id)}
             said = reviews_of(connection, sample.draw.id)
         return Signed(sum(said[one].state == "signed" for one in standing & said.keys()), len(standing))
+
+    def _basis(self, sample: Sample, report: Json, questionnaire: Json) -> str:
+        """A digest of all that a submission rests on."""
+        basis = self.casework.basis(sample, report, questionnaire)
+        with self.ledger.read() as connection:
+            standards = standards_digest(connection, self.casework.ruleset.programme)
+        return digest([basis, standards]) if standards else basis
 
     def _stored(self, rested: Noted) -> Prepared | None:
         """The submission as it stands, None where there is none that could leave as things are."""

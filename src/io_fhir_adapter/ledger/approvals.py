@@ -1,11 +1,13 @@
 """What an approver said: of a submission as a whole, of a free text, of a case that is still rare.
 
 An approval is about the very bytes of one body. A submission that changes is another body and needs another approval.
+What leaves is made of the approved body in the same transaction: it says beside that who approved, and is signed. Both
+digests are kept, and nothing is sent whose bytes are not those that an approval made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -14,7 +16,7 @@ from sqlalchemy import Connection, insert, select
 
 from io_fhir_adapter.errors import LedgerError
 from io_fhir_adapter.ledger.database import timestamp, upsert
-from io_fhir_adapter.ledger.outbox import OutboxItem, item, pending, settle
+from io_fhir_adapter.ledger.outbox import OutboxItem, item, pending, put_body, settle
 from io_fhir_adapter.ledger.reviews import send_back, signers_of
 from io_fhir_adapter.ledger.schema import approvals, cleared
 from io_fhir_adapter.trust.canonical import digest_bytes
@@ -28,6 +30,7 @@ __all__ = [
     "approved_texts",
     "clear",
     "cleared_of",
+    "clears",
     "hold_unapproved",
     "return_submission",
 ]
@@ -55,6 +58,7 @@ class Approval:
         at: When, as the ledger writes it.
         verdict: ``approved`` or ``returned``.
         comment: Why it was returned.
+        sealed_digest: Of the bytes that were made of those, which alone may leave; empty where it was returned.
     """
 
     identifier: str
@@ -64,6 +68,12 @@ class Approval:
     at: str
     verdict: Literal["approved", "returned"]
     comment: str
+    sealed_digest: str = ""
+
+
+def clears(said: Approval | None, body: bytes) -> bool:
+    """Whether what was said of a submission lets these very bytes leave."""
+    return said is not None and said.verdict == "approved" and said.sealed_digest == digest_bytes(body)
 
 
 def approval_of(connection: Connection, identifier: str) -> Approval | None:
@@ -72,7 +82,7 @@ def approval_of(connection: Connection, identifier: str) -> Approval | None:
     query = (
         select(
             columns.identifier, columns.digest, columns.account, columns.role, columns.at, columns.verdict,
-            columns.comment,
+            columns.comment, columns.sealed_digest,
         )
         .where(columns.identifier == identifier)
         .order_by(columns.id.desc())
@@ -83,18 +93,27 @@ def approval_of(connection: Connection, identifier: str) -> Approval | None:
 
 
 def approve(
-    connection: Connection, draw: int, identifier: str, digest: str, *, by: str, role: str, at: datetime
+    connection: Connection,
+    draw: int | None,
+    identifier: str,
+    digest: str,
+    *,
+    by: str,
+    role: str,
+    at: datetime,
+    finish: Callable[[bytes], bytes] = bytes,
 ) -> Approval:
     """Lets a held submission leave.
 
     Args:
         connection: An open transaction.
-        draw: The draw that its cases are of.
+        draw: The draw that its cases are of, None where it has none.
         identifier: The submission.
         digest: Of the body that the approver saw.
         by: Account of the approver.
         role: The role in which they approve.
         at: When.
+        finish: Makes of the approved body what leaves; the body itself leaves where omitted.
 
     Raises:
         LedgerError: It does not wait for approval, its body is another one, or the approver signed one of its cases.
@@ -102,11 +121,15 @@ def approve(
     found = _waiting(connection, identifier, ("held",))
     if digest_bytes(found.body) != digest:
         raise LedgerError("the submission is not the one that was looked at", do=_AS_APPROVED, number=27)
-    if by in signers_of(connection, draw):
+    if draw is not None and by in signers_of(connection, draw):
         raise LedgerError(
             "who signed one of its cases cannot approve a submission", do="another approver is needed", number=28
         )
-    made = _said(connection, Approval(identifier, digest, by, role, timestamp(at), "approved", ""))
+    body = finish(found.body)
+    made = _said(
+        connection, Approval(identifier, digest, by, role, timestamp(at), "approved", "", digest_bytes(body))
+    )
+    put_body(connection, identifier, body)
     settle(connection, identifier, "queued", "approved, not sent yet", at)
     return made
 
@@ -148,9 +171,7 @@ def return_submission(
 def hold_unapproved(connection: Connection) -> None:
     """Holds back everything that is about to be sent without an approval of its very bytes."""
     for waiting in pending(connection):
-        said = approval_of(connection, waiting.identifier)
-        good = said is not None and said.verdict == "approved" and said.digest == digest_bytes(waiting.body)
-        if not good:
+        if not clears(approval_of(connection, waiting.identifier), waiting.body):
             settle(connection, waiting.identifier, "held", "waits for approval")
 
 
@@ -223,7 +244,7 @@ def _said(connection: Connection, approval: Approval) -> Approval:
     connection.execute(
         insert(approvals).values(
             identifier=approval.identifier, digest=approval.digest, account=approval.by, role=approval.role,
-            at=approval.at, verdict=approval.verdict, comment=approval.comment,
+            at=approval.at, verdict=approval.verdict, comment=approval.comment, sealed_digest=approval.sealed_digest,
         )
     )  # fmt: skip
     return approval

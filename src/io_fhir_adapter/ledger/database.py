@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,15 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.errors import LedgerError
 from io_fhir_adapter.ledger.schema import facts
+from io_fhir_adapter.ledger.statements import write_tuples
 from io_fhir_adapter.ledger.texts import postgresql_texts
 
 __all__ = [
@@ -49,7 +48,6 @@ __all__ = [
     "open_ledger",
     "timestamp",
     "upsert",
-    "upsert_tuples",
 ]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -301,44 +299,8 @@ def upsert(
     """
     if not rows:
         return
-    compiled = _upsert(connection, table, tuple(rows[0]), keys, replace=replace)
-    order = compiled.positiontup  # straight to the driver: converting each value takes longer than storing it
-    if order is None:
-        connection.exec_driver_sql(str(compiled), [dict(row) for row in rows])
-    elif len(order) == 1:
-        connection.exec_driver_sql(str(compiled), [(row[order[0]],) for row in rows])
-    else:
-        connection.exec_driver_sql(str(compiled), list(map(itemgetter(*order), rows)))
-
-
-def upsert_tuples(
-    connection: Connection, table: Table, columns: Sequence[str], rows: list[tuple[Any, ...]], keys: Sequence[str]
-) -> None:
-    """:func:`upsert` of rows given as tuples of two or more values, in the order of ``columns``."""
-    if not rows:
-        return
-    compiled = _upsert(connection, table, columns, keys, replace=True)
-    order = compiled.positiontup
-    if order is None:
-        connection.exec_driver_sql(str(compiled), [dict(zip(columns, row, strict=True)) for row in rows])
-        return
-    if list(columns) != order:
-        rows = list(map(itemgetter(*map(list(columns).index, order)), rows))
-    connection.exec_driver_sql(str(compiled), rows)
-
-
-def _upsert(
-    connection: Connection, table: Table, columns: Sequence[str], keys: Sequence[str], *, replace: bool
-) -> SQLCompiler:
-    insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-    insert = insert.values(dict.fromkeys(columns))
-    others = {name: insert.excluded[name] for name in columns if name not in keys}
-    statement = (
-        insert.on_conflict_do_update(index_elements=list(keys), set_=others)
-        if replace and others
-        else insert.on_conflict_do_nothing(index_elements=list(keys))
-    )
-    return statement.compile(dialect=connection.dialect)
+    columns = tuple(rows[0])
+    write_tuples(connection, table, columns, [tuple(row.values()) for row in rows], keys, replace=replace)
 
 
 def among(connection: Connection, column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:

@@ -22,8 +22,10 @@ _PUT_OFF: Final = ("ix_facts_resource_type_patient", "ix_facts_tally")
 
 
 @contextmanager
-def first_load(ledger: Ledger) -> Iterator[None]:
+def first_load(ledger: Ledger) -> Iterator[bool]:
     """Puts off the indexes while the block fills a ledger without facts; does nothing for any other.
+
+    The block is told whether it fills such a one.
 
     Every query works without them, if slowly. In PostgreSQL, where others may look at the ledger meanwhile, they stay.
 
@@ -37,7 +39,7 @@ def first_load(ledger: Ledger) -> Iterator[None]:
                 if index.name in _PUT_OFF:
                     index.drop(connection, checkfirst=True)
     try:
-        yield
+        yield put_off
     finally:
         if put_off:
             with ledger.begin() as connection:

@@ -2,90 +2,93 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from operator import itemgetter
-from typing import Final
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import Any, Final
 
-import msgspec
 from sqlalchemy import Connection, select
 
-from io_fhir_adapter.ledger.database import among, upsert_tuples
+from io_fhir_adapter.ledger.database import among
 from io_fhir_adapter.ledger.intake import Stored, mark_stale
+from io_fhir_adapter.ledger.packed_form import PackedProcedure, packed
 from io_fhir_adapter.ledger.schema import facts
+from io_fhir_adapter.ledger.statements import write_tuples
 
 __all__ = ["PackedProcedure", "packed", "put_packed"]
 
 _NAME: Final = "Procedure"
 _KEY: Final = ("source", "resource_type", "id")
 _COLUMNS: Final = tuple(column.name for column in facts.columns)
-_BY_ID: Final = itemgetter(_COLUMNS.index("id"))
-_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_BY_ID: Final = attrgetter("id")
 
 
-class PackedProcedure(msgspec.Struct, frozen=True, gc=False):
-    """A Procedure as the ledger keeps it: its columns, and the whole fact as ``data``. See :func:`packed`."""
-
-    id: str
-    patient: str
-    status: str
-    day: str
-    mapped: bool
-    known_system: bool
-    digest: str
-    data: bytes
-    updated: str
-
-
-def packed(
-    resource_id: str, patient: str, status: str, day: str, mapped: bool, known_system: bool, data: bytes, updated: str
-) -> PackedProcedure:  # fmt: skip
-    """A Procedure ready for the ledger.
-
-    Args:
-        resource_id: Its logical id.
-        patient: Reference of the subject.
-        status: Its status.
-        day: Local date of its start.
-        mapped: Whether a row of the tables matches.
-        known_system: Whether a coding is of a system that has a table.
-        data: The fact, MessagePack.
-        updated: The fact's last field: a later one alone is no change.
-    """
-    digest = hashlib.sha256(data[: -len(_ENCODE(updated))]).hexdigest()
-    return PackedProcedure(resource_id, patient, status, day, mapped, known_system, digest, data, updated)
-
-
-def put_packed(connection: Connection, source: str, items: Mapping[str, PackedProcedure], run: int) -> Stored:
+def put_packed(
+    connection: Connection,
+    source: str,
+    items: Mapping[str, PackedProcedure],
+    run: int,
+    *,
+    expected_new: bool = False,
+) -> Stored:
     """Writes Procedures of one source, by id; those that did not change are left alone.
 
     Patients whose decisions rest on what changed become stale, the former patient of a moved record included.
+
+    Args:
+        connection: An open transaction.
+        source: Name of the source.
+        items: The Procedures, by id.
+        run: Number of the run.
+        expected_new: Whether the ledger has none of them, in all likelihood: it is then quicker to write them and to
+            see what was there. The result is the same.
     """
     if not items:
         return Stored()
-    columns = facts.c
-    query = select(columns.id, columns.digest, columns.mapped, columns.known_system, columns.patient).where(
-        columns.source == source, columns.resource_type == _NAME, among(connection, columns.id, items.keys())
-    )
-    known = {row[0]: row for row in connection.execute(query)}
-    rows: list[tuple[object, ...]] = []
-    concerned: set[str] = set()
     new = 0
+    if expected_new and connection.dialect.name == "sqlite":
+        ordered = sorted(items.values(), key=_BY_ID)  # neighbours in the index are written one after the other
+        new = write_tuples(connection, facts, _COLUMNS, _rows(source, ordered, run), _KEY, replace=False)
+        if new == len(ordered):
+            mark_stale(connection, {item.patient for item in ordered if item.mapped})
+            return Stored(new)
+    known = _known(connection, source, items)
+    to_write: list[PackedProcedure] = []
+    concerned: set[str] = set()
+    inserted = new
     for name, item in items.items():
         before = known.get(name)
         if before is None:
             new += 1
         elif before[1:4] == (item.digest, item.mapped, item.known_system):
+            if inserted and item.mapped and before[5] == run:  # maybe one of those that were written just now
+                concerned.add(item.patient)
             continue
         elif before[2]:
             concerned.add(before[4])
         if item.mapped:
             concerned.add(item.patient)
-        rows.append((
-            source, _NAME, name, item.patient, item.status, item.day, item.mapped, item.known_system, item.digest,
-            item.data, run,
-        ))  # fmt: skip
-    rows.sort(key=_BY_ID)  # neighbours in the key's index are written one after the other
-    upsert_tuples(connection, facts, _COLUMNS, rows, _KEY)
+        to_write.append(item)
+    to_write.sort(key=_BY_ID)
+    write_tuples(connection, facts, _COLUMNS, _rows(source, to_write, run), _KEY)
     mark_stale(connection, concerned)
-    return Stored(new, len(rows) - new, len(items) - len(rows))
+    changed = len(to_write) - (new - inserted)
+    return Stored(new, changed, len(items) - new - changed)
+
+
+def _known(connection: Connection, source: str, ids: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """What the ledger has of Procedures, by id: id, digest, mapped, known_system, patient, run."""
+    columns = facts.c
+    query = select(
+        columns.id, columns.digest, columns.mapped, columns.known_system, columns.patient, columns.run
+    ).where(columns.source == source, columns.resource_type == _NAME, among(connection, columns.id, list(ids)))
+    return {row[0]: tuple(row) for row in connection.execute(query)}
+
+
+def _rows(source: str, items: Iterable[PackedProcedure], run: int) -> list[tuple[object, ...]]:
+    return [
+        (
+            source, _NAME, item.id, item.patient, item.status, item.day, item.mapped, item.known_system, item.digest,
+            item.data, run,
+        )
+        for item in items
+    ]  # fmt: skip

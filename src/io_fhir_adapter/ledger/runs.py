@@ -14,7 +14,8 @@ from io_fhir_adapter.ledger.database import timestamp, upsert
 from io_fhir_adapter.ledger.schema import cursors, runs, state
 
 __all__ = [
-    "Run", "cursor", "finish_run", "last_complete", "last_run", "move_cursor", "read_state", "start_run", "write_state",
+    "Run", "change_state", "cursor", "finish_run", "last_complete", "last_run", "move_cursor", "read_state",
+    "recent_runs", "start_run", "write_state",
 ]  # fmt: skip
 
 
@@ -52,10 +53,13 @@ def finish_run(
 
 def last_run(connection: Connection) -> Run | None:
     """The run started last."""
-    row = connection.execute(select(runs).order_by(runs.c.id.desc()).limit(1)).first()
-    if row is None:
-        return None
-    return Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error)
+    return next(iter(recent_runs(connection, 1)), None)
+
+
+def recent_runs(connection: Connection, most: int) -> list[Run]:
+    """The runs started last, the newest first."""
+    rows = connection.execute(select(runs).order_by(runs.c.id.desc()).limit(most))
+    return [Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error) for row in rows]
 
 
 def last_complete(connection: Connection) -> str:
@@ -84,3 +88,18 @@ def read_state(connection: Connection, name: str) -> str:
 def write_state(connection: Connection, name: str, value: str) -> None:
     """Remembers a value under a name."""
     upsert(connection, state, [{"name": name, "value": value}], ("name",))
+
+
+def change_state(connection: Connection, name: str, before: str, after: str) -> bool:
+    """Remembers a value in place of the one that was read; says whether that one still stood.
+
+    Args:
+        connection: An open transaction.
+        name: Of the value.
+        before: What was read, empty where there was none.
+        after: What is to be remembered.
+    """
+    if not before:
+        upsert(connection, state, [{"name": name, "value": ""}], ("name",), replace=False)
+    done = update(state).where(state.c.name == name, state.c.value == before).values(value=after)
+    return connection.execute(done).rowcount == 1

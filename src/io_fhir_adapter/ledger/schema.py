@@ -31,6 +31,7 @@ __all__ = [
     "signatures",
     "stale",
     "state",
+    "verdicts",
 ]
 
 METADATA: Final = MetaData(
@@ -225,6 +226,7 @@ outbox: Final = Table(
     Column("lease_until", String(32), nullable=False, default=""),
     Column("body", LargeBinary, nullable=False),
     Column("cause", Text, nullable=False, default=""),
+    Column("asked", String(32), nullable=False, server_default=""),  # when for a verdict, if ever
     Index("ix_outbox_state_next_attempt", "state", "next_attempt"),
 )
 
@@ -233,7 +235,8 @@ approvals: Final = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("identifier", String(80), ForeignKey("outbox.identifier"), nullable=False),
-    Column("digest", String(80), nullable=False),  # of the very bytes
+    Column("digest", String(80), nullable=False),  # of the very bytes that were looked at
+    Column("sealed_digest", String(80), nullable=False, server_default=""),  # of those made of them, which leave
     Column("account", String(255), nullable=False),
     Column("role", String(20), nullable=False),
     Column("at", String(32), nullable=False),
@@ -253,6 +256,20 @@ receipts: Final = Table(
     Column("sentence", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index("ix_receipts_identifier", "identifier"),
+)
+
+# what the accreditation body says of an accepted submission; one row with each change
+verdicts: Final = Table(
+    "verdicts",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("identifier", String(80), ForeignKey("outbox.identifier"), nullable=False),
+    Column("state", String(20), nullable=False),  # see ledger/verdicts.py
+    Column("note", Text, nullable=False),  # the body's own text
+    Column("at", String(32), nullable=False),  # when the body said it, as its Task has it
+    Column("seen", String(32), nullable=False),
+    Column("task", LargeBinary, nullable=False),  # the Task, JSON
+    Index("ix_verdicts_identifier", "identifier"),
 )
 
 state: Final = Table(

@@ -35,7 +35,7 @@ from io_fhir_adapter.pull.bulk_manifest import Manifest, moment_of
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.reconcile import Gone, is_due, note_reconciled, remove_gone
-from io_fhir_adapter.pull.seen import Seen
+from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 from io_fhir_adapter.transport.client import FhirClient
 
@@ -131,7 +131,7 @@ class BulkPull:
         self._exports = Exports(config, bulk_client, ledger, folder, self.outcome, progress)
         self._intake = Intake(ledger, self._store, self.outcome, progress)
         self._rules = _digest(config, ruleset)
-        self._named: set[str] = set()
+        self._named = Seen()  # marks alone: a server that sends everything names millions
         self._behind: list[Downloaded] | None = None
 
     async def pull(self) -> SourceOutcome:
@@ -175,12 +175,12 @@ class BulkPull:
         if full:
             self._refuse_nothing("Procedure", export.output)
         self._intake.delete(export.deleted, self._bulk.base_url)
-        with first_load(self._ledger):
+        with first_load(self._ledger) as is_first:
             self._intake.take("Procedure", export.output, look=None if full else self._note_named)
         await self._background(export.output, on_record, full=full)
         self._intake.settle()
         self._refuse_errors(export)
-        self._commit(export.manifest, full=full)
+        self._commit(export.manifest, full=full, is_first=is_first)
 
     # --- what to ask for ----------------------------------------------------------------------------------------
 
@@ -208,10 +208,9 @@ class BulkPull:
 
     def _note_named(self, resources: Sequence[Resource]) -> None:
         """Whom and what the Procedures of this export name: the ledger may lack just these."""
-        for one in resources:
-            if isinstance(one, Procedure):
-                self._named.add(reference_key(one.subject, "Patient"))
-                self._named.add(reference_key(one.encounter or one.context, "Encounter"))
+        procedures = [one for one in resources if isinstance(one, Procedure)]
+        self._named.add(marks_of(reference_key(one.subject, "Patient") for one in procedures))
+        self._named.add(marks_of(reference_key(one.encounter or one.context, "Encounter") for one in procedures))
 
     async def _background(self, output: Sequence[Downloaded], on_record: dict[str, set[str]], *, full: bool) -> None:
         """Encounters, Conditions and Patients of everyone with a mapped Procedure.
@@ -227,8 +226,8 @@ class BulkPull:
         people = mapped | {survivor(patient, links) for patient in mapped}
         wanted = {"Encounter": encounters, "Condition": people, "Patient": people}
         unread = {
-            "Encounter": (encounters & self._named) - _keys("Encounter", on_record),
-            "Condition": (people - (mapped - self._named)) - _keys("Patient", on_record),
+            "Encounter": encounters.difference(self._named.lacks(encounters), _keys("Encounter", on_record)),
+            "Condition": people.difference(self._named.lacks(mapped), _keys("Patient", on_record)),
         }
         unread["Patient"] = unread["Condition"]
         for kind in _BEHIND:
@@ -310,7 +309,7 @@ class BulkPull:
                 number=30,
             )
 
-    def _commit(self, manifest: Manifest, *, full: bool) -> None:
+    def _commit(self, manifest: Manifest, *, full: bool, is_first: bool) -> None:
         """Moves the cursor; where everything was exported, what the server does not have any more goes."""
         name = self._config.name
         reached = timestamp(moment_of(manifest.transactionTime))
@@ -319,7 +318,9 @@ class BulkPull:
         with self._ledger.begin() as connection:
             if full:
                 since = self._config.since if not self._config.bulk.type_filter else None
-                remove_gone(connection, Gone(name, self._intake.seen, since), self.outcome, self._run)
+                remove_gone(
+                    connection, Gone(name, self._intake.seen, since, is_first=is_first), self.outcome, self._run
+                )
                 note_reconciled(connection, name, self._run, datetime.now(UTC))
                 forget_quarantined(connection, name, self._run)
                 move_cursor(connection, name, _RULES, self._rules, self._run)

@@ -7,14 +7,12 @@ is readable by its owner alone and removed when the ledger has everything.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 import shutil
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -25,15 +23,15 @@ from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.fhir.structs import Header
 from io_fhir_adapter.pull.bulk_job import JobGone
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
+from io_fhir_adapter.pull.plain_text import GZIP_MAGIC, open_plain
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.retry import pause
 
-__all__ = ["Spool", "download", "open_plain"]
+__all__ = ["Spool", "download"]
 
 _EXPIRED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DOWNLOADS: Final = 2  # of a file that arrives whole and is not
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _PIECE: Final = 1 << 20
 _OWNER_ONLY: Final = 0o700
@@ -199,7 +197,7 @@ class _Lines:
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes of the file."""
-        if not self.size and chunk[:2] == _GZIP_MAGIC:
+        if not self.size and chunk[:2] == GZIP_MAGIC:
             self._zip = _Unzip()
         self.size += len(chunk)
         if self._zip is None:
@@ -313,14 +311,3 @@ def _is_parameters(line: bytes) -> bool:
         return _HEADER.decode(line).resourceType == "Parameters"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-
-
-@contextmanager
-def open_plain(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
-    """A file's text, unpacked where it is compressed."""
-    with path.open("rb") as handle:
-        if handle.peek(2)[:2] == _GZIP_MAGIC:
-            with gzip.GzipFile(fileobj=handle) as unpacked:
-                yield unpacked
-        else:
-            yield handle

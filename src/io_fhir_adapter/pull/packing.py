@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -28,16 +29,18 @@ from io_fhir_adapter.fhir.structs import (
     ProcedureSketch,
     Reference,
 )
-from io_fhir_adapter.ledger.packed import PackedProcedure, packed
+from io_fhir_adapter.ledger.packed_form import PackedProcedure, packed
 from io_fhir_adapter.model import ProcedureFact
 
-__all__ = ["Packer", "Packing"]
+__all__ = ["Packer", "Packing", "Terms"]
 
 _REMEMBERED: Final = 20_000  # ways to write an element
 _MOMENTS: Final = 4_096
 _DONE: Final = "completed"
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
+_ELEMENTS: Final = msgspec.structs.astuple
 _NOTHING: Final = msgspec.Raw(_ENCODE(()))
+_SKETCHES: Final = msgspec.json.Decoder(ProcedureSketch)
 _PARTS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "code": msgspec.json.Decoder(CodeableConcept | None),
     "reasonCode": msgspec.json.Decoder(list[CodeableConcept] | None),
@@ -62,6 +65,15 @@ class Packing(NamedTuple):
     others: Sequence[Procedure]
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What a :class:`Packer` goes by, for one in another process; ``zone`` is the IANA name of the time zone."""
+
+    source: str
+    zone: str
+    not_after: str
+    scope: str
+
+
 class _Code(NamedTuple):
     """What an element ``code`` comes to."""
 
@@ -69,30 +81,6 @@ class _Code(NamedTuple):
     text: str
     mapped: bool
     known_system: bool
-
-
-class _Fact(msgspec.Struct, array_like=True, gc=False):
-    """:class:`ProcedureFact`, field by field, with parts that are encoded already."""
-
-    source: str
-    id: str
-    patient: str
-    status: str
-    day: str
-    end_day: str
-    encounter: str
-    codes: msgspec.Raw
-    text: str
-    reasons: msgspec.Raw
-    reason_refs: tuple[str, ...]
-    body_sites: msgspec.Raw
-    part_of: tuple[str, ...]
-    origin: str
-    operator: str
-    mentions: msgspec.Raw
-    time: str
-    end_time: str
-    updated: str
 
 
 class Packer:
@@ -104,6 +92,9 @@ class Packer:
         not_after: Last local date that a Procedure may carry.
         scope: What references to the source's patients carry behind an ``@``, empty for none.
         reads: Looks codes up.
+
+    Attributes:
+        terms: All of this but ``reads``; None where the time zone has no name.
     """
 
     def __init__(self, source: str, tz: tzinfo | None, not_after: str, scope: str, reads: Reads) -> None:
@@ -111,11 +102,19 @@ class Packer:
         self._tz = tz
         self._not_after = not_after
         self._suffix = f"@{scope}" if scope else ""
-        self._reads = reads
+        self.reads = reads
+        self.terms = Terms(source, tz.key, not_after, scope) if isinstance(tz, ZoneInfo) else None
         self._codes: dict[bytes, _Code] = {}
         self._concepts: dict[bytes, msgspec.Raw] = {b"": _NOTHING, b"null": _NOTHING}
         self._places: dict[tuple[bytes, bytes, bytes], tuple[str, msgspec.Raw]] = {}
         self._moment = lru_cache(_MOMENTS)(lambda value: local_moment(value, tz))
+
+    def pack_lines(self, block: bytes) -> Packing | None:
+        """:meth:`pack` of a block of lines, a Procedure in each; None also where one of them cannot be read."""
+        try:
+            return self.pack(_SKETCHES.decode_lines(block))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
 
     def pack(self, sketches: Sequence[ProcedureSketch]) -> Packing | None:
         """Makes Procedures ready, in order.
@@ -127,13 +126,11 @@ class Packer:
         ready: list[PackedProcedure] = []
         others: list[Procedure] = []
         ids = {sketch.id for sketch in sketches}
-        if len(ids) < len(sketches):
+        if len(ids) < len(sketches) or None in ids or "" in ids:
             return None
         try:
             for sketch in sketches:
-                if not sketch.id:
-                    return None
-                made = self._packed(sketch, sketch.id)
+                made = self._packed(sketch)
                 if made is None:
                     others.append(_opened(sketch))
                 else:
@@ -142,12 +139,19 @@ class Packer:
             return None
         return Packing(ready, others)
 
-    def _packed(self, sketch: ProcedureSketch, resource_id: str) -> PackedProcedure | None:
-        """None for what cannot be used, or is written in a way that is rare."""
-        patient = _key(sketch.subject, "Patient")
-        if not patient or _is_given(sketch.contained) or _is_given(sketch.reason):
+    def _packed(self, sketch: ProcedureSketch) -> PackedProcedure | None:
+        """None for what cannot be used, or is written in a way that is rare.
+
+        It runs millions of times: what takes time here is each look at an attribute and each call.
+        """
+        (
+            _, name, meta, _, status, not_done, code, subject, encounter, context, performed, _, occurrence, _, reasons,
+            condition, reason, sites, part_of, contained, performer, location, category,
+        ) = _ELEMENTS(sketch)  # fmt: skip
+        patient = _key(subject, "Patient")
+        if not patient or _is_given(contained) or _is_given(reason):
             return None
-        single = sketch.performedDateTime or sketch.occurrenceDateTime
+        single = performed or occurrence
         end_day = end_time = ""
         try:
             if single:
@@ -156,35 +160,35 @@ class Packer:
                 day, time, end_day, end_time = performed_on(sketch, self._tz)
         except ResourceError:
             return None
-        if self._not_after and day > self._not_after:
+        if day > self._not_after and self._not_after:
             return None
-        written = bytes(sketch.code)
+        written = bytes(code)
         codes, text, mapped, known_system = self._codes.get(written) or self._read(written)
-        place = bytes(sketch.performer), bytes(sketch.location), bytes(sketch.category)
+        place = bytes(performer), bytes(location), bytes(category)
         operator, mentions = self._places.get(place) or self._placed(place)
         if self._suffix:
             patient += self._suffix
-        status = _DONE if sketch.status == _DONE and not sketch.notDone else status_of(sketch)
-        meta = sketch.meta
-        updated = (meta.lastUpdated or "") if meta is not None else ""
-        origin = meta.source if meta is not None else None
+        if status != _DONE or not_done:
+            status = status_of(sketch)
+        updated = origin = ""
+        if meta is not None:
+            updated, origin = meta.lastUpdated or "", meta.source or ""
         if not origin or "#" in origin:
             origin = origin_of(sketch)
-        reasons, sites, references = sketch.reasonCode, sketch.bodySite, sketch.reasonReference
-        fact = _Fact(
+        fact = (  # ProcedureFact, field by field, with parts that are encoded already
             self._source,
-            resource_id,
+            name,
             patient,
             status,
             day,
             end_day,
-            _key(sketch.encounter or sketch.context, "Encounter"),
+            _key(encounter or context, "Encounter"),
             codes,
             text,
             _NOTHING if reasons is NOT_GIVEN else self._concept("reasonCode", bytes(reasons)),
-            _keys(references, "Condition") if references else (),
+            _keys(condition, "Condition") if condition else (),
             _NOTHING if sites is NOT_GIVEN else self._concept("bodySite", bytes(sites)),
-            _keys(sketch.partOf, "Procedure") if sketch.partOf else (),
+            _keys(part_of, "Procedure") if part_of else (),
             origin,
             operator,
             mentions,
@@ -192,7 +196,7 @@ class Packer:
             end_time,
             updated,
         )
-        return packed(resource_id, patient, status, day, mapped, known_system, _ENCODE(fact), updated)
+        return packed(name, patient, status, day, mapped, known_system, _ENCODE(fact), updated)
 
     def _read(self, written: bytes) -> _Code:
         """What a ``code`` comes to.
@@ -204,7 +208,7 @@ class Packer:
         codes = codes_of((concept,)) if concept is not None else ()
         text = (concept.text or "") if concept is not None else ""
         bare = ProcedureFact(self._source, "", "", "", "", codes=codes, text=text)
-        return _remember(self._codes, written, _Code(msgspec.Raw(_ENCODE(codes)), text, *self._reads(bare)))
+        return _remember(self._codes, written, _Code(msgspec.Raw(_ENCODE(codes)), text, *self.reads(bare)))
 
     def _concept(self, element: str, written: bytes) -> msgspec.Raw:
         known = self._concepts.get(written)

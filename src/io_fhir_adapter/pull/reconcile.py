@@ -42,6 +42,7 @@ class Gone:
         since: The first day that was asked for; what is dated earlier was not looked for. None for all.
         patients: References of those whose Procedures were asked for; None for everyone's.
         looked_for: Says of a Procedure whether its codes were asked for; None for all codes.
+        is_first: Whether there was nothing on record before it: then nothing of that can be gone.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Gone:
     since: str | None = None
     patients: frozenset[str] | None = None
     looked_for: Callable[[ProcedureFact], bool] | None = None
+    is_first: bool = False
 
 
 def is_due(connection: Connection, source: str, days: int, now: datetime) -> bool:
@@ -84,7 +86,7 @@ def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run:
     """
     missing: dict[str, list[str]] = {}
     known = 0
-    for resource_type in _TYPES:
+    for resource_type in () if gone.is_first else _TYPES:
         since = gone.since if resource_type == "Procedure" else None
         patients = gone.patients if resource_type == "Procedure" else None
         looked_for = gone.looked_for if resource_type == "Procedure" else None

@@ -71,6 +71,7 @@ class SearchPull:
         self._run = run
         self._tz = tz
         self.outcome = SourceOutcome(config.name, strategy=self.strategy)
+        self._is_first = False
         self.read_patients: frozenset[str] | None = None  # whose Procedures were asked for; None for everyone's
         store = FactStore(config.name, ruleset, tz, run)
         self._reader = SearchReader(config, client, ledger, store, self.outcome, progress)
@@ -115,7 +116,7 @@ class SearchPull:
                 looked_for = self._codes.looked_for
                 if looked_for is None:
                     forget_quarantined(connection, name, self._run)
-                gone = Gone(name, self._reader.seen, self._config.since, self.read_patients, looked_for)
+                gone = Gone(name, self._reader.seen, self._config.since, self.read_patients, looked_for, self._is_first)
                 remove_gone(connection, gone, self.outcome, self._run)
                 note_reconciled(connection, name, self._run, datetime.now(UTC))
                 self._codes.end(connection, self._run)
@@ -159,7 +160,7 @@ class SearchPull:
             if first is not None:
                 await self._sliced.read("Procedure", pairs, self._changed(since), first=first)
                 return since
-        with first_load(self._ledger):
+        with first_load(self._ledger) as self._is_first:
             await self._all_procedures()
         return ""
 

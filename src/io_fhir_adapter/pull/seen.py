@@ -24,6 +24,8 @@ class Seen:
 
     def __init__(self) -> None:
         self._parts = [bytearray() for _ in range(_PARTS)]
+        self._counted = 0, 0  # of so many bytes, how many different marks they are
+        self._digested = -1, ""  # of so many bytes, the digest
 
     def add(self, marks: Iterable[bytes]) -> None:
         """Takes marks in; one may come again."""
@@ -31,10 +33,19 @@ class Seen:
         for mark in marks:
             parts[mark[0] & 15] += mark
 
+    @property
+    def parts(self) -> list[bytes]:
+        """All that was taken in, for :meth:`take` in another process."""
+        return list(map(bytes, self._parts))
+
+    def take(self, parts: Iterable[bytes]) -> None:
+        """Takes in all that another one has, given as its ``parts``."""
+        for mine, its in zip(self._parts, parts, strict=True):
+            mine.extend(its)
+
     def merge(self, other: Seen) -> None:
         """Takes in all that another one has."""
-        for mine, its in zip(self._parts, other._parts, strict=True):
-            mine.extend(its)
+        self.take(other._parts)
 
     def _distinct(self, part: bytearray) -> set[int]:
         with memoryview(part).cast("Q") as numbers:
@@ -42,10 +53,23 @@ class Seen:
 
     def count(self) -> int:
         """How many different ones were taken in."""
-        return sum(len(self._distinct(part)) for part in self._parts)
+        size = self._size
+        if self._counted[0] != size:
+            self._counted = size, sum(len(self._distinct(part)) for part in self._parts)
+        return self._counted[1]
+
+    @property
+    def _size(self) -> int:
+        return sum(map(len, self._parts))
 
     def digest(self) -> str:
         """A digest of the set, whatever the order in which it was taken in: a proof that two readings agree."""
+        size = self._size
+        if self._digested[0] != size:
+            self._digested = size, self._made_digest()
+        return self._digested[1]
+
+    def _made_digest(self) -> str:
         made = hashlib.sha256()
         for part in self._parts:
             marks = array("Q", part)

@@ -64,6 +64,7 @@ class FactStore:
     _identities: list[Identities] = field(default_factory=list, repr=False)
     _readings: dict[tuple[object, str], tuple[bool, bool]] = field(default_factory=dict, repr=False)
     _packers: list[Packer] = field(default_factory=list, repr=False)
+    _all_new: list[bool] = field(default_factory=lambda: [False], repr=False)  # as the last Procedures written were
 
     def packer(self, ledger: Ledger) -> Packer:
         """Makes Procedures ready for :meth:`put_packed`; not for a source of which the newest version wins."""
@@ -77,7 +78,8 @@ class FactStore:
     def put_packed(self, connection: Connection, items: Iterable[PackedProcedure], outcome: TypeOutcome) -> None:
         """Writes Procedures that a :meth:`packer` made ready; of several with one id the last is taken."""
         given = {item.id: item for item in items}
-        stored = put_packed(connection, self.source, given, self.run)
+        stored = put_packed(connection, self.source, given, self.run, expected_new=self._all_new[0])
+        self._all_new[0] = stored.new == len(given)
         drop_quarantined(connection, self.source, "Procedure", (f"Procedure/{name}" for name in given))
         outcome.new += stored.new
         outcome.changed += stored.changed

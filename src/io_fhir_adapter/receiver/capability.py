@@ -6,10 +6,14 @@ from typing import Any
 
 from io_fhir_adapter import __version__
 from io_fhir_adapter.receiver.checks import RESOURCE_TYPES
+from io_fhir_adapter.receiver.token_endpoint import TOKEN_PATH
 from io_fhir_adapter.receiver.wire import FHIR_JSON
 
 __all__ = ["capability_statement"]
 
+_OAUTH = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+_SERVICES = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+_SUBMIT_DATA = "http://hl7.org/fhir/OperationDefinition/Measure-submit-data"
 _CANONICAL = ("Measure", "Questionnaire")
 _DOCUMENTED = {
     "Group": (
@@ -17,18 +21,30 @@ _DOCUMENTED = {
         "A frame that is known stays as it is."
     ),
     "Task": (
-        "Made here, one for each announced frame, for its facility alone, and never changed: search by the frame's "
-        "digest as identifier. Its input is the nonce to draw with. A submission drawn with another nonce, or with the "
-        "facility's own although one was given, is refused."
+        "Made here, for the facility alone. One for each announced frame, never changed: search by the frame's digest "
+        "as identifier. Its input is the nonce to draw with; a submission drawn with another nonce, or with the "
+        "facility's own although one was given, is refused. One for each submission: search by the submission's "
+        "identifier. Its businessStatus is the body's verdict, its versions the earlier ones."
     ),
 }
 
 
-def capability_statement(date: str, secured: bool) -> dict[str, Any]:
-    """The CapabilityStatement; ``date`` is a FHIR dateTime, ``secured`` whether a bearer token is needed."""
+def capability_statement(date: str, base_url: str, secured: bool) -> dict[str, Any]:
+    """The CapabilityStatement.
+
+    Args:
+        date: A FHIR dateTime.
+        base_url: Where the receiver is reached.
+        secured: Whether a bearer token is needed.
+    """
     rest: dict[str, Any] = {"mode": "server"}
     if secured:
-        rest["security"] = {"description": "A bearer token, given at registration, names the facility."}
+        rest["security"] = {
+            "extension": [{"url": _OAUTH, "extension": [{"url": "token", "valueUri": base_url + TOKEN_PATH}]}],
+            "service": [{"coding": [{"system": _SERVICES, "code": "SMART-on-FHIR"}]}],
+            "description": "A bearer token names the facility: one given at registration, or a short-lived one of the "
+            "token endpoint (SMART Backend Services).",
+        }
     rest["resource"] = [_resource(kind) for kind in sorted({*RESOURCE_TYPES, "Task"})]
     rest["interaction"] = [{"code": "transaction"}]
     return {
@@ -38,7 +54,10 @@ def capability_statement(date: str, secured: bool) -> dict[str, Any]:
         "date": date,
         "kind": "instance",
         "software": {"name": "io-fhir-adapter receiver", "version": __version__},
-        "implementation": {"description": "Reference accreditation endpoint: a proposal, run by no accreditation body"},
+        "implementation": {
+            "description": "Reference accreditation endpoint: a proposal, run by no accreditation body",
+            "url": f"{base_url}/fhir",
+        },
         "fhirVersion": "4.0.1",
         "format": [FHIR_JSON, "json"],
         "rest": [rest],
@@ -59,6 +78,8 @@ def _resource(kind: str) -> dict[str, Any]:
     }
     if kind == "Group":
         resource["interaction"].append({"code": "update"})
+    if kind == "Measure":
+        resource["operation"] = [{"name": "submit-data", "definition": _SUBMIT_DATA}]
     if kind in _DOCUMENTED:
         resource["documentation"] = _DOCUMENTED[kind]
     return resource

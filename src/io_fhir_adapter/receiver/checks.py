@@ -1,68 +1,79 @@
-"""Is an incoming Bundle a submission that can be stored? Structure, numbers, counts, digest.
+"""Is an incoming Bundle a submission that can be stored, or a withdrawal of one? Every check, in order.
 
-Every fault becomes an issue that names entry and element, never a value.
+Every fault becomes an issue that names entry and element, never a value. Each kind of check has a module of its own:
+entries, allow-list, answers, numbers, withdrawals; frame and draw are checked by :mod:`io_fhir_adapter.trust.verify`,
+the signature by :mod:`io_fhir_adapter.trust.signature`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl
 
-from io_fhir_adapter.canonical_urls import FACILITY_SYSTEM, PROGRAMME_SYSTEM, SUBMISSION_SYSTEM
-from io_fhir_adapter.fhir.validity import resource_problems
-from io_fhir_adapter.receiver.privacy import privacy_issues
-from io_fhir_adapter.receiver.wire import Issue, Limits, RefusedError
+from io_fhir_adapter.canonical_urls import (
+    FACILITY_SYSTEM,
+    PROGRAMME_SYSTEM,
+    RULESET_SYSTEM,
+    SUBMISSION_SYSTEM,
+    structure_definition,
+)
+from io_fhir_adapter.receiver.allowed import allowed_issues
+from io_fhir_adapter.receiver.answers import answer_issues, case_issues, definition_issues, is_of_facility
+from io_fhir_adapter.receiver.entries import (
+    RESOURCE_TYPES,
+    EntryTarget,
+    entries_of,
+    entry_issues,
+    entry_target,
+    link_issues,
+    of_kind,
+    parse_token,
+    place_of,
+    target_issues,
+)
+from io_fhir_adapter.receiver.numbers import counts_of, number_issues
+from io_fhir_adapter.receiver.published import is_published
+from io_fhir_adapter.receiver.wire import CODE, Issue, Limits, RefusedError
+from io_fhir_adapter.receiver.withdrawals import is_withdrawal, withdrawal_issues, withdrawn_by
+from io_fhir_adapter.trust.signature import ALGORITHMS, check_signature
 from io_fhir_adapter.trust.submission import submission_digest
 from io_fhir_adapter.trust.verify import draw_issues, drawn_with, nonce_origin
 
 __all__ = [
-    "CODE",
     "RESOURCE_TYPES",
-    "EntryTarget",
     "Nonce",
+    "Rules",
+    "Seal",
     "Submission",
+    "Withdrawal",
     "check_submission",
-    "entry_target",
+    "check_transaction",
     "parse_token",
-    "references",
 ]
 
-RESOURCE_TYPES: Final = frozenset(
-    {
-        "Condition",
-        "Encounter",
-        "Group",
-        "List",
-        "Measure",
-        "MeasureReport",
-        "Patient",
-        "Procedure",
-        "Provenance",
-        "Questionnaire",
-        "QuestionnaireResponse",
-    }
-)
-"""The types that a submission may hold."""
+Json = Mapping[str, Any]
+Entries = list[dict[str, Any]]
 
-_ENTRY_ELEMENTS: Final = frozenset({"fullUrl", "resource", "request"})
-_BY_ID: Final = re.compile(r"([A-Za-z]{1,64})/([A-Za-z0-9.-]{1,64})")
-_FULL_URL: Final = re.compile(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""What the code of a facility or programme looks like."""
 _MAX_ISSUES: Final = 50
+_RULESET: Final = structure_definition("ruleset-digest")
 
 
 @dataclass(frozen=True)
-class EntryTarget:
-    """Which stored resource an entry updates: by logical id, or by ``identifier`` or ``url`` (``system`` empty)."""
+class Rules:
+    """What the body asks of a submission beside the form.
 
-    kind: str
-    by: Literal["id", "identifier", "url"]
-    system: str
-    value: str
+    Attributes:
+        limits: How much it may hold.
+        programmes: Codes of the programmes that are accepted, None for any.
+        keys: Gives the public keys of a facility by its code, a JSON Web Key Set; None where no keys are known.
+        require_signature: Whether a submission of a facility without keys is refused too.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    programmes: Collection[str] | None = None
+    keys: Callable[[str], Json] | None = None
+    require_signature: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,15 @@ class Nonce:
     frame: str
     value: str
     origin: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What was found of the signature: ``valid`` with the ``kid`` of the facility's key, ``unchecked`` where there
+    is one but no key is known to check it with, or ``none``."""
+
+    signed: Literal["valid", "unchecked", "none"] = "none"
+    kid: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,8 @@ class Submission:
         targets: One for each entry, in order.
         nonce: What was drawn with; None where nothing was drawn.
         bundle: The whole Bundle.
+        seal: What was found of its signature.
+        replaces: Identifiers of the earlier submissions that it corrects.
     """
 
     identifier: str
@@ -101,38 +123,72 @@ class Submission:
     targets: tuple[EntryTarget, ...]
     nonce: Nonce | None
     bundle: dict[str, Any]
+    seal: Seal = Seal()
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A Bundle that takes an earlier submission back; elements as of :class:`Submission`.
+
+    Attributes:
+        withdrawn: Identifier of the submission that is taken back.
+        reason: Code of the reason.
+    """
+
+    identifier: str
+    facility: str
+    programme: str
+    withdrawn: str
+    reason: str
+    targets: tuple[EntryTarget, ...]
+    bundle: dict[str, Any]
+    seal: Seal = Seal()
 
 
 def check_submission(
     bundle: dict[str, Any], *, limits: Limits | None = None, programmes: Collection[str] | None = None
 ) -> Submission:
-    """What the Bundle says, once everything about it holds.
+    """What a submission says, once everything about it holds; no keys are known.
+
+    Raises:
+        RefusedError: As :func:`check_transaction`, or the Bundle is a withdrawal.
+    """
+    checked = check_transaction(bundle, Rules(limits or Limits(), programmes))
+    if isinstance(checked, Withdrawal):
+        raise RefusedError(422, Issue("business-rule", "a submission holds exactly one MeasureReport", "Bundle.entry"))
+    return checked
+
+
+def check_transaction(bundle: dict[str, Any], rules: Rules) -> Submission | Withdrawal:
+    """What a Bundle says, once everything about it holds.
 
     Args:
         bundle: The parsed body.
-        limits: How many entries it may have.
-        programmes: Codes of the programmes that are accepted, None for any.
+        rules: What the body asks for.
 
     Raises:
-        RefusedError: 422 with up to fifty issues.
+        RefusedError: 422 with up to fifty issues; 413, too many entries.
     """
-    entries = _entries(bundle, limits or Limits())
-    _raise(_entry_issues(entries))
+    entries = entries_of(bundle, rules.limits)
+    _raise(entry_issues(entries))
     targets = tuple(entry_target(entry["request"]["url"]) for entry in entries)
-    _raise(_target_issues(entries, targets))
-    _raise(_link_issues(entries))
-    _raise(issue for index, entry in enumerate(entries) for issue in privacy_issues(entry["resource"], _place(index)))
+    _raise(target_issues(entries, targets))
+    _raise(link_issues(entries))
+    _raise(_unlisted(bundle, entries))
+    if is_withdrawal(entries):
+        return _withdrawal(bundle, entries, targets, rules)
     index, report = _only(entries, "MeasureReport")
-    _raise(_number_issues(report, _place(index)))
-    submission = _submission(bundle, report, index, targets, programmes)
+    measures = of_kind(entries, "Measure")
+    _raise(number_issues(report, measures[0][1]["resource"] if len(measures) == 1 else None, place_of(index)))
+    submission = _submission(bundle, report, index, targets, rules)
     _raise(_draw_issues(bundle, entries))
-    if _of_kind(entries, "List"):
-        return replace(submission, nonce=Nonce(*drawn_with(bundle), nonce_origin(bundle)))
-    return submission
-
-
-def _place(index: int) -> str:
-    return f"Bundle.entry[{index}].resource"
+    drawn = bool(of_kind(entries, "List"))
+    nonce = Nonce(*drawn_with(bundle), nonce_origin(bundle)) if drawn else None
+    _raise(case_issues(entries))
+    _raise(definition_issues(entries))
+    _raise(answer_issues(entries, nonce.value if nonce else "", submission.facility))
+    return replace(submission, nonce=nonce, seal=_seal(bundle, submission.facility, rules))
 
 
 def _raise(issues: Iterator[Issue]) -> None:
@@ -141,207 +197,175 @@ def _raise(issues: Iterator[Issue]) -> None:
         raise RefusedError(422, *found)
 
 
-def _entries(bundle: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
-    if bundle.get("resourceType") != "Bundle" or bundle.get("type") != "transaction":
-        raise RefusedError(422, Issue("invalid", "send one Bundle of type transaction", "Bundle.type"))
-    entries = bundle.get("entry")
-    if not isinstance(entries, list) or not entries:
-        raise RefusedError(422, Issue("required", "the Bundle has no entries", "Bundle.entry"))
-    if len(entries) > limits.entries:
-        raise RefusedError(413, Issue("too-long", f"the Bundle has more than {limits.entries} entries", "Bundle.entry"))
-    shell = {name: value for name, value in bundle.items() if name != "entry"}
-    problems = resource_problems(shell, frozenset({"Bundle"}))
-    if problems:
-        raise RefusedError(422, *(Issue("structure", problem.words, problem.path) for problem in problems))
-    return entries
-
-
-def _entry_issues(entries: list[Any]) -> Iterator[Issue]:
+def _unlisted(bundle: Json, entries: Entries) -> Iterator[Issue]:
+    """What the published allow-list does not name, in the Bundle's own elements and in every entry."""
+    words = frozenset(text for _, entry in of_kind(entries, "Measure") for text in _texts(entry["resource"]))
+    shell = {name: value for name, value in bundle.items() if name not in ("entry", "type")}
+    yield from allowed_issues(shell, "Bundle", words)
     for index, entry in enumerate(entries):
-        place = f"Bundle.entry[{index}]"
-        if not isinstance(entry, dict) or entry.keys() != _ENTRY_ELEMENTS:
-            yield Issue("structure", "an entry has fullUrl, resource and request, and nothing else", place)
-            continue
-        full_url = entry["fullUrl"]
-        if not isinstance(full_url, str) or not _FULL_URL.fullmatch(full_url):
-            yield Issue("value", "must be a urn:uuid in lower case", f"{place}.fullUrl")
-        for problem in resource_problems(entry["resource"], RESOURCE_TYPES):
-            path = problem.path.partition(".")[2]
-            yield Issue("structure", problem.words, f"{place}.resource.{path}" if path else f"{place}.resource")
-        request = entry["request"]
-        if not isinstance(request, dict) or request.keys() != {"method", "url"} or request["method"] != "PUT":
-            yield Issue("not-supported", "the one request accepted is PUT with a url", f"{place}.request")
-        elif not isinstance(request["url"], str):
-            yield Issue("value", "must be a string", f"{place}.request.url")
+        if not is_published(entry["resource"]):
+            yield from allowed_issues(entry["resource"], place_of(index), words)
 
 
-def entry_target(url: str) -> EntryTarget:
-    """What ``Type/id``, ``Type?identifier=system|value`` or ``Type?url=…`` asks for.
-
-    Raises:
-        RefusedError: 422, the request asks for something else.
-    """
-    by_id = _BY_ID.fullmatch(url)
-    if by_id:
-        return EntryTarget(by_id.group(1), "id", "", by_id.group(2))
-    kind, _, query = url.partition("?")
-    parameters = parse_qsl(query, keep_blank_values=True)
-    if len(parameters) == 1 and kind in RESOURCE_TYPES:
-        name, text = parameters[0]
-        if name == "url" and text:
-            return EntryTarget(kind, "url", "", text)
-        system, value = parse_token(text)
-        if name == "identifier" and system and value:
-            return EntryTarget(kind, "identifier", system, value)
-    raise RefusedError(
-        422,
-        Issue("not-supported", "a request names Type/id, Type?identifier=system|value or Type?url=", "Bundle.entry"),
-    )
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
-def parse_token(text: str) -> tuple[str | None, str]:
-    """System and value of a token search, ``None`` where no system is asked for; unescapes FHIR's backslashes."""
-    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\)\|", text, maxsplit=1)]
-    return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
-
-
-def _target_issues(entries: list[dict[str, Any]], targets: tuple[EntryTarget, ...]) -> Iterator[Issue]:
-    """The resource must be what its request says, or sending it again would store it twice."""
-    for index, (entry, target) in enumerate(zip(entries, targets, strict=True)):
-        resource = entry["resource"]
-        if target.kind != resource["resourceType"]:
-            yield Issue("invalid", "the request is about another resource type", f"Bundle.entry[{index}].request.url")
-        elif target.by == "id" and resource.get("id") != target.value:
-            yield Issue("invalid", "the id is not that of the request", f"{_place(index)}.id")
-        elif target.by != "id" and "id" in resource:
-            yield Issue("invalid", "the receiver gives the id", f"{_place(index)}.id")
-        elif target.by == "url" and resource.get("url") != target.value:
-            yield Issue("invalid", "the url is not that of the request", f"{_place(index)}.url")
-        elif target.by == "identifier" and not any(
-            item.get("system") == target.system and item.get("value") == target.value for item in _identifiers(resource)
-        ):
-            yield Issue("invalid", "the identifier of the request is missing", f"{_place(index)}.identifier")
-    if len(set(targets)) != len(targets):
-        yield Issue("duplicate", "two entries update the same resource", "Bundle.entry")
-
-
-def _identifiers(resource: Mapping[str, Any]) -> list[dict[str, Any]]:
-    given = resource.get("identifier", [])
-    return given if isinstance(given, list) else [given]
-
-
-def references(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Every literal reference within ``value``, with its FHIRPath."""
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from references(item, f"{place}[{index}]")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if name == "reference" and isinstance(item, str):
-                yield item, f"{place}.reference"
-            else:
-                yield from references(item, f"{place}.{name}")
-
-
-def _link_issues(entries: list[dict[str, Any]]) -> Iterator[Issue]:
-    urls = {entry["fullUrl"] for entry in entries}
-    if len(urls) != len(entries):
-        yield Issue("duplicate", "two entries have the same fullUrl", "Bundle.entry")
-    for index, entry in enumerate(entries):
-        for reference, place in references(entry["resource"], _place(index)):
-            if reference not in urls and not _BY_ID.fullmatch(reference):
-                yield Issue("not-found", "the reference leads to no entry of the Bundle", place)
-
-
-def _of_kind(entries: list[dict[str, Any]], kind: str) -> list[tuple[int, dict[str, Any]]]:
-    return [(index, entry) for index, entry in enumerate(entries) if entry["resource"]["resourceType"] == kind]
-
-
-def _only(entries: list[dict[str, Any]], kind: str) -> tuple[int, dict[str, Any]]:
-    found = _of_kind(entries, kind)
+def _only(entries: Entries, kind: str) -> tuple[int, dict[str, Any]]:
+    found = of_kind(entries, kind)
     if len(found) != 1:
         raise RefusedError(422, Issue("business-rule", f"a submission holds exactly one {kind}", "Bundle.entry"))
     return found[0][0], found[0][1]["resource"]
 
 
-def _draw_issues(bundle: Mapping[str, Any], entries: list[dict[str, Any]]) -> Iterator[Issue]:
+def _draw_issues(bundle: Json, entries: Entries) -> Iterator[Issue]:
     """The draw follows from the frame and the nonce, and there is one case review for each case."""
-    for words in draw_issues(bundle):
-        yield Issue("business-rule", words, "Bundle.entry")
-    patients = {entry["fullUrl"] for _, entry in _of_kind(entries, "Patient")}
-    for kind in ("Procedure", "Condition", "Encounter"):
-        for place, entry in _of_kind(entries, kind):
-            if entry["resource"].get("subject", {}).get("reference") not in patients:
-                yield Issue("business-rule", "belongs to no case of the submission", f"{_place(place)}.subject")
+    if any(of_kind(entries, kind) for kind in _OF_A_DRAW) or any(
+        not is_of_facility(entry["resource"]) for _, entry in of_kind(entries, "QuestionnaireResponse")
+    ):
+        for words in draw_issues(bundle):
+            yield Issue("business-rule", words, "Bundle.entry")
 
 
-def _counts(populations: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Code (or text) and count of each population."""
-    counts: list[tuple[str, int]] = []
-    for population in populations:
-        concept = population.get("code", {})
-        coding = (concept.get("coding") or [{}])[0]
-        counts.append((concept.get("text") or coding.get("code", ""), population.get("count", 0)))
-    return counts
+_OF_A_DRAW: Final = ("Group", "List", "Patient", "Procedure", "Condition", "Encounter")
 
 
-def _number_issues(report: Mapping[str, Any], place: str) -> Iterator[Issue]:
-    """Counts are not negative, and the strata of every stratifier sum to their group."""
-    for g, group in enumerate(report.get("group", [])):
-        rows = _counts(group.get("population", []))
-        totals = dict(rows)
-        for p, (_, count) in enumerate(rows):
-            if count < 0:
-                yield Issue("value", "a count is not negative", f"{place}.group[{g}].population[{p}].count")
-        if len(totals) != len(rows):
-            yield Issue("business-rule", "two populations have the same code", f"{place}.group[{g}].population")
-        for s, stratifier in enumerate(group.get("stratifier", [])):
-            sums: dict[str, int] = {}
-            for stratum in stratifier.get("stratum", []):
-                for code, count in _counts(stratum.get("population", [])):
-                    sums[code] = sums.get(code, 0) + count
-            if any(totals.get(code) != count for code, count in sums.items()):
-                yield Issue(
-                    "business-rule", "the strata do not sum to the group", f"{place}.group[{g}].stratifier[{s}]"
-                )
+def _withdrawal(bundle: dict[str, Any], entries: Entries, targets: tuple[EntryTarget, ...], rules: Rules) -> Withdrawal:
+    statement = entries[0]["resource"]
+    _raise(withdrawal_issues(statement))
+    owners = {_facility(agent.get("onBehalfOf", {})) for agent in statement["agent"] if "onBehalfOf" in agent}
+    if len(owners) != 1 or "" in owners:
+        place = f"{place_of(0)}.agent"
+        raise RefusedError(422, Issue("business-rule", "name the facility by its code", place))
+    identifier, facility = _identifier(bundle), owners.pop()
+    withdrawn, reason = withdrawn_by(statement)
+    programme, seal = _programme(bundle, rules), _seal(bundle, facility, rules)
+    return Withdrawal(identifier, facility, programme, withdrawn, reason, targets, bundle, seal)
 
 
 def _submission(
-    bundle: dict[str, Any],
-    report: Mapping[str, Any],
-    index: int,
-    targets: tuple[EntryTarget, ...],
-    programmes: Collection[str] | None,
+    bundle: dict[str, Any], report: Json, index: int, targets: tuple[EntryTarget, ...], rules: Rules
 ) -> Submission:
-    place = _place(index)
-    identifier = bundle.get("identifier", {})
-    if identifier.get("system") != SUBMISSION_SYSTEM or identifier.get("value") != _digest(bundle):
-        raise RefusedError(
-            422, Issue("business-rule", "is not the digest of what the Bundle says", "Bundle.identifier")
-        )
-    tags = [tag.get("code") for tag in bundle.get("meta", {}).get("tag", []) if tag.get("system") == PROGRAMME_SYSTEM]
-    if len(tags) != 1 or not CODE.fullmatch(tags[0] or "") or (programmes is not None and tags[0] not in programmes):
-        raise RefusedError(422, Issue("business-rule", "name one programme that is known here", "Bundle.meta.tag"))
-    reporter = report.get("reporter", {}).get("identifier", {})
-    if reporter.get("system") != FACILITY_SYSTEM or not CODE.fullmatch(reporter.get("value") or ""):
+    place = place_of(index)
+    facility = _facility(report.get("reporter", {}))
+    identifier, programme = _identifier(bundle), _programme(bundle, rules)
+    if not facility:
         raise RefusedError(422, Issue("business-rule", "name the facility by its code", f"{place}.reporter.identifier"))
     groups = report.get("group", [])
+    entries = bundle["entry"]
+    _raise(_owner_issues(entries, report, facility, programme))
+    responses = [entry["resource"] for _, entry in of_kind(entries, "QuestionnaireResponse")]
     return Submission(
-        identifier=identifier["value"],
-        facility=reporter["value"],
-        programme=tags[0],
+        identifier=identifier,
+        facility=facility,
+        programme=programme,
         period_start=str(report["period"].get("start", ""))[:10],
         period_end=str(report["period"].get("end", ""))[:10],
-        populations=tuple(_counts(groups[0].get("population", []))) if groups else (),
-        cases=sum(target.kind == "QuestionnaireResponse" for target in targets),
+        populations=tuple(counts_of(groups[0].get("population", []))) if groups else (),
+        cases=sum(not is_of_facility(response) for response in responses),
         targets=targets,
         nonce=None,
         bundle=bundle,
+        replaces=_replaced(entries),
     )
 
 
-def _digest(bundle: Mapping[str, Any]) -> str:
+def _owner_issues(entries: Entries, report: Json, facility: str, programme: str) -> Iterator[Issue]:
+    """Every part speaks for the one facility and of the same rules; identifiers are of this facility and programme."""
+    for index, entry in of_kind(entries, "Provenance"):
+        statement, place = entry["resource"], place_of(index)
+        if any("onBehalfOf" in agent and _facility(agent["onBehalfOf"]) != facility for agent in statement["agent"]):
+            yield Issue("business-rule", "speaks for another facility", f"{place}.agent")
+        targets = [target.get("reference") for target in statement["target"]]
+        urls = [other["fullUrl"] for other in entries if other is not entry]
+        if sorted(map(str, targets)) != sorted(urls):
+            yield Issue("business-rule", "names not just the entries of the submission", f"{place}.target")
+        if "activity" in statement:
+            yield Issue("business-rule", "a submission nullifies nothing", f"{place}.activity")
+        if any(digest != _ruleset(report) for digest in _sources(statement, RULESET_SYSTEM) if _ruleset(report)):
+            yield Issue("business-rule", "names other rules than the report was made with", f"{place}.entity")
+    for kind in ("Procedure", "Condition", "Encounter", "QuestionnaireResponse"):
+        for index, entry in of_kind(entries, kind):
+            given = entry["resource"].get("identifier", {})
+            named = given if isinstance(given, dict) else given[0]
+            if not str(named.get("value")).startswith(f"{facility}.{programme}."):
+                yield Issue(
+                    "business-rule", "is named after another facility or programme", f"{place_of(index)}.identifier"
+                )
+
+
+def _ruleset(report: Json) -> str:
+    """The digest of the rules that a report says it was made with; empty where it does not say."""
+    return next((str(one.get("valueString")) for one in report.get("extension", []) if one["url"] == _RULESET), "")
+
+
+def _sources(statement: Json, system: str) -> list[str]:
+    """What the method statement names as its sources in an identifier system."""
+    named = [
+        entity.get("what", {}).get("identifier", {})
+        for entity in statement.get("entity", [])
+        if entity.get("role") == "source"
+    ]
+    return [str(one.get("value")) for one in named if one.get("system") == system]
+
+
+def _replaced(entries: Entries) -> tuple[str, ...]:
+    """The earlier submissions that the Provenance names as revised."""
+    return tuple(
+        str(named.get("value"))
+        for _, entry in of_kind(entries, "Provenance")
+        for entity in entry["resource"].get("entity", [])
+        if entity.get("role") == "revision"
+        and (named := entity.get("what", {}).get("identifier", {})).get("system") == SUBMISSION_SYSTEM
+    )
+
+
+def _facility(organisation: Json) -> str:
+    """The code that a reference names a facility by; empty where it names none."""
+    named = organisation.get("identifier", {})
+    value = str(named.get("value") or "")
+    return value if named.get("system") == FACILITY_SYSTEM and CODE.fullmatch(value) else ""
+
+
+def _identifier(bundle: Json) -> str:
+    given = bundle.get("identifier", {})
     try:
-        return submission_digest(bundle)
+        said = submission_digest(bundle)
     except ValueError as exc:
         raise RefusedError(422, Issue("value", "a number has no canonical JSON form", "Bundle.entry")) from exc
+    if given.get("system") != SUBMISSION_SYSTEM or given.get("value") != said:
+        raise RefusedError(
+            422, Issue("business-rule", "is not the digest of what the Bundle says", "Bundle.identifier")
+        )
+    return said
+
+
+def _programme(bundle: Json, rules: Rules) -> str:
+    tags = [tag.get("code") for tag in bundle.get("meta", {}).get("tag", []) if tag.get("system") == PROGRAMME_SYSTEM]
+    known = rules.programmes
+    if len(tags) != 1 or not CODE.fullmatch(tags[0] or "") or (known is not None and tags[0] not in known):
+        raise RefusedError(422, Issue("business-rule", "name one programme that is known here", "Bundle.meta.tag"))
+    return str(tags[0])
+
+
+def _seal(bundle: Json, facility: str, rules: Rules) -> Seal:
+    """What the signature is worth.
+
+    Raises:
+        RefusedError: 422, it does not hold, or there is none where one is asked for.
+    """
+    keys = rules.keys(facility).get("keys", []) if rules.keys is not None else []
+    signing = [key for key in keys if (key.get("kty"), key.get("crv")) in ALGORITHMS.values()]
+    if not signing:
+        if rules.require_signature:
+            words = "a signature is required, and no key of the facility is registered"
+            raise RefusedError(422, Issue("business-rule", words, "Bundle.signature"))
+        return Seal("unchecked" if "signature" in bundle else "none")
+    try:
+        return Seal("valid", check_signature(bundle, {"keys": signing}))
+    except ValueError as exc:
+        raise RefusedError(422, Issue("business-rule", str(exc), "Bundle.signature")) from exc

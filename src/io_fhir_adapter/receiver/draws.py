@@ -25,8 +25,9 @@ from io_fhir_adapter.canonical_urls import (
     PROGRAMME_SYSTEM,
 )
 from io_fhir_adapter.fhir.validity import resource_problems
-from io_fhir_adapter.receiver.checks import CODE, Nonce, parse_token
-from io_fhir_adapter.receiver.wire import Issue, RefusedError
+from io_fhir_adapter.receiver.checks import Nonce
+from io_fhir_adapter.receiver.entries import parse_token
+from io_fhir_adapter.receiver.wire import CODE, Issue, RefusedError
 
 __all__ = ["NONCES", "Announcement", "check_announcement", "check_nonce", "draw_task", "nonce_given"]
 

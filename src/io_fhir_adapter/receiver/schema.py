@@ -7,7 +7,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-__all__ = ["KEYS", "META", "RESOURCES", "SUBMISSIONS", "VERSIONS", "WRITES", "in_memory", "open_database"]
+__all__ = [
+    "CHAIN",
+    "KEYS",
+    "META",
+    "RESOURCES",
+    "SEALS",
+    "SUBMISSIONS",
+    "VERDICTS",
+    "VERSIONS",
+    "WITHDRAWALS",
+    "WRITES",
+    "in_memory",
+    "open_database",
+]
 
 WRITES = "receiver_write"
 """The execution option of a connection that is going to write."""
@@ -60,6 +73,53 @@ SUBMISSIONS = sa.Table(
     sa.Column("bundle", sa.JSON, nullable=False),
     sa.UniqueConstraint("facility", "identifier"),
 )
+SEALS = sa.Table(
+    "seals",
+    META,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("signed", sa.String(16), nullable=False),
+    sa.Column("kid", sa.Text, nullable=False),
+    sa.Column("replaces", sa.JSON, nullable=False),
+)
+"""Of each submission, by its number: what was found of its signature, and the submissions that it corrects."""
+WITHDRAWALS = sa.Table(
+    "withdrawals",
+    META,
+    sa.Column("facility", sa.String(64), primary_key=True),
+    sa.Column("withdrawn", sa.String(128), primary_key=True),
+    sa.Column("identifier", sa.String(128), nullable=False),
+    sa.Column("reason", sa.String(64), nullable=False),
+    sa.Column("signed", sa.String(16), nullable=False),
+    sa.Column("kid", sa.Text, nullable=False),
+    sa.Column("received", sa.String(32), nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("results", sa.JSON, nullable=False),
+    sa.Column("bundle", sa.JSON, nullable=False),
+    sa.UniqueConstraint("facility", "identifier"),
+)
+"""The submissions that were taken back, each once."""
+VERDICTS = sa.Table(
+    "verdicts",
+    META,
+    sa.Column("facility", sa.String(64), primary_key=True),
+    sa.Column("identifier", sa.String(128), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("verdict", sa.String(32), nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("given_by", sa.Text, nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+)
+"""What the body said of each submission, in order, and who of the body said it."""
+CHAIN = sa.Table(
+    "chain",
+    META,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("digest", sa.String(80), nullable=False),
+)
+"""Everything that was accepted, withdrawn or judged, as a hash chain."""
 
 
 def in_memory(url: str) -> bool:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import altair as alt
 
-from io_fhir_adapter.report.drawing import CHARACTER, Sheet, even_ticks, lookup, marks, svg, to_png, value_axis, words
-from io_fhir_adapter.report.theme import FAMILIES, LIGHT, families_present, family_of
+from io_fhir_adapter.look.drawing import CHARACTER, Sheet, even_ticks, lookup, marks, svg, to_png, value_axis, words
+from io_fhir_adapter.look.theme import FAMILIES, LIGHT, families_present, family_of
 from io_fhir_adapter.report.wording import day_words, month_name, number, sentence, why_words
 from io_fhir_adapter.volume.count import UNKNOWN_MONTH, FunnelStep, Volume
 from io_fhir_adapter.volume.period import Period

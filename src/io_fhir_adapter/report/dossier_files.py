@@ -6,29 +6,26 @@ them the CSV files are made all the same, and a sentence says what is missing.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from importlib.util import find_spec
 from typing import Any, Final
 
+from io_fhir_adapter.look.csv_file import Cell, csv_file
+from io_fhir_adapter.look.theme import LIGHT
 from io_fhir_adapter.report.case_sheets import CaseSheet
-from io_fhir_adapter.report.charts import cumulative_chart, monthly_chart
 from io_fhir_adapter.report.dossier import Dossier
 from io_fhir_adapter.report.standards import ANSWERS, Line, tally
-from io_fhir_adapter.report.theme import LIGHT
 from io_fhir_adapter.report.wording import day_words, number
 
-__all__ = ["Made", "Table", "dossier_files", "shown_data", "tables"]
+__all__ = ["LIBRARIES", "Made", "Table", "archive", "dossier_files", "lacking_libraries", "shown_data", "tables"]
 
-Cell = str | int
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _PROPOSAL: Final = "Proposal of the io-fhir-adapter project; no accreditation body publishes or has adopted this form"
 _NEEDS: Final = "the {what} needs {library}, which is not installed: pip install 'io-fhir-adapter[{extra}]'"
 _WIDEST: Final = 60
@@ -53,22 +50,40 @@ class Made:
     missing: tuple[str, ...]
 
 
-def dossier_files(dossier: Dossier, *, evidence: bool = False) -> Made:
+def dossier_files(dossier: Dossier, *, evidence: bool = False, only: str = "") -> Made:
     """Every file of the dossier.
 
     Args:
         dossier: What it shows.
         evidence: Whether the evidence of the standards is named too; else it stays in the facility.
+        only: The one of :data:`LIBRARIES` that is wanted, every one where empty; tables are made in any case.
     """
     made = tables(dossier, evidence=evidence)
-    files = {f"{table.name}.csv": _csv(table) for table in made}
+    files = {f"{table.name}.csv": csv_file(table.head, table.rows) for table in made}
     missing = []
-    for name, what, library, extra, make in _LIBRARIES:
-        if find_spec(library) is None:
+    lacking = lacking_libraries()
+    for name, what, library, extra, make in LIBRARIES:
+        if only and name != only:
+            continue
+        if name in lacking:
             missing.append(_NEEDS.format(what=what, library=library, extra=extra))
         else:
             files[name] = make(dossier, made, evidence)
     return Made(files, tuple(missing))
+
+
+def lacking_libraries() -> tuple[str, ...]:
+    """The files of :data:`LIBRARIES` that cannot be made, since their library is not installed."""
+    return tuple(name for name, _, library, _, _ in LIBRARIES if find_spec(library) is None)
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """All files in one ZIP archive, its members dated by no clock."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in files.items():
+            target.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), content, zipfile.ZIP_DEFLATED)
+    return made.getvalue()
 
 
 def tables(dossier: Dossier, *, evidence: bool = False) -> tuple[Table, ...]:
@@ -141,19 +156,6 @@ def _evidence(line: Line) -> str:
     return "; ".join(f"{name} (SHA-256 {digest})" if digest else name for name, digest in line.evidence)
 
 
-def _csv(table: Table) -> bytes:
-    """UTF-8 with a mark that spreadsheets look for; no cell is taken for a formula."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(table.head)
-    writer.writerows([_harmless(cell) for cell in row] for row in table.rows)
-    return text.getvalue().encode("utf-8-sig")
-
-
-def _harmless(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
 def _xlsx(dossier: Dossier, made: Sequence[Table], _evidence: bool) -> bytes:
     from openpyxl import Workbook  # noqa: PLC0415 - an extra
     from openpyxl.styles import Alignment, Font, PatternFill  # noqa: PLC0415
@@ -188,18 +190,10 @@ def _xlsx(dossier: Dossier, made: Sequence[Table], _evidence: bool) -> bytes:
     book.properties.title = f"{dossier.facility}: {dossier.programme}, {dossier.period}"
     book.properties.created = book.properties.modified = moment
     raw = io.BytesIO()
-    with zipfile.ZipFile(raw, "w") as archive:
-        ExcelWriter(book, archive).write_data()
-    return _without_times(raw)
-
-
-def _without_times(raw: io.BytesIO) -> bytes:
-    """The same archive, its members dated by no clock."""
-    clean = io.BytesIO()
-    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(clean, "w", zipfile.ZIP_DEFLATED) as target:
-        for name in source.namelist():
-            target.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), source.read(name), zipfile.ZIP_DEFLATED)
-    return clean.getvalue()
+    with zipfile.ZipFile(raw, "w") as written:
+        ExcelWriter(book, written).write_data()
+    with zipfile.ZipFile(raw) as source:
+        return archive({name: source.read(name) for name in source.namelist()})
 
 
 def _sealed(dossier: Dossier) -> datetime:
@@ -220,7 +214,7 @@ def _pdf(dossier: Dossier, _made: Sequence[Table], evidence: bool) -> bytes:
     return made
 
 
-_LIBRARIES: Final[tuple[tuple[str, str, str, str, Callable[[Dossier, Sequence[Table], bool], bytes]], ...]] = (
+LIBRARIES: Final[tuple[tuple[str, str, str, str, Callable[[Dossier, Sequence[Table], bool], bytes]], ...]] = (
     ("dossier.xlsx", "workbook", "openpyxl", "xlsx", _xlsx),
     ("dossier.pdf", "PDF", "typst", "pdf", _pdf),
 )
@@ -229,6 +223,9 @@ _LIBRARIES: Final[tuple[tuple[str, str, str, str, Callable[[Dossier, Sequence[Ta
 
 def shown_data(dossier: Dossier, *, evidence: bool = False) -> dict[str, Any]:
     """All that the PDF shows, as JSON values; the template adds fixed words alone."""
+    # Here, because what draws takes 50 MiB and most of a second to load, and a service makes few dossiers.
+    from io_fhir_adapter.report.charts import cumulative_chart, monthly_chart  # noqa: PLC0415
+
     volume, core = dossier.charted, tally(dossier.standards, "core")
     return {
         "facility": dossier.facility,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -13,7 +14,8 @@ from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import FacilityConfig
 from io_fhir_adapter.ledger.draws import StoredCase, StoredDraw
 from io_fhir_adapter.ledger.facts import every_procedure, quarantined
-from io_fhir_adapter.ledger.outbox import item, latest_receipt
+from io_fhir_adapter.ledger.outbox import OutboxItem, item, latest_receipt
+from io_fhir_adapter.ledger.verdicts import STATES, latest_verdict
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.report.nightly import (
     CasesDrawn,
@@ -25,13 +27,14 @@ from io_fhir_adapter.report.nightly import (
 )
 from io_fhir_adapter.volume.count import Volume
 
-__all__ = ["DISPLAY_FROM", "TEXT_ONLY", "gather_report", "unmapped_codes"]
+__all__ = ["DISPLAY_FROM", "TEXT_ONLY", "gather_report", "run_facts", "unmapped_codes"]
 
 TEXT_ONLY = "(no code)"
 DISPLAY_FROM = 5  # patients who share a display before it is taken for a catalogue's word
 _SHOWN = 50
 _SHOWN_KNOWN = 12  # codes of systems that have a table: ordinary work, as a rule
 _POSITIONS = 5
+_NOT_LEAVING = ("held", "returned", "superseded")
 
 
 def unmapped_codes(connection: Connection, ruleset: Ruleset, shared_by: int = DISPLAY_FROM) -> list[UnmappedCode]:
@@ -97,7 +100,7 @@ def gather_report(
         previous=previous,
         software_version=__version__,
         ruleset_digest=ruleset.digest,
-        runs=tuple(_run_facts(outcomes)),
+        runs=tuple(run_facts(outcomes)),
         notes=tuple(_notes(outcomes)),
         quarantine=tuple(_quarantine(connection)),
         cases=CasesDrawn(len(cases), ruleset.programme.sample.size, draw.frame_size, draw.digest) if draw else None,
@@ -110,7 +113,8 @@ def gather_report(
     )
 
 
-def _run_facts(outcomes: Sequence[Mapping[str, object]]) -> list[RunFact]:
+def run_facts(outcomes: Sequence[Mapping[str, object]]) -> list[RunFact]:
+    """What was read, by resource type, and by source where there are several; out of outcomes in their JSON form."""
     facts = []
     for outcome in outcomes:
         types = outcome["types"]
@@ -158,9 +162,22 @@ def _quarantine(connection: Connection) -> list[QuarantineReason]:
     ]
 
 
+def _signature_words(found: OutboxItem) -> str:
+    """Whether what leaves is signed; nothing of what is signed only once it is approved."""
+    if found.state in _NOT_LEAVING:
+        return ""
+    return "signed" if "signature" in json.loads(found.body) else "not signed: no signing key is configured"
+
+
 def _submission(connection: Connection, identifier: str) -> SubmissionState | None:
     found = item(connection, identifier) if identifier else None
     if found is None:
         return None
     receipt = latest_receipt(connection, identifier)
-    return SubmissionState(identifier, found.state, receipt.sentence if receipt is not None else "")
+    said = latest_verdict(connection, identifier)
+    words = [
+        receipt.sentence if receipt is not None else "",
+        STATES[said.state] if said is not None else "",
+        _signature_words(found),
+    ]
+    return SubmissionState(identifier, found.state, "; ".join(filter(None, words)))

@@ -14,7 +14,7 @@ from datetime import date
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from io_fhir_adapter.report.theme import DARK, FAMILIES, FONT, LIGHT, css_variables, dark_chart_css, family_of
+from io_fhir_adapter.look.theme import DARK, FAMILIES, FONT, LIGHT, css_variables, dark_chart_css, family_of
 from io_fhir_adapter.report.wording import day_words, month_name, number, reason_words, sentence
 from io_fhir_adapter.volume.count import UNKNOWN_MONTH, Volume
 

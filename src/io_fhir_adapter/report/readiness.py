@@ -17,7 +17,7 @@ from io_fhir_adapter.report.readiness_facts import Facts, Year
 from io_fhir_adapter.report.standards import Tally
 from io_fhir_adapter.report.wording import day_words, number
 
-__all__ = ["STATES", "Readiness", "Requirement", "State", "Status", "readiness_of"]
+__all__ = ["FOR_NEXT", "STATES", "Readiness", "Requirement", "State", "Status", "readiness_of", "years_later"]
 
 State = Literal["met", "not-yet", "unknown", "person"]
 STATES: Final[Mapping[State, str]] = {
@@ -39,6 +39,8 @@ class Requirement:
         unit: What ``value`` is, such as ``counted``.
         source: Where the body says so; empty for a proposal of this project.
         note: What to know about the source.
+        group: Id of the body's group that it is of, empty where of all or none.
+        applies_to: Whom it is asked of, where the body parts them, such as ``training site``.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Requirement:
     unit: str = ""
     source: str = ""
     note: str = ""
+    group: str = ""
+    applies_to: str = ""
 
     @property
     def amount(self) -> str:
@@ -217,8 +221,9 @@ def _groups(programme: Programme, facts: Facts) -> Iterator[Requirement]:
         slug = f"{item.group or 'all'}-{item.applies_to}".lower().replace(",", "").replace(" ", "-")
         many, possible = (done, done + doubtful) if item.group or item.threshold else (None, None)
         yield Requirement(
-            f"group-{slug}", title, state, words, many, possible, item.threshold, "in the ledger", item.source, note
-        )
+            f"group-{slug}", title, state, words, many, possible, item.threshold, "in the ledger", item.source, note,
+            item.group or "", item.applies_to,
+        )  # fmt: skip
 
 
 def _core(programme: Programme, facts: Facts, core: Tally) -> Requirement:
@@ -273,7 +278,8 @@ def _cases(programme: Programme, facts: Facts) -> Requirement:
     )  # fmt: skip
 
 
-_FOR_NEXT: Final = ("volume", "core", "case-review")
+FOR_NEXT: Final = ("volume", "core", "case-review")
+"""The requirements that stand between a facility and its next status, whatever that is."""
 
 
 def _status(programme: Programme, facts: Facts, found: Mapping[str, Requirement]) -> Status:
@@ -285,7 +291,7 @@ def _status(programme: Programme, facts: Facts, found: Mapping[str, Requirement]
     if standing.accredited is not None:
         return _towards_excellence(programme, facts, titles, found, standing.accredited)
     title = titles["accredited"].title
-    missing = [found[name] for name in _FOR_NEXT if name in found and found[name].state != "met"]
+    missing = [found[name] for name in FOR_NEXT if name in found and found[name].state != "met"]
     now = titles["enrolled"].title if standing.enrolled is not None else "unknown"
     here = (
         f"{now} since {day_words(standing.enrolled.isoformat())}" if standing.enrolled is not None
@@ -310,11 +316,11 @@ def _towards_excellence(
     here = f"{now} since {day_words(since.isoformat())}"
     if programme.cycle is None:
         return Status(now, following, "unknown", here)
-    due = _years_later(since, programme.cycle.years)
+    due = years_later(since, programme.cycle.years)
     rule = f"{following} only at re-certification, after {programme.cycle.years} years"
     if facts.as_of < due:
         return Status(now, following, "not-yet", f"{here}. {rule}: not before {day_words(due.isoformat())}")
-    missing = [found[name] for name in _FOR_NEXT if name in found and found[name].state != "met"]
+    missing = [found[name] for name in FOR_NEXT if name in found and found[name].state != "met"]
     extended = facts.extended
     open_ones = extended.total - extended.met - extended.not_applicable if extended is not None else 0
     if missing or open_ones:
@@ -334,7 +340,8 @@ def _named(missing: list[Requirement]) -> str:
     return ", ".join(f"{one.title.lower()} ({STATES[one.state]})" for one in missing)
 
 
-def _years_later(day: date, years: int) -> date:
+def years_later(day: date, years: int) -> date:
+    """The same day so many years later, 28 February where there is no 29th."""
     try:
         return day.replace(year=day.year + years)
     except ValueError:  # 29 February

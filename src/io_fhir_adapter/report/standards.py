@@ -15,7 +15,18 @@ from io_fhir_adapter.canonical_urls import BASE, code_system
 from io_fhir_adapter.classify.programme import Programme, Standard, Standards
 from io_fhir_adapter.errors import UsageError
 
-__all__ = ["ANSWERS", "Answer", "Line", "Requirement", "Tally", "checklist", "questionnaire", "requirements", "tally"]
+__all__ = [
+    "ANSWERS",
+    "Answer",
+    "Line",
+    "Requirement",
+    "Tally",
+    "checklist",
+    "questionnaire",
+    "requirements",
+    "tally",
+    "without_evidence",
+]
 
 Json = dict[str, Any]
 Answer = Literal["met", "partly-met", "not-met", "not-applicable"]
@@ -148,6 +159,13 @@ def checklist(programme: Programme, response: Mapping[str, Any] | None) -> tuple
     return tuple(
         Line(one, answers.get(one.link_id), tuple(evidence.get(one.link_id, ()))) for one in requirements(programme)
     )
+
+
+def without_evidence(node: Json) -> Json:
+    """A response as it may leave: file names and their digests stay in the facility."""
+    items = [without_evidence(item) for item in node.get("item", ()) if not str(item["linkId"]).endswith(".evidence")]
+    kept = {name: value for name, value in node.items() if name != "item"}
+    return {**kept, "item": items} if items else kept
 
 
 def tally(lines: Sequence[Line], kind: Kind) -> Tally:

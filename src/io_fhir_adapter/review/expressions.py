@@ -1,16 +1,17 @@
-"""FHIRPath in Questionnaires: checked when loaded, compiled once, evaluated on one case."""
+"""FHIRPath in Questionnaires: checked when loaded, parsed once, evaluated on one case."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from antlr4 import CommonTokenStream, InputStream  # type: ignore[import-untyped]
+from antlr4 import CommonTokenStream, InputStream, ParserRuleContext  # type: ignore[import-untyped]
 from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
-from fhirpathpy import compile as compile_fhirpath
+from fhirpathpy import apply_parsed_path
 from fhirpathpy.models import models
+from fhirpathpy.parser.ASTPathListener import has_node_type_text
 from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
 from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
 
@@ -67,9 +68,20 @@ class _Strict(ErrorListener):  # type: ignore[misc]
         self.columns.append(int(details[3]))
 
 
+class _Parsed(NamedTuple):
+    """A text read as FHIRPath.
+
+    Attributes:
+        fault: The column of the first thing that is not FHIRPath; None where it is one whole expression.
+        tree: What the library evaluates; empty where there is a fault.
+    """
+
+    fault: int | None
+    tree: dict[str, Any]
+
+
 @lru_cache(maxsize=1024)
-def _first_fault(expression: str) -> int | None:
-    """The column of the first thing in a text that is not FHIRPath; None where it is one whole expression."""
+def _parsed(expression: str) -> _Parsed:
     strict = _Strict()
     lexer = FHIRPathLexer(InputStream(expression))
     lexer.removeErrorListeners()
@@ -78,10 +90,35 @@ def _first_fault(expression: str) -> int | None:
     parser = FHIRPathParser(tokens)
     parser.removeErrorListeners()
     parser.addErrorListener(strict)
-    parser.expression()
+    whole = parser.expression()
     if tokens.LA(1) != _END_OF_INPUT:
         strict.columns.append(tokens.LT(1).column)
-    return strict.columns[0] if strict.columns else None
+    if strict.columns:
+        return _Parsed(strict.columns[0], {})
+    return _Parsed(None, {"children": [_branch(whole)[0]]})
+
+
+def _branch(rule: Any) -> tuple[dict[str, Any], str]:
+    """A rule of the grammar as the library's evaluator takes it, and its text.
+
+    The library's own walk asks every rule for its text anew, down to the last leaf: most of the time of a first form.
+    """
+    kind = type(rule).__name__.removesuffix("Context")
+    node: dict[str, Any] = {"type": kind, "terminalNodeText": []}
+    text, below = "", []
+    for child in rule.getChildren():
+        if isinstance(child, ParserRuleContext):
+            branch, words = _branch(child)
+            below.append(branch)
+        else:
+            words = child.getText()
+            node["terminalNodeText"].append(words)
+        text += words
+    if below:
+        node["children"] = below
+    if has_node_type_text(kind):  # type: ignore[no-untyped-call]
+        node["text"] = text
+    return node, text
 
 
 def check_expression(expression: str, where: str) -> None:
@@ -94,7 +131,7 @@ def check_expression(expression: str, where: str) -> None:
     Raises:
         MappingError: It is not valid FHIRPath.
     """
-    fault = _first_fault(expression)
+    fault = _parsed(expression).fault
     if fault is not None:
         raise MappingError(
             f"a FHIRPath expression is not valid at character {fault + 1}",
@@ -104,15 +141,10 @@ def check_expression(expression: str, where: str) -> None:
         )
 
 
-@lru_cache(maxsize=1024)
-def _compiled(expression: str, *, raw: bool) -> Callable[[Any, Mapping[str, Any]], list[Any]]:
-    compiled: Callable[[Any, Mapping[str, Any]], list[Any]] = compile_fhirpath(expression, _R4, {"returnRawData": raw})
-    return compiled
-
-
 def _run(expression: str, environment: Mapping[str, Any], *, raw: bool) -> list[Any]:
     try:
-        result = _compiled(expression, raw=raw)({}, environment)
+        tree = _parsed(expression).tree
+        result = apply_parsed_path({}, tree, environment, _R4, {"returnRawData": raw})  # type: ignore[no-untyped-call]
     except Exception:  # noqa: BLE001 - the library raises bare Exceptions
         # Their text repeats the data, so it is not chained.
         raise ReviewError("an expression of the Questionnaire cannot be evaluated on this record", number=10) from None

@@ -6,13 +6,13 @@ The form is data: a body's own R4 Questionnaire takes the place of the shipped o
 from __future__ import annotations
 
 import json
-import operator
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from io_fhir_adapter.errors import MappingError
+from io_fhir_adapter.fhir.forms import COMPARISONS, enabled, extensions, items, option_for
 from io_fhir_adapter.review.expressions import FHIRPATH, VARIABLE, check_expression, named_expressions, variables_of
 from io_fhir_adapter.review.queries import record_queries
 from io_fhir_adapter.review.value_sets import with_options
@@ -44,15 +44,6 @@ CALCULATED_EXPRESSION: Final = f"{_SDC}calculatedExpression"
 OF_ANSWERS: Final = frozenset({"resource", "context", "questionnaire", "ucum"})
 """What expressions read that go by the answers alone."""
 _WORD = re.compile(r"\w+")
-_COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-    ">=": operator.ge,
-    "<=": operator.le,
-}
-
 Json = dict[str, Any]
 
 
@@ -144,7 +135,7 @@ def _check_items(questionnaire: Json, where: str) -> None:
             )
     for item in items(questionnaire):
         for condition in item.get("enableWhen", ()):
-            if condition.get("question") not in links or condition.get("operator") not in {"exists", *_COMPARE}:
+            if condition.get("question") not in links or condition.get("operator") not in {"exists", *COMPARISONS}:
                 raise MappingError(
                     "an enableWhen names no item or no operator of this Questionnaire",
                     where=f"{where}, item {item['linkId']}",
@@ -178,13 +169,6 @@ def _check_live(item: Json, live: Collection[str], where: str) -> None:
             )
 
 
-def items(node: Json) -> Iterator[Json]:
-    """All items below a Questionnaire, QuestionnaireResponse or item, parents before their children."""
-    for item in node.get("item", ()):
-        yield item
-        yield from items(item)
-
-
 def questions(questionnaire: Json) -> Iterator[Json]:
     """All items that ask for an answer: neither groups nor display texts."""
     return (item for item in items(questionnaire) if item.get("type") not in ("group", "display"))
@@ -193,11 +177,6 @@ def questions(questionnaire: Json) -> Iterator[Json]:
 def canonical(questionnaire: Json) -> str:
     """The canonical reference with version, as a QuestionnaireResponse names its form."""
     return f"{questionnaire['url']}|{questionnaire['version']}"
-
-
-def extensions(node: Json, url: str) -> list[Json]:
-    """The extensions of that URL on an element."""
-    return [extension for extension in node.get("extension", ()) if extension.get("url") == url]
 
 
 def expression_of(item: Json, url: str = INITIAL_EXPRESSION) -> str | None:
@@ -221,44 +200,6 @@ def answer_variables(questionnaire: Json) -> list[tuple[str, str]]:
         if set(variables_of(text)) <= {*OF_ANSWERS, *(known for known, _ in found)}:
             found.append((name, text))
     return found
-
-
-def option_for(item: Json, code: str, system: str = "") -> Json | None:
-    """The item's own answer option of that code (and system, where given) as a new Coding."""
-    for option in item.get("answerOption", ()):
-        coding = option.get("valueCoding", {})
-        if coding.get("code") == code and system in ("", coding.get("system")):
-            return {name: coding[name] for name in ("system", "version", "code", "display") if name in coding}
-    return None
-
-
-def enabled(item: Json, answers: Mapping[str, list[Any]]) -> bool:
-    """Whether an item's own ``enableWhen`` holds; its parents are the caller's to check.
-
-    Args:
-        item: The Questionnaire item.
-        answers: Answered linkIds to their values as in JSON (a Coding as an object).
-    """
-    conditions = item.get("enableWhen", ())
-    if not conditions:
-        return True
-    results = (_holds(condition, answers.get(condition["question"], [])) for condition in conditions)
-    return any(results) if item.get("enableBehavior") == "any" else all(results)
-
-
-def _holds(condition: Json, values: list[Any]) -> bool:
-    expected = next((value for name, value in condition.items() if name.startswith("answer")), None)
-    if condition["operator"] == "exists":
-        return bool(values) is expected
-    compare = _COMPARE[condition["operator"]]
-    return any(_compares(compare, value, expected) for value in values)
-
-
-def _compares(compare: Callable[[Any, Any], bool], value: Any, expected: Any) -> bool:
-    if isinstance(value, dict) and isinstance(expected, dict):
-        names = ("system", "code") if "code" in expected else ("value",)
-        return compare([value.get(name) for name in names], [expected.get(name) for name in names])
-    return type(value) is type(expected) and compare(value, expected)
 
 
 def public_words(questionnaire: Json) -> frozenset[str]:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import os
 import secrets
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from io_fhir_adapter.errors import ConfigError, ReviewError
 from io_fhir_adapter.ledger.draws import StoredCase
+from io_fhir_adapter.owner_only import put_owner_only, read_owner_only
 from io_fhir_adapter.trust.frame import patient_token
 
 __all__ = ["check_key", "pseudonym_key"]
 
 _KEY_BYTES = 32
-_OWNER_ONLY = 0o600
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def pseudonym_key(path: Path) -> bytes:
@@ -33,11 +30,9 @@ def pseudonym_key(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            _make(path)
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode  # of what is read, whatever the path leads to by now
-            if not mode & _OTHERS:
-                key = bytes.fromhex(file.read().decode("ascii").strip())
+            with contextlib.suppress(FileExistsError):  # a key that another process put there first stays
+                put_owner_only(path, secrets.token_hex(_KEY_BYTES).encode())
+        key = bytes.fromhex(read_owner_only(path, "pseudonym key").decode("ascii").strip())
     except (OSError, ValueError) as exc:
         raise ConfigError(
             "the pseudonym key cannot be read",
@@ -45,32 +40,9 @@ def pseudonym_key(path: Path) -> bytes:
             do="check review.key_file and its permissions",
             number=7,
         ) from exc
-    if mode & _OTHERS:
-        raise ConfigError(
-            "others than its owner can get at the pseudonym key",
-            where=str(path),
-            do="set its mode to 0600, find out who read it, and change the key if that cannot be ruled out",
-            number=30,
-        )
     if len(key) < _KEY_BYTES:
         raise ConfigError("the pseudonym key is too short", where=str(path), do="restore the original key", number=7)
     return key
-
-
-def _make(path: Path) -> None:
-    """Writes a new key beside its place and puts it there whole; a key that another process put there first stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_hex(_KEY_BYTES).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(part)
-    finally:
-        part.unlink()
 
 
 def check_key(key: bytes, facility_code: str, cases: Iterable[StoredCase]) -> None:

@@ -15,11 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 from starlette.requests import Request
 
+from io_fhir_adapter.client_assertion import ASSERTION_TYPE, check_assertion
 from io_fhir_adapter.sandbox.auth_plan import AuthPlan
 from io_fhir_adapter.sandbox.faults import Refusal
 from io_fhir_adapter.sandbox.replies import Reply, json_reply
@@ -29,9 +27,7 @@ __all__ = ["TOKEN_PATH", "WELL_KNOWN", "TokenDesk"]
 TOKEN_PATH: Final = "/auth/token"  # noqa: S105 - a path
 WELL_KNOWN: Final = [".well-known", "smart-configuration"]
 
-_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_LONGEST_ASSERTION_S: Final = 300
-_LEEWAY_S: Final = 5
+_ALGORITHMS: Final = ("RS384", "ES384")
 
 
 class _Denied(Exception):  # noqa: N818 - it carries an answer, not a failure
@@ -85,7 +81,7 @@ class TokenDesk:
             "token_endpoint": _token_url(plan, origin),
             "grant_types_supported": ["client_credentials"],
             "token_endpoint_auth_methods_supported": [*methods, *(["private_key_jwt"] if plan.keys else [])],
-            "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
+            "token_endpoint_auth_signing_alg_values_supported": list(_ALGORITHMS),
             "scopes_supported": list(plan.scopes),
             "capabilities": ["client-confidential-asymmetric", "permission-v2"],
         }
@@ -143,35 +139,28 @@ class TokenDesk:
         return {**content, "expires_in": int(told)} if told else content
 
     def _check_assertion(self, form: Mapping[str, str], plan: AuthPlan, audience: str) -> None:
-        if form.get("client_assertion_type") != _ASSERTION_TYPE:
+        if form.get("client_assertion_type") != ASSERTION_TYPE:
             raise _Denied("invalid_request")
-        try:
-            keys = KeySet.import_key_set({"keys": [{**key} for key in plan.keys]})
-            claims = jwt.decode(form["client_assertion"], keys, algorithms=["RS384", "ES384"]).claims
-        except (JoseError, ValueError) as exc:
-            raise _Denied("invalid_client", 401) from exc
         now = self._clock() + plan.clock_ahead_s
-        issued, ends = _number(claims.get("iat", now)), _number(claims.get("exp"))
-        named = claims.get("jti")
-        fits = (
-            claims.get("iss") == claims.get("sub") == plan.client_id
-            and claims.get("aud") == audience
-            and issued <= now + _LEEWAY_S
-            and now - _LEEWAY_S < ends <= now + _LONGEST_ASSERTION_S
-            and isinstance(named, str)
-            and named not in self._used
-        )
-        if not fits:
+        try:
+            said = check_assertion(
+                form["client_assertion"],
+                plan.keys,
+                client=plan.client_id,
+                audience=audience,
+                now=now,
+                algorithms=_ALGORITHMS,
+                kid_needed=False,
+            )
+        except ValueError as exc:
+            raise _Denied("invalid_client", 401) from exc
+        if said.jti in self._used:
             raise _Denied("invalid_client", 401)
-        self._used.add(str(named))
+        self._used.add(said.jti)
 
 
 def _token_url(plan: AuthPlan, origin: str) -> str:
     return plan.advertised or origin + TOKEN_PATH
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _check_secret(form: Mapping[str, str], authorization: str, plan: AuthPlan) -> None:

@@ -23,9 +23,9 @@ from io_fhir_adapter.ledger.accounts import (
     set_roles,
 )
 from io_fhir_adapter.ledger.audit import audit_size, entries, note
-from io_fhir_adapter.serve.passwords import BusyError, Passwords, one_time_password
+from io_fhir_adapter.look.passwords import BusyError, Passwords, one_time_password
+from io_fhir_adapter.look.walls import RefusedError
 from io_fhir_adapter.serve.people import ROLES, Person, Role
-from io_fhir_adapter.serve.security import RefusedError
 
 if TYPE_CHECKING:
     from io_fhir_adapter.serve.web import Web

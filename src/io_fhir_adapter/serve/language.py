@@ -1,63 +1,13 @@
-"""What the pages say, in German and in English: texts by key, and the language that a request wants."""
+"""What the service's pages say, in German and in English."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any, Final
 
-from starlette.requests import Request
+from io_fhir_adapter.look.language import LANGUAGES, Words, language_of
 
-from io_fhir_adapter.strict_yaml import load_yaml
+__all__ = ["LANGUAGES", "language_of", "texts", "translator"]
 
-__all__ = ["LANGUAGES", "LANGUAGE_COOKIE", "language_of", "texts", "translator"]
-
-LANGUAGES: Final = ("en", "de")
-"""The languages there are words in; the first is for whoever asks for none of them."""
-
-LANGUAGE_COOKIE: Final = "io-language"
-
-_WORDS = Path(__file__).parent / "words"
-
-
-@cache
-def texts(language: str) -> Mapping[str, str]:
-    """All texts of a language by dotted key, such as ``sign_in.title``."""
-    document = load_yaml((_WORDS / f"{language}.yaml").read_text(encoding="utf-8"))
-    return dict(_flat(document, ""))
-
-
-def _flat(part: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in part.items():
-        key = f"{prefix}{name}"
-        found += _flat(value, f"{key}.") if isinstance(value, dict) else [(key, str(value))]
-    return found
-
-
-def translator(language: str) -> Callable[..., str]:
-    """``t(key, **values)``: the text in this language, with ``{name}`` in it replaced.
-
-    Raises:
-        KeyError: There is no such text; a fault of the page.
-    """
-    words = texts(language)
-
-    def t(key: str, **values: object) -> str:
-        text = words[key]
-        return text.format(**values) if values else text
-
-    return t
-
-
-def language_of(request: Request) -> str:
-    """The language of the cookie; else the first of Accept-Language that there are words in."""
-    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
-    if chosen in LANGUAGES:
-        return chosen
-    for part in request.headers.get("accept-language", "").lower().split(","):
-        wanted = part.split(";")[0].strip().split("-")[0]
-        if wanted in LANGUAGES:
-            return wanted
-    return LANGUAGES[0]
+_WORDS = Words(Path(__file__).parent / "words")
+texts = _WORDS.texts
+translator = _WORDS.translator

@@ -6,14 +6,14 @@ import asyncio
 import json
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from io_fhir_adapter.errors import UsageError
-from io_fhir_adapter.ledger.accounts import Account, Actor, account_of, set_password, take_failure, take_success
+from io_fhir_adapter.ledger.accounts import Account, Actor, set_password
 from io_fhir_adapter.ledger.audit import note
 from io_fhir_adapter.ledger.sign_ins import (
     begin_sign_in,
@@ -23,20 +23,16 @@ from io_fhir_adapter.ledger.sign_ins import (
     roles_text,
 )
 from io_fhir_adapter.logs import log
-from io_fhir_adapter.serve.language import LANGUAGE_COOKIE, LANGUAGES
+from io_fhir_adapter.look.passwords import SHORTEST, BusyError, Passwords, check_password
+from io_fhir_adapter.look.walls import RefusedError, Seal, local_path
+from io_fhir_adapter.serve.local_accounts import UNKNOWN, right_account
 from io_fhir_adapter.serve.oidc import CALLBACK, JOURNEY, DistrustError, Identity, Journey, Provider
-from io_fhir_adapter.serve.passwords import SHORTEST, BusyError, Passwords, check_password
 from io_fhir_adapter.serve.people import Person
-from io_fhir_adapter.serve.security import RefusedError, Seal, local_path
 
 if TYPE_CHECKING:
     from io_fhir_adapter.serve.web import Web
 
 __all__ = ["sign_in_router"]
-
-_YEAR_S: Final = 365 * 24 * 3600
-UNKNOWN: Final = "unknown"
-"""The agent in the audit where no account has the name: what was typed there may have been a password."""
 
 
 def sign_in_router(web: Web, passwords: Passwords) -> APIRouter:
@@ -51,11 +47,7 @@ def sign_in_router(web: Web, passwords: Passwords) -> APIRouter:
 
     @router.get("/language/{code}")
     def language(code: str, next: str = "/") -> Response:  # noqa: A002 - as it stands in the address
-        if code not in LANGUAGES:
-            raise RefusedError(HTTPStatus.NOT_FOUND)
-        response = RedirectResponse(local_path(next), HTTPStatus.SEE_OTHER)
-        web.set_cookie(response, LANGUAGE_COOKIE, code, seconds=_YEAR_S)
-        return response
+        return web.shell.switch_language(code, next)
 
     @router.get("/sign-in")
     def sign_in_page(request: Request, next: str = "/") -> Response:  # noqa: A002
@@ -81,7 +73,7 @@ def sign_in_router(web: Web, passwords: Passwords) -> APIRouter:
                     detail="sign-out",
                 )  # fmt: skip
         response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
-        web.drop_cookie(response, web.cookies.session)
+        web.cookies.drop(response, web.cookies.session)
         return response
 
     return router
@@ -110,8 +102,8 @@ def _signed_in(web: Web, request: Request, person: Person, path: str, *, detail:
             entity=f"Account/{person.account}", detail=detail,
         )  # fmt: skip
     response = RedirectResponse("/password" if person.one_time else path, HTTPStatus.SEE_OTHER)
-    web.set_cookie(response, web.cookies.session, secret)
-    web.drop_cookie(response, web.cookies.form)
+    web.cookies.put(response, web.cookies.session, secret)
+    web.cookies.drop(response, web.cookies.form)
     return response
 
 
@@ -182,35 +174,10 @@ def _hashed(passwords: Passwords, password: str) -> str:
 
 def _right_account(web: Web, passwords: Passwords, name: str, password: str) -> Account | None:
     """The account where name and password are right and it may sign in; the same work is done where it is not."""
-    with web.ledger.read() as connection:
-        account = account_of(connection, name)
     try:
-        right = passwords.verify(account.hash if account is not None else None, password)
-        fresh = passwords.hash(password) if right and account and passwords.outdated(account.hash) else None
+        return right_account(web.ledger, passwords, name, password, web.now)
     except BusyError as exc:
         raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS) from exc
-    now = web.now()
-    with web.ledger.begin() as connection:  # looked at again: it may have been locked or changed meanwhile
-        current = account_of(connection, name)
-        if current is not None and current == account and right and not current.disabled and not current.locked(now):
-            take_success(connection, current.name, fresh)
-            return current
-        if current is None:
-            outcome = "failed"
-        elif current.disabled:
-            outcome = "disabled"
-        elif current.locked(now):
-            outcome = "locked"
-        else:
-            until = take_failure(connection, current.name, now)
-            outcome = "failed, locked now" if until is not None else "failed"
-        agent = current.name if current is not None else UNKNOWN
-        role = roles_text(current.roles) if current is not None else ""
-        note(
-            connection, at=now, agent=agent, role=role, action="E", entity=f"Account/{agent}", outcome="4",
-            detail=f"sign-in {outcome}",
-        )  # fmt: skip
-    return None
 
 
 def _add_provider(router: APIRouter, web: Web, provider: Provider) -> None:
@@ -221,7 +188,7 @@ def _add_provider(router: APIRouter, web: Web, provider: Provider) -> None:
         journey = Journey.new(local_path(next), web.now())
         response = RedirectResponse(await provider.departure(journey), HTTPStatus.SEE_OTHER)
         sealed = seal.close(json.dumps(asdict(journey)))
-        web.set_cookie(response, web.cookies.provider, sealed, seconds=int(JOURNEY.total_seconds()))
+        web.cookies.put(response, web.cookies.provider, sealed, seconds=int(JOURNEY.total_seconds()))
         return response
 
     @router.get(CALLBACK)
@@ -235,7 +202,7 @@ def _add_provider(router: APIRouter, web: Web, provider: Provider) -> None:
         else:
             path = journey.path if journey is not None else "/"
             response = await asyncio.to_thread(_vouched_for, web, request, identity, path)
-        web.drop_cookie(response, web.cookies.provider)  # a journey ends once, however
+        web.cookies.drop(response, web.cookies.provider)  # a journey ends once, however
         return response
 
 

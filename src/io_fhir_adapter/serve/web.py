@@ -9,14 +9,12 @@ answer (``render``)::
     def cases(request: Request, person: Person = reader) -> HTMLResponse:
         return web.render(request, "cases.html", person, rows=rows)
 
-(as a default and not inside ``Annotated``, for FastAPI does not see the variables around a function there). In a
-template: ``t(key, **values)`` is a text, ``csrf`` the form token (``{{ csrf_field }}`` the whole field),
-``asset(name)`` the address of an asset, ``person``, ``path``, ``language``, ``nonce``.
+(as a default and not inside ``Annotated``, for FastAPI does not see the variables around a function there). A template
+has ``person`` and what :mod:`io_fhir_adapter.look.shell` gives to all.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,8 +25,6 @@ from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -41,15 +37,13 @@ from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.sign_ins import Limits, find_sign_in, touch_sign_in
 from io_fhir_adapter.logs import log
+from io_fhir_adapter.look.passwords import Passwords
+from io_fhir_adapter.look.shell import Shell, came_from
+from io_fhir_adapter.look.walls import Cookies, RefusedError, Walls
 from io_fhir_adapter.serve.administration import administration_router
-from io_fhir_adapter.serve.home import home_router
-from io_fhir_adapter.serve.language import language_of, translator
 from io_fhir_adapter.serve.oidc import CALLBACK
-from io_fhir_adapter.serve.passwords import Passwords
 from io_fhir_adapter.serve.people import Person, Role
-from io_fhir_adapter.serve.security import Cookies, RefusedError, Walls, content_policy, csrf_token
 from io_fhir_adapter.serve.signin import sign_in_router
-from io_fhir_adapter.serve.static_files import Assets
 
 __all__ = ["NavItem", "Web"]
 
@@ -62,7 +56,7 @@ class NavItem:
     """An entry of the navigation.
 
     Attributes:
-        key: The text, below ``nav`` in the words; below ``nav_hint`` what it is for.
+        key: The text, below ``nav`` in the words.
         path: Where it leads.
         roles: Who sees it; everybody with any role where it is empty.
     """
@@ -97,6 +91,7 @@ class Web:
 
     Attributes:
         sign_in: The section of the configuration.
+        shell: Templates, words and assets.
         navigation: The entries of the navigation, in their order; a router puts its own among them.
 
     Raises:
@@ -129,31 +124,22 @@ class Web:
             NavItem("accounts", "/accounts", ("administrator",)),
             NavItem("audit", "/audit", ("administrator",)),
         ]
-        self._assets = Assets(_HERE / "assets")
-        self._environment = Environment(
-            loader=FileSystemLoader(_HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.globals.update(
-            asset=self._assets.address,
+        self.shell = Shell(_HERE, self.cookies)
+        self.shell.environment.globals.update(
             facility=config.facility.name or config.facility.code,
             programme=load_programme(config.programme).title,
         )
         self._zone = zone(config.facility.time_zone)
-        self._environment.filters["moment"] = self._moment
+        self.shell.environment.filters["moment"] = self._moment
 
     def install(self, app: FastAPI) -> None:
         """Puts the shell around an application: the walls, the assets, the pages for signing in, refusals in words."""
         app.include_router(sign_in_router(self, self._passwords))
         app.include_router(administration_router(self, self._passwords))
-        app.include_router(home_router(self))
         app.add_middleware(Walls, cookies=self.cookies, origin=self.sign_in.origin, refuse=self.refusal)
         for kind in _REFUSALS:
             app.add_exception_handler(kind, self.refusal)
-        app.add_api_route("/assets/{digest}/{name:path}", self._assets.answer, methods=["GET"])
+        app.add_api_route("/assets/{digest}/{name:path}", self.shell.assets.answer, methods=["GET"])
 
     def person(self, *roles: Role) -> Callable[[Request], Person]:
         """A dependency that gives who is signed in and has at least one of the roles (any role where none is named).
@@ -214,44 +200,15 @@ class Web:
                 ``{"style-src": "'self' 'unsafe-inline'"}``.
             values: What the template shows.
         """
-        nonce = secrets.token_urlsafe(16)
-        language = language_of(request)
-        secret, fresh = self._form_secret(request)
-        token = csrf_token(secret)
-        text = self._environment.get_template(template).render(
-            {
-                "t": translator(language),
-                "language": language,
-                "person": person,
-                "path": request.url.path,
-                "here": quote(_here(request), safe="/"),
-                "navigation": self._navigation_of(person),
-                "csrf": token,
-                "csrf_field": Markup('<input type="hidden" name="csrf" value="{}">').format(token),
-                "nonce": nonce,
-                "status": int(status),
-                **values,
-            }
-        )
-        response = HTMLResponse(text, status, {"Content-Security-Policy": content_policy(csp, nonce)})
-        if fresh:
-            self.set_cookie(response, self.cookies.form, secret)
-        return response
+        # the switch of languages never leads back to the code that a provider sent
+        here = {"here": quote("/sign-in")} if request.url.path == CALLBACK else {}
+        own = {"person": person, "navigation": self._navigation_of(person), **here}
+        return self.shell.render(request, template, status, csp=csp, **own, **values)
 
     def _navigation_of(self, person: Person | None) -> list[NavItem]:
         if person is None or person.one_time:
             return []
         return [item for item in self.navigation if person.has(*item.roles)]
-
-    def set_cookie(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
-        """Sets a cookie that no script can read and no other site sends along; without ``seconds`` for this visit."""
-        response.set_cookie(
-            name, value, max_age=seconds, path="/", secure=self.cookies.secure, httponly=True, samesite="lax"
-        )
-
-    def drop_cookie(self, response: Response, name: str) -> None:
-        """Has the browser forget a cookie."""
-        response.delete_cookie(name, path="/", secure=self.cookies.secure, httponly=True, samesite="lax")
 
     def refusal(self, request: Request, exc: Exception) -> Response:
         """What is shown instead of a page that was refused or failed; JSON where a script asked."""
@@ -278,29 +235,15 @@ class Web:
             return JSONResponse({"error": "sign-in", "location": path}, status_code=HTTPStatus.UNAUTHORIZED)
         return RedirectResponse(path, HTTPStatus.SEE_OTHER)
 
-    def _form_secret(self, request: Request) -> tuple[str, bool]:
-        """What this browser's form token hangs on, and whether it has to be told."""
-        known = self.cookies.secret(request.cookies)
-        return (known, False) if known else (secrets.token_urlsafe(32), True)
-
 
 def _wants_json(request: Request) -> bool:
     accept = request.headers.get("accept", "")
     return "text/html" not in accept and ("json" in accept or "x-csrf-token" in request.headers)
 
 
-def _here(request: Request) -> str:
-    """Where the switch of languages leads back to; never to the code that a provider sent."""
-    if request.url.path == CALLBACK:
-        return "/sign-in"
-    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
-
-
 def _path_to_come_back_to(request: Request) -> str:
     """The page that was asked for; a form that was posted is gone, so its page's own address is not gone back to."""
-    if request.method != "GET":
-        return "/"
-    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return came_from(request) if request.method == "GET" else "/"
 
 
 def _told(exc: Exception) -> tuple[int, str, str]:

@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -23,8 +22,8 @@ from io_fhir_adapter.config import SubmissionConfig
 from io_fhir_adapter.errors import AdapterError, SubmitError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import StoredDraw, find_draw, put_announced, put_nonce
+from io_fhir_adapter.submit.asking import NotOfferedError, checked
 from io_fhir_adapter.submit.frame import frame_announcement
-from io_fhir_adapter.transport.answers import Answer, refusal
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.trust.frame import Commitment
 
@@ -35,10 +34,6 @@ Json = dict[str, Any]
 _NONCE_BYTES: Final = 32
 _NONCE: Final = re.compile(r"[0-9a-f]{64}")
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
-_NOT_THERE: Final = frozenset(
-    {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE, HTTPStatus.NOT_IMPLEMENTED}
-)
-_NOT_FOR_THIS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 _OVER: Final = frozenset({"cancelled", "rejected", "failed", "entered-in-error"})
 
 
@@ -57,10 +52,6 @@ class _Answer:
     kind: Literal["given", "not-yet", "not-offered", "no-answer"]
     nonce: str = ""
     words: str = ""
-
-
-class _NotOfferedError(Exception):
-    """The endpoint says that it has no such thing."""
 
 
 async def ask_nonce(
@@ -124,7 +115,7 @@ async def _asked(ledger: Ledger, endpoint: SubmissionConfig, draw: StoredDraw, n
             with ledger.begin() as connection:
                 put_announced(connection, draw, now())
             given = await _given(client, draw.digest)
-    except _NotOfferedError:
+    except NotOfferedError:
         words = "the accreditation system offers no nonce; set submission.nonce to auto or local to draw without it"
         return _Answer("not-offered", words=words)
     except AdapterError as exc:
@@ -137,7 +128,7 @@ async def _asked(ledger: Ledger, endpoint: SubmissionConfig, draw: StoredDraw, n
 async def _announce(client: FhirClient, draw: StoredDraw) -> None:
     group = frame_announcement(Commitment.from_json(json.loads(draw.commitment)))
     url = f"{client.base_url}/Group?identifier={quote(f'{FRAME_SYSTEM}|{draw.digest}', safe='')}"
-    _checked(await client.request("PUT", url, body=json.dumps(group).encode(), accept_errors=True), client.base_url)
+    checked(await client.request("PUT", url, body=json.dumps(group).encode(), accept_errors=True), client.base_url)
 
 
 async def _given(client: FhirClient, frame: str) -> tuple[str, str] | None:
@@ -147,7 +138,7 @@ async def _given(client: FhirClient, frame: str) -> tuple[str, str] | None:
         SubmitError: What the system gave cannot be drawn with.
     """
     url = f"{client.base_url}/Task?identifier={quote(f'{DRAW_TASK}|{frame}', safe='')}"
-    answer = _checked(await client.request("GET", url, accept_errors=True), client.base_url)
+    answer = checked(await client.request("GET", url, accept_errors=True), client.base_url)
     try:
         tasks = list(_tasks(json.loads(answer.body), frame))
         given = {_nonce_of(task): task for task in tasks}
@@ -169,33 +160,6 @@ async def _given(client: FhirClient, frame: str) -> tuple[str, str] | None:
         id_ = task.get("id")
         return nonce, f"Task/{id_}" if isinstance(id_, str) and _ID.fullmatch(id_) else ""
     return None
-
-
-def _checked(answer: Answer, where: str) -> Answer:
-    """The answer where it is a success.
-
-    Raises:
-        TransportError: It is none.
-        _NotOfferedError: The server says, in FHIR, that it has no such thing.
-    """
-    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        return answer
-    codes = _issue_codes(answer)
-    # A page that is not FHIR comes from a proxy, or from an address that is wrong.
-    if codes and (answer.status in _NOT_THERE or (answer.status in _NOT_FOR_THIS and "not-supported" in codes)):
-        raise _NotOfferedError
-    raise refusal(answer, where)
-
-
-def _issue_codes(answer: Answer) -> set[str]:
-    """The issue codes of an OperationOutcome; empty where it is none."""
-    try:
-        outcome = json.loads(answer.body)
-        if outcome["resourceType"] != "OperationOutcome":
-            return set()
-        return {str(issue["code"]) for issue in outcome["issue"]}
-    except (ValueError, KeyError, TypeError):
-        return set()
 
 
 def _tasks(bundle: Json, frame: str) -> Iterator[Json]:

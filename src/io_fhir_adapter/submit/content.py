@@ -15,6 +15,7 @@ from io_fhir_adapter.errors import SubmitError
 __all__ = [
     "CaseContent",
     "Method",
+    "StandardsContent",
     "SubmissionContent",
     "Superseded",
     "check_content",
@@ -62,6 +63,14 @@ class CaseContent:
 
 
 @dataclass(frozen=True)
+class StandardsContent:
+    """The standards self-assessment: its form, and the facility's answers, a completed QuestionnaireResponse."""
+
+    questionnaire: dict[str, Any]
+    response: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class SubmissionContent:
     """All that one submission says.
 
@@ -78,6 +87,9 @@ class SubmissionContent:
         cases: The drawn cases, in any order.
         method: How the numbers came about.
         superseded: Earlier draws of the same period.
+        standards: The standards self-assessment, or None where there is none.
+        replaces: Identifier of the accepted submission of the same period that this one corrects; empty where it is
+            the first.
     """
 
     facility_code: str
@@ -92,6 +104,8 @@ class SubmissionContent:
     cases: tuple[CaseContent, ...]
     method: Method
     superseded: tuple[Superseded, ...] = ()
+    standards: StandardsContent | None = None
+    replaces: str = ""
 
 
 def check_content(content: SubmissionContent) -> None:
@@ -117,6 +131,14 @@ def check_content(content: SubmissionContent) -> None:
     elif content.cases or content.draw is not None:
         raise _refused("there are cases but no frame that they were drawn from", "group")
     _check_cases(content)
+    if content.replaces and not _DIGEST.fullmatch(content.replaces):
+        raise _refused("is not the identifier of a submission", "replaces")
+    if content.standards is not None:
+        answered = str(content.standards.response.get("questionnaire", "")).split("|")[0]
+        if answered != content.standards.questionnaire.get("url"):
+            raise _refused("answers another form than the submission's", "standards, QuestionnaireResponse")
+        if content.standards.response.get("status") != "completed":
+            raise _refused("is not completed", "standards, QuestionnaireResponse.status")
 
 
 def _check_report(content: SubmissionContent) -> None:
@@ -125,7 +147,7 @@ def _check_report(content: SubmissionContent) -> None:
         raise _refused("reports another period than the submission's", "MeasureReport.period.start")
     if str(report.get("measure", "")).split("|")[0] != content.measure.get("url"):
         raise _refused("does not name the Measure of the submission", "MeasureReport.measure")
-    reporter = report.get("reporter", facility_of(content))
+    reporter = report.get("reporter", facility_of(content.facility_code))
     if reporter.get("identifier", {}).get("value") != content.facility_code:
         raise _refused("does not name the facility of the submission", "MeasureReport.reporter.identifier")
 
@@ -167,9 +189,9 @@ def own_identifier(resource: Mapping[str, Any], system: str, value: str) -> tupl
     return system, value
 
 
-def facility_of(content: SubmissionContent) -> dict[str, Any]:
+def facility_of(code: str) -> dict[str, Any]:
     """The reference to the facility that a submission speaks for."""
-    return {"type": "Organization", "identifier": {"system": FACILITY_SYSTEM, "value": content.facility_code}}
+    return {"type": "Organization", "identifier": {"system": FACILITY_SYSTEM, "value": code}}
 
 
 def _refused(what: str, where: str) -> SubmitError:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import SystemRandom
 
 from io_fhir_adapter.config import Config, SubmissionConfig
-from io_fhir_adapter.errors import TransportError
+from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.approvals import approval_of, hold_unapproved
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.outbox import (
     OutboxItem,
     Receipt,
+    awaiting_receipt,
     item,
+    latest_receipt,
     lease_due,
     pending,
     put_receipt,
+    release,
     retry_parked,
     settle,
 )
+from io_fhir_adapter.submit.channels import Answered, Channel, open_channel
 from io_fhir_adapter.submit.outbox_policy import LEASE, next_attempt, state_after
-from io_fhir_adapter.submit.receipts import Verdict, judge
-from io_fhir_adapter.transport.client import FhirClient, retry_after_seconds
 
 __all__ = ["Delivered", "Prepared", "as_it_stands", "deliver_due", "make_due", "needs_approval"]
 
@@ -81,6 +82,7 @@ async def deliver_due(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     *,
     approved_only: bool = False,
+    only: str = "",
 ) -> list[Delivered]:
     """Sends every submission that is due, one after the other, each once.
 
@@ -92,21 +94,22 @@ async def deliver_due(
         config: The accreditation system's endpoint.
         now: The clock.
         approved_only: Hold back whatever has no approval of its very bytes.
+        only: Identifier of the one submission to send; every one that is due where empty.
     """
-    outcomes: list[Delivered] = []
-    async with FhirClient(config, "submission") as client:
+    async with open_channel(config, now) as channel:
+        outcomes = await _look(ledger, channel, now)
         while True:
             with ledger.begin() as connection:
                 if approved_only:
                     hold_unapproved(connection)
-                due = lease_due(connection, now(), LEASE)
+                due = lease_due(connection, now(), LEASE, only)
             if due is None:
                 return outcomes
-            outcomes.append(await _attempt(ledger, client, due, now, timedelta(days=config.give_up_after_days)))
+            outcomes.append(await _attempt(ledger, channel, due, now, timedelta(days=config.give_up_after_days)))
 
 
 def make_due(ledger: Ledger, now: datetime, *, ended: str | None = None) -> None:
-    """Makes everything that waits for its next attempt due now.
+    """Makes everything that waits for its next attempt due now; for who keeps every other job from running.
 
     Args:
         ledger: Has the outbox.
@@ -114,6 +117,7 @@ def make_due(ledger: Ledger, now: datetime, *, ended: str | None = None) -> None
         ended: A submission that is to be sent again although it was rejected, and all that were parked with it.
     """
     with ledger.begin() as connection:
+        release(connection, now)
         if ended is not None:
             retry_parked(connection, now)
             found = item(connection, ended)
@@ -124,30 +128,59 @@ def make_due(ledger: Ledger, now: datetime, *, ended: str | None = None) -> None
                 settle(connection, waiting.identifier, "queued", waiting.cause, now)
 
 
-async def _attempt(
-    ledger: Ledger, client: FhirClient, due: OutboxItem, now: Callable[[], datetime], max_age: timedelta
-) -> Delivered:
-    verdict, status, body = await _send(client, due, now)
-    moment = now()
+async def _look(ledger: Ledger, channel: Channel, now: Callable[[], datetime]) -> list[Delivered]:
+    """Takes the receipts that came since for what was sent; what they cannot come for any more is sent again."""
+    outcomes: list[Delivered] = []
     with ledger.read() as connection:
-        said = approval_of(connection, due.identifier)
+        sent = awaiting_receipt(connection)
+    for waiting in sent:
+        if not channel.answers_later:
+            with ledger.begin() as connection:
+                settle(connection, waiting.identifier, "queued", "it was sent on another channel", now())
+            continue
+        answered = await channel.look(waiting.body, waiting.identifier)
+        if answered is not None:
+            outcomes.append(_take(ledger, waiting.identifier, answered, now()))
+    return outcomes
+
+
+def _take(ledger: Ledger, identifier: str, answered: Answered, now: datetime) -> Delivered:
+    """Keeps a receipt that came later; one that is none leaves the submission waiting, and is kept once."""
+    verdict = answered.verdict
+    state = "sent" if verdict.kind == "transient" else verdict.kind
+    with ledger.begin() as connection:
+        last = latest_receipt(connection, identifier)
+        if last is None or (last.body, last.sentence) != (answered.body, verdict.sentence):
+            put_receipt(connection, _receipt(identifier, answered, now))
+        settle(connection, identifier, state, _cause(state, verdict.sentence))
+    return Delivered(identifier, state, verdict.sentence)
+
+
+async def _attempt(
+    ledger: Ledger, channel: Channel, due: OutboxItem, now: Callable[[], datetime], max_age: timedelta
+) -> Delivered:
+    with ledger.read() as connection:
+        said, last = approval_of(connection, due.identifier), latest_receipt(connection, due.identifier)
+    try:
+        answered = await channel.send(due.body, due.identifier, last.body if last is not None else b"")
+    except AdapterError as exc:  # nothing was sent: a secret that cannot be read, a certificate
+        with ledger.begin() as connection:
+            settle(connection, due.identifier, "queued", exc.sentence, now())
+        raise
+    moment, verdict = now(), answered.verdict
     first = datetime.fromisoformat(said.at if said is not None else due.created)
     state = state_after(verdict.kind, due.attempts, first, moment, max_age)
     later = next_attempt(moment, due.attempts, verdict.retry_after, _RNG) if state == "queued" else None
     with ledger.begin() as connection:
-        put_receipt(
-            connection, Receipt(due.identifier, timestamp(moment), status, verdict.kind, verdict.sentence, body)
-        )
-        settle(connection, due.identifier, state, "" if state == "accepted" else verdict.sentence, later)
+        put_receipt(connection, _receipt(due.identifier, answered, moment))
+        settle(connection, due.identifier, state, _cause(state, verdict.sentence), later)
     return Delivered(due.identifier, state, verdict.sentence)
 
 
-async def _send(client: FhirClient, due: OutboxItem, now: Callable[[], datetime]) -> tuple[Verdict, int, bytes]:
-    try:
-        answer = await client.request("POST", client.base_url, body=due.body, retry=False, accept_errors=True)
-    except TransportError as exc:
-        return Verdict("transient", exc.sentence), 0, b""
-    wait = retry_after_seconds(answer.headers.get("retry-after"), now())
-    content_type = answer.headers.get("content-type", "")
-    verdict = judge(answer.status, content_type, answer.body, json.loads(due.body), retry_after=wait)
-    return verdict, answer.status, answer.body
+def _receipt(identifier: str, answered: Answered, now: datetime) -> Receipt:
+    verdict = answered.verdict
+    return Receipt(identifier, timestamp(now), answered.status, verdict.kind, verdict.sentence, answered.body)
+
+
+def _cause(state: str, sentence: str) -> str:
+    return "" if state == "accepted" else sentence

@@ -41,7 +41,7 @@ LEASE: Final = timedelta(minutes=15)
 _MIN_ATTEMPTS: Final = 8
 _SPREAD: Final = timedelta(seconds=60)
 
-OutboxState = Literal["queued", "sending", "accepted", "rejected", "parked"]
+OutboxState = Literal["queued", "sending", "sent", "accepted", "rejected", "parked"]
 
 
 def next_attempt(now: datetime, attempts: int, retry_after: float | None, rng: Random) -> datetime:

@@ -1,7 +1,8 @@
 """Judge the answer of an accreditation system: was the submission accepted, whole, or what became of it?
 
-HTTP 200 is no receipt. Only a ``transaction-response`` Bundle that answers every entry with success is one. What the
-system says about its reasons is put into our own words: its texts may quote what was sent.
+HTTP 200 is no receipt. Of a transaction only a ``transaction-response`` Bundle that answers every entry with success is
+one; an operation may also say so in its own way. What the system says about its reasons is put into our own words: its
+texts may quote what was sent.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["EntryAnswer", "Verdict", "VerdictKind", "judge"]
+__all__ = ["EntryAnswer", "Verdict", "VerdictKind", "judge", "judge_file", "judge_operation"]
 
-VerdictKind = Literal["accepted", "rejected", "transient"]
+VerdictKind = Literal["accepted", "rejected", "transient", "sent"]
 
 _TRANSIENT_STATUSES: Final = frozenset({401, 407, 408, 409, 421, 423, 425, 429})
 _DEFINITE_STATUSES: Final = frozenset({400, 412, 413, 414, 415, 422, 431})
 _TRANSIENT_ISSUES: Final = frozenset({"transient", "lock-error", "no-store", "timeout", "incomplete", "throttled"})
 _FAILURES: Final = ("error", "fatal")
+_RECEIPTS: Final = ("Bundle", "OperationOutcome")
+_DONE: Final = frozenset({200, 201, 204})
 
 _ISSUE_WORDS: Final = {
     "invalid": "invalid content",
@@ -84,8 +87,8 @@ class Verdict:
     """What became of a submission.
 
     Attributes:
-        kind: ``accepted`` (every entry stored), ``rejected`` (the same bytes will never pass) or ``transient`` (no
-            verdict by the accreditation system; sending again is safe).
+        kind: ``accepted`` (every entry stored), ``rejected`` (the same bytes will never pass), ``transient`` (no
+            verdict by the accreditation system; sending again is safe) or ``sent`` (it left, the receipt comes later).
         sentence: For people; holds nothing of what was sent.
         entries: One answer for each entry, where the system gave them.
         retry_after: Seconds that the receiver asks to wait, or None.
@@ -109,10 +112,65 @@ def judge(
         bundle: The transaction Bundle that was sent.
         retry_after: What ``transport.retry_after_seconds`` made of the header.
     """
-    wait = retry_after if retry_after is None or math.isfinite(retry_after) else None
-    answer = _parsed(body)
+    wait, answer = _finite(retry_after), _parsed(body)
     if 200 <= status < 300:
-        return _judge_success(status, content_type, body, answer, bundle, wait)
+        return _judge_receipt(f"HTTP {status}", content_type, body, answer, _kinds(bundle), wait)
+    return _judge_failure(status, answer, wait)
+
+
+def judge_operation(
+    status: int, content_type: str, body: bytes, bundle: Mapping[str, Any], *, retry_after: float | None = None
+) -> Verdict:
+    """The verdict on an answer to ``bundle`` as the data of ``Measure/$submit-data``; never raises.
+
+    The operation has no output of its own: success is a 200, 201 or 204 that is empty, or that has an OperationOutcome
+    or Parameters without an error in them. A server that stores what it was given may answer with the response of its
+    own transaction: of the entries, of these and the MeasureReport, or of the two parameters.
+
+    Args:
+        status: As of :func:`judge`, like the others.
+        content_type: The ``Content-Type`` header, or empty.
+        body: The whole body, decompressed.
+        bundle: The transaction Bundle that was handed over.
+        retry_after: What ``transport.retry_after_seconds`` made of the header.
+    """
+    wait, answer, said = _finite(retry_after), _parsed(body), f"HTTP {status}"
+    if not 200 <= status < 300:
+        return _judge_failure(status, answer, wait)
+    if status not in _DONE:
+        return Verdict("transient", f"{said}, so the operation is not done, and what comes of it is not waited for")
+    if not body.strip():
+        return Verdict("accepted", f"the operation was done ({said})")
+    no_receipt = _why_no_fhir(content_type, body, answer, (*_RECEIPTS, "Parameters"))
+    if no_receipt:
+        return Verdict("transient", f"{said}, but {no_receipt}", (), wait)
+    kinds = _kinds(bundle)
+    verdicts = [_judge_output(said, part, kinds, wait) for part in _outputs(answer)]
+    refused = [verdict for verdict in verdicts if verdict.kind != "accepted"]
+    return (refused or verdicts or [Verdict("accepted", f"the operation was done ({said})")])[0]
+
+
+def judge_file(body: bytes, bundle: Mapping[str, Any]) -> Verdict:
+    """The verdict on a receipt that came as a file; never raises.
+
+    Args:
+        body: The file.
+        bundle: The transaction Bundle that was laid out.
+    """
+    return _judge_receipt("the receipt's file is there", "", body, _parsed(body), _kinds(bundle), None)
+
+
+def _finite(seconds: float | None) -> float | None:
+    return seconds if seconds is None or math.isfinite(seconds) else None
+
+
+def _kinds(bundle: Mapping[str, Any]) -> list[str]:
+    """The resource type of each entry that was sent."""
+    return [str(entry.get("resource", {}).get("resourceType")) for entry in bundle.get("entry", [])]
+
+
+def _judge_failure(status: int, answer: Any, wait: float | None) -> Verdict:
+    """The verdict on an answer that is no success."""
     said = _outcome_words(answer)
     because = f": {said}" if said else ""
     if status >= 500 or status in _TRANSIENT_STATUSES:
@@ -153,49 +211,85 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _judge_success(
-    status: int, content_type: str, body: bytes, answer: Any, bundle: Mapping[str, Any], wait: float | None
+def _judge_receipt(
+    said: str, content_type: str, body: bytes, answer: Any, kinds: list[str], wait: float | None
 ) -> Verdict:
-    """The verdict on a 2xx answer: a receipt or the reason why it is none."""
-    no_receipt = _why_no_fhir(content_type, body, answer)
+    """The verdict on an answer that is a receipt, or the reason why it is none."""
+    no_receipt = _why_no_fhir(content_type, body, answer, _RECEIPTS)
     if no_receipt:
-        return Verdict("transient", f"HTTP {status}, but {no_receipt}", (), wait)
+        return Verdict("transient", f"{said}, but {no_receipt}", (), wait)
     if _is_outcome(answer):
-        refused = _failed(answer) and not _passing(answer)
-        said = _outcome_words(answer) or "nothing said"
-        return Verdict(
-            "rejected" if refused else "transient",
-            f"HTTP {status}, but the answer is an OperationOutcome and no receipt: {said}",
-            (),
-            None if refused else wait,
-        )
+        return _judge_outcome(said, answer, wait)
+    return _judge_response(said, answer, (kinds,), wait)
+
+
+def _judge_outcome(said: str, outcome: Any, wait: float | None) -> Verdict:
+    """The verdict on an OperationOutcome where a transaction-response is due."""
+    refused = _failed(outcome) and not _passing(outcome)
+    words = _outcome_words(outcome) or "nothing said"
+    return Verdict(
+        "rejected" if refused else "transient",
+        f"{said}, but the answer is an OperationOutcome and no receipt: {words}",
+        (),
+        None if refused else wait,
+    )
+
+
+def _judge_response(said: str, answer: Any, possible: Iterable[list[str]], wait: float | None) -> Verdict:
+    """The verdict on a Bundle.
+
+    Args:
+        said: How it came, in words.
+        answer: The Bundle.
+        possible: The resource types that may have been answered, the expected ones first.
+        wait: Seconds that the receiver asks to wait.
+    """
     if answer.get("type") != "transaction-response":
-        return Verdict("rejected", f"HTTP {status}, but the answer is not a transaction-response, so it is no receipt")
-    sent = bundle.get("entry", [])
+        return Verdict("rejected", f"{said}, but the answer is not a transaction-response, so it is no receipt")
     answered = answer.get("entry", [])
-    if not isinstance(answered, list) or len(answered) != len(sent):
-        count = len(answered) if isinstance(answered, list) else 0
-        return Verdict("transient", f"{count} entries are answered where {len(sent)} were sent", (), wait)
-    return _judge_entries(sent, answered, wait)
+    count = len(answered) if isinstance(answered, list) else 0
+    expected = list(possible)
+    kinds = next((kinds for kinds in expected if len(kinds) == count), None)
+    if kinds is None or not isinstance(answered, list):
+        return Verdict("transient", f"{count} entries are answered where {len(expected[0])} were sent", (), wait)
+    return _judge_entries(kinds, answered, wait)
 
 
-def _why_no_fhir(content_type: str, body: bytes, answer: Any) -> str:
-    """Why a 2xx body cannot be judged as FHIR; empty when it can."""
+def _outputs(answer: Any) -> list[Any]:
+    """What an operation gave: one resource, or those in its Parameters."""
+    if answer.get("resourceType") != "Parameters":
+        return [answer]
+    parameters = answer.get("parameter")
+    parts = parameters if isinstance(parameters, list) else []
+    found = [part.get("resource") for part in parts if isinstance(part, dict)]
+    return [part for part in found if isinstance(part, dict)]
+
+
+def _judge_output(said: str, output: Any, kinds: list[str], wait: float | None) -> Verdict:
+    """The verdict on one resource that the operation gave."""
+    if _failed(output):
+        return _judge_outcome(said, output, wait)
+    if output.get("resourceType") == "Bundle":
+        return _judge_response(said, output, (kinds, ["MeasureReport", *kinds], ["MeasureReport", "Bundle"]), wait)
+    return Verdict("accepted", f"the operation was done ({said})")
+
+
+def _why_no_fhir(content_type: str, body: bytes, answer: Any, kinds: tuple[str, ...]) -> str:
+    """Why a body cannot be judged as FHIR of these resource types; empty when it can."""
     if not body.strip():
         return "the body is empty"
     if "html" in content_type.lower() or body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "the answer is a web page, such as a sign-in page; check address and credentials"
     if answer is None:
         return "the answer is cut short or is not JSON"
-    if not isinstance(answer, dict) or answer.get("resourceType") not in ("Bundle", "OperationOutcome"):
+    if not isinstance(answer, dict) or answer.get("resourceType") not in kinds:
         return "the answer is neither a FHIR Bundle nor an OperationOutcome"
     return ""
 
 
-def _judge_entries(sent: list[dict[str, Any]], answered: list[Any], wait: float | None) -> Verdict:
+def _judge_entries(kinds: list[str], answered: list[Any], wait: float | None) -> Verdict:
     entries = tuple(_entry_answer(index, item) for index, item in enumerate(answered))
-    for entry, asked in zip(entries, sent, strict=True):
-        kind = asked.get("resource", {}).get("resourceType")
+    for entry, kind in zip(entries, kinds, strict=True):
         if entry.location and entry.location.split("/")[0] != kind:
             sentence = f"the answer to entry {entry.index} is about another resource type than was sent"
             return Verdict("transient", sentence, entries, wait)

@@ -32,6 +32,7 @@ from io_fhir_adapter.fhir.validity import resource_problems
 from io_fhir_adapter.submit.content import (
     CaseContent,
     Method,
+    StandardsContent,
     SubmissionContent,
     Superseded,
     check_content,
@@ -42,7 +43,17 @@ from io_fhir_adapter.trust.canonical import digest
 from io_fhir_adapter.trust.frame import draw_digest
 from io_fhir_adapter.trust.submission import submission_digest
 
-__all__ = ["CaseContent", "Method", "SubmissionContent", "Superseded", "seal"]
+__all__ = [
+    "CaseContent",
+    "Method",
+    "StandardsContent",
+    "SubmissionContent",
+    "Superseded",
+    "assembler",
+    "replaced_by",
+    "seal",
+    "with_statement",
+]
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
 _KEPT_META: Final = ("profile", "security", "tag")
@@ -100,37 +111,60 @@ def seal(content: SubmissionContent, timestamp: datetime) -> dict[str, Any]:
     entries = [_entry(item, _resource(item, known, None)) for item in shared]
     for entry in entries:
         if entry["resource"]["resourceType"] == "MeasureReport":
-            entry["resource"].setdefault("reporter", facility_of(content))
+            entry["resource"].setdefault("reporter", facility_of(content.facility_code))
         if entry["resource"]["resourceType"] == "List":
             _name_cases(entry["resource"], patients, groups)
     for _, items in cases:
         here = known | _names(items)
         entries += [_entry(item, _resource(item, here, items[0].full_url)) for item in items]
 
+    provenance = _provenance(content, [entry["fullUrl"] for entry in entries], written)
+    return with_statement(content.facility_code, content.programme, written, entries, provenance)
+
+
+def with_statement(
+    facility_code: str, programme: str, written: str, entries: list[dict[str, Any]], provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """The transaction Bundle of entries and the Provenance that speaks for them, known by what it says.
+
+    Args:
+        facility_code: The facility's code.
+        programme: Code of the accreditation programme.
+        written: When it is sealed, as FHIR writes it.
+        entries: All other entries.
+        provenance: Has no id yet.
+
+    Raises:
+        SubmitError: It would not be valid FHIR R4; names the element.
+    """
     bundle: dict[str, Any] = {
         "resourceType": "Bundle",
-        "meta": {"tag": [{"system": PROGRAMME_SYSTEM, "code": content.programme}]},
+        "meta": {"tag": [{"system": PROGRAMME_SYSTEM, "code": programme}]},
         "type": "transaction",
         "timestamp": written,
     }
-    provenance = _provenance(content, [entry["fullUrl"] for entry in entries], written)
     try:
         value = submission_digest({**bundle, "entry": [*entries, {"resource": provenance}]})
     except ValueError as exc:
         raise _refused("a value has no canonical JSON form", "Bundle") from exc
-    stamp = str(uuid.uuid5(_NAMESPACE, f"Provenance|{content.facility_code}|{value}"))
-    entries.append(
-        {
-            "fullUrl": f"urn:uuid:{stamp}",
-            "resource": {**provenance, "id": stamp},
-            "request": {"method": "PUT", "url": f"Provenance/{stamp}"},
-        }
-    )
+    stamp = str(uuid.uuid5(_NAMESPACE, f"Provenance|{facility_code}|{value}"))
+    statement = {
+        "fullUrl": f"urn:uuid:{stamp}",
+        "resource": {**provenance, "id": stamp},
+        "request": {"method": "PUT", "url": f"Provenance/{stamp}"},
+    }
     bundle["identifier"] = {"system": SUBMISSION_SYSTEM, "value": value}
-    bundle["entry"] = entries
+    bundle["entry"] = [*entries, statement]
     for problem in resource_problems(bundle, frozenset({"Bundle"})):
         raise _refused(f"the sealed Bundle would not be valid FHIR: {problem.words}", problem.path, number=2)
     return bundle
+
+
+def replaced_by(bundle: Mapping[str, Any]) -> str:
+    """Identifier of the submission that a sealed one corrects, empty where it corrects none."""
+    statements = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == "Provenance"]
+    named = (entity["what"]["identifier"] for one in statements for entity in one.get("entity", ()))
+    return next((str(one["value"]) for one in named if one["system"] == SUBMISSION_SYSTEM), "")
 
 
 def _name_cases(drawn: dict[str, Any], patients: Mapping[str, str], groups: list[str]) -> None:
@@ -147,7 +181,9 @@ def _refused(what: str, where: str, number: int = 1) -> SubmitError:
 
 
 def _shared_items(content: SubmissionContent, key: str) -> Iterator[_Item]:
-    for kind, canonical in (("Measure", content.measure), ("Questionnaire", content.questionnaire)):
+    standards = content.standards
+    forms = (content.questionnaire, standards.questionnaire if standards is not None else None)
+    for kind, canonical in (("Measure", content.measure), *(("Questionnaire", form) for form in forms)):
         if canonical is None:
             continue
         url = canonical.get("url")
@@ -162,6 +198,10 @@ def _shared_items(content: SubmissionContent, key: str) -> Iterator[_Item]:
     if content.draw is not None:
         drawn = draw_digest(content.method["frame_digest"], content.method["nonce"].lower())
         yield _Item("List", "List", content.draw, *own_identifier(content.draw, DRAW_SYSTEM, drawn))
+    if standards is not None:
+        answers = {**standards.response, "subject": facility_of(content.facility_code)}
+        place = "standards, QuestionnaireResponse"
+        yield _Item("QuestionnaireResponse", place, answers, ENTRY_SYSTEM, f"{key}.standards")
 
 
 def _case_items(case: CaseContent, key: str) -> Iterator[_Item]:
@@ -260,21 +300,27 @@ def _provenance(content: SubmissionContent, targets: list[str], written: str) ->
         {"role": "revision", "what": {"identifier": {"system": DRAW_SYSTEM, "value": earlier.draw}}}
         for earlier in content.superseded
     ]
+    if content.replaces:
+        replaced = {"identifier": {"system": SUBMISSION_SYSTEM, "value": content.replaces}}
+        entities.append({"role": "revision", "what": replaced})
     reasons = [{"coding": [{"system": SUPERSEDING_REASON, "code": earlier.reason}]} for earlier in content.superseded]
-    participant = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
     return {
         "resourceType": "Provenance",
         "target": [{"reference": target} for target in targets],
         "recorded": written,
-        "agent": [
-            {
-                "type": {"coding": [{"system": participant, "code": "assembler"}]},
-                "who": {"type": "Device", "display": f"io-fhir-adapter {method['software_version']}"},
-                "onBehalfOf": facility_of(content),
-            }
-        ],
+        "agent": [assembler(content.facility_code, method["software_version"])],
         "entity": entities,
         **({"reason": reasons} if reasons else {}),
+    }
+
+
+def assembler(facility_code: str, software_version: str) -> dict[str, Any]:
+    """The Provenance.agent of this program, on behalf of a facility."""
+    participant = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+    return {
+        "type": {"coding": [{"system": participant, "code": "assembler"}]},
+        "who": {"type": "Device", "display": f"io-fhir-adapter {software_version}"},
+        "onBehalfOf": facility_of(facility_code),
     }
 
 

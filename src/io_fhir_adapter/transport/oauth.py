@@ -16,6 +16,7 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
+from io_fhir_adapter.client_assertion import ASSERTION_TYPE
 from io_fhir_adapter.config.http import AuthConfig, HttpConfig, is_loopback_host
 from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.transport.auth import Grant, SignIn, StaticSignIn, TokenSignIn, basic
@@ -31,7 +32,6 @@ __all__ = ["TokenEndpoint", "sign_in"]
 
 T = TypeVar("T")
 
-_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _FORM: Final = "application/x-www-form-urlencoded"
 _WELL_KNOWN: Final = ".well-known/smart-configuration"
 _MOST_MIB: Final = 1
@@ -170,7 +170,7 @@ class TokenEndpoint:
             form["scope"] = " ".join(scopes)
         if self._key is not None:
             now = self._wire.now() + self._ahead_s
-            form["client_assertion_type"] = _ASSERTION_TYPE
+            form["client_assertion_type"] = ASSERTION_TYPE
             form["client_assertion"] = self._key.assertion(client_id, auth.audience or self._url, now)
             return form, headers
         if auth.audience:

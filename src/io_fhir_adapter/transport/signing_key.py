@@ -5,22 +5,20 @@ Source: HL7 SMART App Launch 2, "Client Authentication: Asymmetric".
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Final
 
 from joserfc import jwt
-from joserfc.errors import InvalidKeyTypeError, JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from io_fhir_adapter.config.http import AuthConfig
 from io_fhir_adapter.errors import ConfigError
+from io_fhir_adapter.trust.keys import key_pairs
 
 __all__ = ["SigningKey"]
 
 _LASTS_S: Final = 240  # of the five minutes allowed, so that a clock a little ahead of the server's does no harm
 _ALGORITHMS: Final = {"RSA": "RS384", "EC": "ES384"}
-_KINDS: Final[dict[str, type[RSAKey] | type[ECKey]]] = {"RSA": RSAKey, "EC": ECKey}
 _CURVE: Final = "P-384"  # of ES384
 
 
@@ -65,9 +63,9 @@ class SigningKey:
 
 def _private_key(text: str, password: str | None, config: AuthConfig, where: str) -> RSAKey | ECKey:
     try:
-        found = _keys(text, password)
-    except (JoseError, ValueError, TypeError, KeyError) as exc:
-        raise _unusable(where, "it is no PEM, JWK or JWKS, or its password is wrong") from exc
+        found = [key for key in key_pairs(text, password) if isinstance(key, RSAKey | ECKey)]
+    except ValueError as exc:
+        raise _unusable(where, str(exc)) from exc
     wanted = config.algorithm
     fitting = [key for key in found if key.is_private and key.get("use", "sig") == "sig"]
     fitting = [key for key in fitting if wanted is None or _ALGORITHMS[key.key_type] == wanted]
@@ -78,16 +76,6 @@ def _private_key(text: str, password: str | None, config: AuthConfig, where: str
         what = "no private RSA or P-384 key in it fits" if not fitting else "several fit, so name one under key_id"
         raise _unusable(where, what)
     return fitting[0]
-
-
-def _keys(text: str, password: str | None) -> list[RSAKey | ECKey]:
-    if not text.lstrip().startswith("{"):
-        try:
-            return [RSAKey.import_key(text, password=password)]
-        except InvalidKeyTypeError:
-            return [ECKey.import_key(text, password=password)]
-    content = json.loads(text)
-    return [_KINDS[key["kty"]].import_key(key) for key in content.get("keys", [content]) if key["kty"] in _KINDS]
 
 
 def _unusable(where: str, what: str) -> ConfigError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from io_fhir_adapter.trust.canonical import digest
+from io_fhir_adapter.trust.approver import is_approver
+from io_fhir_adapter.trust.canonical import canonical_json, digest_bytes
 
 __all__ = ["submission_digest"]
 
@@ -22,7 +23,8 @@ _TIMES = {
 def submission_digest(bundle: Mapping[str, Any]) -> str:
     """The digest of what a submission Bundle says: all entries in any order, without the times of writing.
 
-    The Provenance entry counts without its id, full URL and time, because its id is made from this digest.
+    The Provenance entry counts without its id, full URL and time, because its id is made from this digest, and without
+    who approved, because what they approve has this digest already. The Bundle's signature does not count either.
 
     Raises:
         ValueError: An entry has no resource, or a value is not canonical JSON.
@@ -35,7 +37,11 @@ def submission_digest(bundle: Mapping[str, Any]) -> str:
         kind = resource.get("resourceType", "")
         dropped = _TIMES.get(kind, ())
         kept = {name: value for name, value in resource.items() if name not in dropped}
+        if kind == "Provenance" and isinstance(agents := kept.get("agent"), list):
+            kept["agent"] = [agent for agent in agents if not is_approver(agent)]
         full_url = "" if kind == "Provenance" else entry.get("fullUrl", "")
         entries.append({"fullUrl": full_url, "resource": kept})
-    entries.sort(key=digest)
-    return digest({"meta": bundle.get("meta", {}), "entry": entries})
+    # As digest({"entry": entries, "meta": …}) with the entries in the order of their digests, each written once.
+    parts = sorted((canonical_json(entry) for entry in entries), key=digest_bytes)
+    meta = canonical_json(bundle.get("meta", {}))
+    return digest_bytes(b'{"entry":[' + b",".join(parts) + b'],"meta":' + meta + b"}")

@@ -13,6 +13,7 @@ from io_fhir_adapter.canonical_urls import (
     DRAW_ORDER,
     DRAW_ROLE,
     DRAW_SYSTEM,
+    ENTRY_SYSTEM,
     FACILITY_SYSTEM,
     FRAME_CODES,
     FRAME_DESIGN,
@@ -26,9 +27,19 @@ from io_fhir_adapter.canonical_urls import (
 )
 from io_fhir_adapter.trust.drawn import SUPERSEDING, Place, draw_problems
 from io_fhir_adapter.trust.frame import Commitment, draw_digest
+from io_fhir_adapter.trust.signature import check_signature
 from io_fhir_adapter.trust.submission import submission_digest
 
-__all__ = ["CHECKS", "NONCE_ORIGINS", "Finding", "draw_issues", "drawn_with", "nonce_origin", "verify_submission"]
+__all__ = [
+    "CHECKS",
+    "NONCE_ORIGINS",
+    "Finding",
+    "draw_issues",
+    "drawn_with",
+    "nonce_origin",
+    "signature_finding",
+    "verify_submission",
+]
 
 Json = Mapping[str, Any]
 
@@ -205,7 +216,12 @@ def _draw_check(bundle: Json) -> str:
         raise _WrongError("the draw is from another frame")
     statement = _only(bundle, "Provenance")
     reasons = [_code(reason, SUPERSEDING_REASON) for reason in statement.get("reason", [])]
-    earlier = [entity for entity in statement.get("entity", []) if entity.get("role") == "revision"]
+    earlier = [
+        entity
+        for entity in statement.get("entity", [])
+        if entity.get("role") == "revision"
+        and entity.get("what", {}).get("identifier", {}).get("system") == DRAW_SYSTEM
+    ]
     if len(reasons) != len(earlier) or any(reason not in SUPERSEDING for reason in reasons):
         raise _WrongError("an earlier draw was superseded without a reason from the list")
     roles = [place.role for place in places]
@@ -217,6 +233,13 @@ def _draw_check(bundle: Json) -> str:
     if len(roles) == len(commitment.tokens):
         words += "; the whole frame"
     return words + (f"; {len(reasons)} earlier draw superseded ({', '.join(reasons)})" if reasons else "")
+
+
+def _is_of_the_facility(response: Json) -> bool:
+    """Whether a QuestionnaireResponse is the standards self-assessment, which is about no patient."""
+    named = response.get("identifier", {})
+    own = named.get("system") == ENTRY_SYSTEM and str(named.get("value")).endswith(".standards")
+    return own and "reference" not in response.get("subject", {})
 
 
 def _leads_to(reference: Json, url: str | None) -> bool:
@@ -236,7 +259,9 @@ def _case_check(bundle: Json) -> str:
         if not _leads_to(entry.get("item", {}), patients.get(place.token)):
             raise _WrongError("a place of the draw leads to another patient")
     subjects = sorted(
-        str(response.get("subject", {}).get("reference")) for _, response in _of_kind(bundle, "QuestionnaireResponse")
+        str(response.get("subject", {}).get("reference"))
+        for _, response in _of_kind(bundle, "QuestionnaireResponse")
+        if not _is_of_the_facility(response)
     )
     if subjects != sorted(patients.values()):
         raise _WrongError("there is not one case review for each case")
@@ -254,17 +279,37 @@ CHECKS: Final[Mapping[str, Callable[[Json], str]]] = {
 _OF_THE_DRAW: Final = ("frame", "draw", "cases")
 
 
+def signature_finding(bundle: Json, jwks: Json | None) -> Finding:
+    """Whether a submission is signed, and by which key.
+
+    Args:
+        bundle: The submission.
+        jwks: The facility's public keys, None where they are not at hand: then a signature is only named.
+    """
+    if jwks is None:
+        signed = "signature" in bundle
+        return Finding("signature", True, "signed, not checked: no keys given" if signed else "not signed")
+    try:
+        return Finding("signature", True, f"signed by kid {check_signature(bundle, jwks)}")
+    except ValueError as exc:
+        return Finding("signature", False, str(exc))
+
+
 def verify_submission(bundle: Json) -> list[Finding]:
     """The outcome of every check; those of the draw are left out where nothing was drawn."""
-    drawn = any(_of_kind(bundle, kind) for kind in ("Group", "List", "Patient", "QuestionnaireResponse"))
+    drawn = _is_drawn(bundle)
     return [_outcome(bundle, name) for name in CHECKS if drawn or name not in _OF_THE_DRAW]
+
+
+def _is_drawn(bundle: Json) -> bool:
+    drawn = any(_of_kind(bundle, kind) for kind in ("Group", "List", "Patient"))
+    return drawn or not all(_is_of_the_facility(one) for _, one in _of_kind(bundle, "QuestionnaireResponse"))
 
 
 def draw_issues(bundle: Json) -> Iterator[str]:
     """What is wrong with frame, draw and cases of a valid submission, for an endpoint that takes it."""
-    return (
-        finding.words for finding in verify_submission(bundle) if not finding.holds and finding.check != "identifier"
-    )
+    findings = (_outcome(bundle, name) for name in _OF_THE_DRAW if _is_drawn(bundle))
+    return (finding.words for finding in findings if not finding.holds)
 
 
 def _outcome(bundle: Json, name: str) -> Finding:

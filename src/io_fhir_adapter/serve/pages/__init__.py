@@ -1,4 +1,4 @@
-"""The pages on which the case review is completed and approved: one module of routes each."""
+"""The pages of the facility: one module of routes each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.serve.pages.approval import approval_router
 from io_fhir_adapter.serve.pages.case import case_router
 from io_fhir_adapter.serve.pages.cases import cases_router
+from io_fhir_adapter.serve.pages.dashboard import dashboard_router
+from io_fhir_adapter.serve.pages.dossier import dossier_router
+from io_fhir_adapter.serve.pages.figures import Figures
+from io_fhir_adapter.serve.pages.readiness import readiness_router
+from io_fhir_adapter.serve.pages.standards import standards_router
+from io_fhir_adapter.serve.pages.submissions import submissions_router
 from io_fhir_adapter.serve.pages.view import View
 from io_fhir_adapter.serve.web import NavItem, Web
 
@@ -17,7 +23,7 @@ __all__ = ["install_pages"]
 
 
 def install_pages(app: FastAPI, web: Web, ruleset: Ruleset, as_of: date | None = None) -> None:
-    """Puts the pages of the case review, and their entries in the navigation, into an application.
+    """Puts the pages, and their entries in the navigation, into an application.
 
     Args:
         app: The application.
@@ -26,9 +32,20 @@ def install_pages(app: FastAPI, web: Web, ruleset: Ruleset, as_of: date | None =
         as_of: The local date that the pages work on; each day's own where omitted.
     """
     view = View(web, ruleset, as_of)
-    for router in (cases_router(view), case_router(view), approval_router(view)):
+    figures = Figures(view)
+    routers = [
+        dashboard_router(view, figures), cases_router(view), case_router(view), approval_router(view),
+        readiness_router(view, figures), standards_router(view), submissions_router(view), dossier_router(view),
+    ]  # fmt: skip
+    for router in routers:
         app.include_router(router)
+    has_standards = ruleset.programme.standards is not None
     web.navigation[:0] = [
+        NavItem("dashboard", "/"),
         NavItem("cases", "/cases", ("viewer", "reviewer", "approver")),
         NavItem("approval", "/approval", ("reviewer", "approver")),
+        NavItem("readiness", "/readiness"),
+        *([NavItem("standards", "/standards")] if has_standards else []),
+        NavItem("submissions", "/submissions"),
+        NavItem("dossier", "/dossier", ("approver",)),
     ]

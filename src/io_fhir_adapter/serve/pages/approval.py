@@ -19,15 +19,14 @@ from io_fhir_adapter.handover.desk import Desk
 from io_fhir_adapter.handover.proposal import Proposal
 from io_fhir_adapter.ledger.approvals import CLEARING
 from io_fhir_adapter.ledger.audit import note
-from io_fhir_adapter.report.wording import reason_words
+from io_fhir_adapter.look.walls import RefusedError
 from io_fhir_adapter.review.forms import items
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.serve.language import language_of, translator
 from io_fhir_adapter.serve.pages.leaving import leaving_cases, resource_counts
 from io_fhir_adapter.serve.pages.view import Row, View
-from io_fhir_adapter.serve.pages.wording import Translate
+from io_fhir_adapter.serve.pages.wording import Translate, reason_words_in
 from io_fhir_adapter.serve.people import Person
-from io_fhir_adapter.serve.security import RefusedError
 
 __all__ = ["CountRow", "approval_router"]
 
@@ -125,7 +124,9 @@ def _add_decision(router: APIRouter, view: View) -> None:
 
         return decided(
             request, person,
-            lambda desk: asyncio.run(desk.approve(identifier, digest, by=person.account, witness=noted)),
+            lambda desk: asyncio.run(
+                desk.approve(identifier, digest, by=person.account, name=person.name, witness=noted)
+            ),
             entity, "approved", "approved", noted=True,
         )  # fmt: skip
 
@@ -224,7 +225,8 @@ def _shown(view: View, language: str, made: Proposal, rows: list[Row], person: P
         "said_by": names.get(made.approval.by, made.approval.by) if made.approval is not None else "",
         "counts": _counts(view, made, language),
         "review": [
-            (view.title(line.category, language), _reason(t, line.reason), line.sessions) for line in made.review_list
+            (view.title(line.category, language), reason_words_in(t, line.reason), line.sessions)
+            for line in made.review_list
         ],
         "codes": made.unmapped[:_MOST_CODES],
         "texts": [(text, texts.get(text.link_id, text.link_id)) for text in made.texts],
@@ -258,13 +260,6 @@ def _counts(view: View, made: Proposal, language: str) -> Json:
         "this_label": made.volume.period.label,
         "last_label": str(int(made.volume.period.label) - 1),
     }
-
-
-def _reason(t: Translate, code: str) -> str:
-    try:
-        return t(f"approval.reasons.{code}")
-    except KeyError:
-        return reason_words(code)
 
 
 def _why(t: Translate, exc: AdapterError) -> str:

@@ -10,44 +10,32 @@ from itertools import groupby
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from io_fhir_adapter.errors import AdapterError, LedgerError, ReviewError
+from io_fhir_adapter.fhir.form_words import response_in
+from io_fhir_adapter.fhir.forms import items, sections
 from io_fhir_adapter.ledger.audit import note
 from io_fhir_adapter.ledger.reviews import release, take
+from io_fhir_adapter.look.walls import RefusedError
 from io_fhir_adapter.review.board import CaseForm, Identity
 from io_fhir_adapter.review.completing import completeness
-from io_fhir_adapter.review.forms import items
 from io_fhir_adapter.review.sample import Sample
-from io_fhir_adapter.serve.language import language_of, texts, translator
-from io_fhir_adapter.serve.pages.forms import for_display, sections
-from io_fhir_adapter.serve.pages.translating import response_in
+from io_fhir_adapter.serve.language import language_of, translator
+from io_fhir_adapter.serve.pages.forms import FORM_POLICY, Posted, for_display, script_words
 from io_fhir_adapter.serve.pages.view import View
 from io_fhir_adapter.serve.pages.wording import Translate, reason_in
 from io_fhir_adapter.serve.people import Person
-from io_fhir_adapter.serve.security import RefusedError
 from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
 
-__all__ = ["Posted", "case_router"]
+__all__ = ["case_router"]
 
 Json = dict[str, Any]
-_SCRIPT: Final = "case.js."
-_LABELS: Final = "case.lforms."
-_POLICY: Final = {"style-src": "'self' 'nonce-{nonce}'"}
-"""LHC-Forms puts styles into the page, and marks them with the nonce that it finds there; it needs nothing else."""
 _SAID: Final = {"IOA-LED-020": "gone", "IOA-LED-021": "stale", "IOA-LED-022": "signed", "IOA-LED-025": "others"}
 _OPEN: Final = "IOA-REV-034"
 _NO_CASE: Final = {"IOA-REV-009", "IOA-LED-020"}
-
-
-class Posted(BaseModel):
-    """What the page's script posts: the revision that it shows, and the QuestionnaireResponse of the form."""
-
-    revision: int
-    answers: Json
 
 
 def case_router(view: View) -> APIRouter:
@@ -76,7 +64,7 @@ def _add_page(router: APIRouter, view: View) -> None:
         numbers = list(rows)
         place = numbers.index(number)
         return web.render(
-            request, "case.html", person, csp=_POLICY if editable else None,
+            request, "case.html", person, csp=FORM_POLICY if editable else None,
             row=row, identity=identity, editable=editable,
             before=numbers[place - 1] if place else 0, after=numbers[place + 1] if place + 1 < len(numbers) else 0,
             comment=form.comment, returned_by=view.names().get(form.returned_by, form.returned_by),
@@ -235,25 +223,17 @@ def _data(request: Request, questionnaire: Json, form: CaseForm) -> Json:
     language = language_of(request)
     t = translator(language)
     path = f"/cases/{form.number}"
-    words = texts(language)
     return {
         "questionnaire": for_display(questionnaire),
         "response": response_in(questionnaire, form.response),
         "revision": form.revision,
         "reasons": {one["link_id"]: one["reason"] for one in _opened(t, questionnaire, form) if one["reason"]},
-        "words": {key.removeprefix(_SCRIPT): text for key, text in words.items() if key.startswith(_SCRIPT)},
-        "labels": _labels(language),
+        **script_words(language),
         "path": path,
         "draftPath": f"{path}/draft",
         "checkPath": f"{path}/check",
         "signPath": f"{path}/sign",
         "signIn": f"/sign-in?next={path}",
-        "draftWord": words["cases.states.draft"],
-        "savedText": "" if form.revision else words["case.not_saved_yet"],
+        "draftWord": t("cases.states.draft"),
+        "savedText": "" if form.revision else t("case.not_saved_yet"),
     }
-
-
-def _labels(language: str) -> dict[str, str]:
-    """LHC-Forms' own labels, which are English, to what they are in the language of the page."""
-    own, said = texts("en"), texts(language)
-    return {text: said[key] for key, text in own.items() if key.startswith(_LABELS) and said[key] != text}

@@ -1,44 +1,46 @@
-"""The form as pages show it: to LHC-Forms without what fills it, and to readers as questions and answers."""
+"""A form as LHC-Forms is given it, without what fills it; what its page says, and what its script posts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE, answer_variables, items, option_for
+from pydantic import BaseModel
 
-__all__ = ["Line", "Section", "for_display", "sections"]
+from io_fhir_adapter.review.forms import INITIAL_EXPRESSION, VARIABLE, answer_variables
+from io_fhir_adapter.serve.language import texts
+
+__all__ = ["FORM_POLICY", "Posted", "for_display", "script_words"]
 
 Json = dict[str, Any]
+FORM_POLICY: Final = {"style-src": "'self' 'nonce-{nonce}'"}
+"""LHC-Forms puts styles into the page, and marks them with the nonce that it finds there; it needs nothing else."""
+_SCRIPT: Final = "case.js."
+_LABELS: Final = "case.lforms."
 _FILLING: Final = frozenset(
     {VARIABLE, INITIAL_EXPRESSION, "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-launchContext"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One question that has an answer.
+class Posted(BaseModel):
+    """What the script of a page with a form posts: the revision that it shows, and the form's QuestionnaireResponse."""
 
-    Attributes:
-        link_id: The item's linkId.
-        text: The question.
-        values: Its answers in words; for a boolean ``yes`` or ``no``.
-        plain: Whether an answer is a text of the reviewer's own.
+    revision: int
+    answers: Json
+
+
+def script_words(language: str, own: str = "") -> dict[str, dict[str, str]]:
+    """What the script of a page with a form says, and LHC-Forms' own labels in the language of the page.
+
+    Args:
+        language: Such as ``de``.
+        own: Where the words are that the page has of its own, such as ``standards.js.``.
     """
-
-    link_id: str
-    text: str
-    values: tuple[str, ...]
-    plain: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """The answered questions of one group."""
-
-    title: str
-    lines: tuple[Line, ...]
+    said, english = texts(language), texts("en")
+    words = {key.removeprefix(_SCRIPT): text for key, text in said.items() if key.startswith(_SCRIPT)}
+    if own:
+        words |= {key.removeprefix(own): text for key, text in said.items() if key.startswith(own)}
+    labels = {text: said[key] for key, text in english.items() if key.startswith(_LABELS) and said[key] != text}
+    return {"words": words, "labels": labels}
 
 
 def for_display(questionnaire: Json) -> Json:
@@ -58,49 +60,3 @@ def _without_filling(node: Json, live: frozenset[str]) -> Json:
 def _is_live(extension: Json, live: frozenset[str]) -> bool:
     """Whether it is a variable that goes by the answers, which other expressions in the browser may read."""
     return extension.get("url") == VARIABLE and extension.get("valueExpression", {}).get("name") in live
-
-
-def sections(questionnaire: Json, response: Json, yes_no: Mapping[bool, str]) -> tuple[Section, ...]:
-    """What a response says, in the order of the form; groups without an answer are left out.
-
-    Args:
-        questionnaire: The form.
-        response: The QuestionnaireResponse.
-        yes_no: The words for true and false.
-    """
-    given = {item["linkId"]: item["answer"] for item in _answered(response)}
-    found = []
-    for group in questionnaire.get("item", ()):
-        asked = [group, *items(group)]
-        lines = tuple(_line(item, given[item["linkId"]], yes_no) for item in asked if item.get("linkId") in given)
-        if lines:
-            found.append(Section(str(group.get("text", group.get("linkId", ""))), lines))
-    return tuple(found)
-
-
-def _answered(node: Json) -> Iterator[Json]:
-    for item in node.get("item", ()):
-        if item.get("answer"):
-            yield item
-        yield from _answered(item)
-        for answer in item.get("answer", ()):
-            yield from _answered(answer)
-
-
-def _line(item: Json, answers: list[Json], yes_no: Mapping[bool, str]) -> Line:
-    plain = any("valueString" in answer for answer in answers) and not item.get("readOnly")
-    return Line(
-        item["linkId"], str(item.get("text", item["linkId"])), tuple(_word(item, a, yes_no) for a in answers), plain
-    )
-
-
-def _word(item: Json, answer: Json, yes_no: Mapping[bool, str]) -> str:
-    value = next((value for name, value in answer.items() if name.startswith("value")), "")
-    if isinstance(value, bool):
-        return yes_no[value]
-    if isinstance(value, dict):
-        if "value" in value:
-            return f"{value['value']} {value.get('unit') or value.get('code') or ''}".rstrip()
-        option = option_for(item, value["code"], value.get("system", "")) if "code" in value else None
-        return str((option or value).get("display") or value.get("code") or "")
-    return str(value)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from io_fhir_adapter.serve.pages.forms import Section, sections
+from io_fhir_adapter.fhir.forms import Section, sections
 
 __all__ = ["LeavingCase", "leaving_cases", "resource_counts"]
 

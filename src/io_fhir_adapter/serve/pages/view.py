@@ -6,16 +6,17 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.fhir.dates import zone
+from io_fhir_adapter.fhir.form_words import category_title, form_in
 from io_fhir_adapter.handover.desk import Desk
 from io_fhir_adapter.ledger.accounts import all_accounts
 from io_fhir_adapter.review.board import CaseLine
 from io_fhir_adapter.review.sample import Sample
-from io_fhir_adapter.serve.pages.translating import category_title, form_in
 from io_fhir_adapter.serve.web import Web
 
 __all__ = ["Row", "View"]
@@ -73,6 +74,11 @@ class View:
     def desk(self) -> Desk:
         """The desk of today."""
         return Desk(self.web.config, self.web.ledger, self.ruleset, as_of=self._as_of)
+
+    @property
+    def today(self) -> date:
+        """The local date that the pages work on."""
+        return self._as_of or datetime.now(zone(self.web.config.facility.time_zone)).date()
 
     def sample(self) -> Sample | None:
         """The sample of the year that is due, None where nobody is drawn yet."""

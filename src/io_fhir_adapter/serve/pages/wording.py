@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import date
 from typing import Final
 
-__all__ = ["Translate", "day_in", "reason_in"]
+from io_fhir_adapter.report.wording import number, reason_words
+
+__all__ = ["Translate", "day_in", "number_in", "reason_in", "reason_words_in"]
 
 Translate = Callable[..., str]
 """``t(key, **values)``, see :mod:`io_fhir_adapter.serve.language`."""
@@ -52,3 +54,17 @@ def day_in(language: str, day: str) -> str:
     """An ISO date as it is read in a language, such as ``30.01.2026`` or ``30 January 2026``."""
     found = date.fromisoformat(day)
     return found.strftime("%d.%m.%Y") if language == "de" else f"{found.day} {_MONTHS[found.month - 1]} {found.year}"
+
+
+def number_in(language: str, value: int) -> str:
+    """A whole number as it is read in a language, its thousands parted."""
+    shown = number(value)
+    return shown.replace(",", ".") if language == "de" else shown
+
+
+def reason_words_in(t: Translate, code: str) -> str:
+    """The reason code of a decision in words; one without words here in English."""
+    try:
+        return t(f"approval.reasons.{code}")
+    except KeyError:
+        return reason_words(code)

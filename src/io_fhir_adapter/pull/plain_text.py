@@ -1,0 +1,34 @@
+"""The text of files that may be compressed, whole or in blocks of lines."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Final
+
+__all__ = ["GZIP_MAGIC", "blocks_of", "open_plain"]
+
+GZIP_MAGIC: Final = b"\x1f\x8b"
+"""The first bytes of a compressed file."""
+_BLOCK: Final = 1 << 20
+
+
+@contextmanager
+def open_plain(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
+    """A file's text, unpacked where it is compressed."""
+    with path.open("rb") as handle:
+        if handle.peek(2)[:2] == GZIP_MAGIC:
+            with gzip.GzipFile(fileobj=handle) as unpacked:
+                yield unpacked
+        else:
+            yield handle
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """A file's text in blocks of about 1 MiB, each of whole lines."""
+    with open_plain(path) as handle:
+        while block := handle.read(_BLOCK):
+            yield block if block.endswith(b"\n") else block + handle.readline()
