@@ -58,6 +58,13 @@ def script(name: str) -> ModuleType:
     return module
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their charts, which take most of a second: for tests of everything else that a report says."""
+    for name in ("cumulative_chart", "monthly_chart", "funnel_chart"):
+        monkeypatch.setattr(f"io_fhir_adapter.report.charts.{name}", lambda *_, **__: "<svg></svg>")
+
+
 @dataclass(frozen=True)
 class SyntheticDraw:
     """A frame of synthetic tokens and a true draw from it."""

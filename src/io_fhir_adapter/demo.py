@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from io_fhir_adapter.config import (
     Config,
@@ -49,6 +49,7 @@ AS_OF = date(2026, 1, 30)
 """The night that the demonstration runs for: the first on which the year 2025 is reported."""
 CODE: Final = "DEMO-001"
 NAME: Final = "Sandbox Hospital (synthetic)"
+PUBLIC: Final = "signing-key.jwks.json"
 LOCAL_SYSTEM = "http://sandbox.example/CodeSystem/ris"
 PEOPLE: Final[Mapping[str, tuple[str, tuple[Role, ...]]]] = MappingProxyType(
     {
@@ -162,7 +163,7 @@ def _registered(folder: Path) -> tuple[SubmissionConfig, Registry]:
         }
     )
     jwks = public_set(signature_key(private.read_text(encoding="utf-8")))
-    (folder / "signing-key.jwks.json").write_text(json.dumps(jwks, indent=2), encoding="utf-8")
+    (folder / PUBLIC).write_text(json.dumps(jwks, indent=2), encoding="utf-8")
     facility = Facility(CODE, NAME, jwks, client_id=CODE)
     return own, replace(registry_of_tokens({token.read_text(encoding="utf-8"): CODE}), facilities=(facility,))
 
@@ -177,6 +178,7 @@ class TryOut:
         night: The night that drew the cases and pre-filled their forms.
         ledger: The facility's ledger.
         received: What the receiver took.
+        jwks: The public keys that the receiver has of the facility.
     """
 
     url: str
@@ -184,6 +186,7 @@ class TryOut:
     night: Night
     ledger: Ledger
     received: ReceiverStore
+    jwks: Mapping[str, Any]
 
 
 @contextmanager
@@ -204,7 +207,9 @@ def try_out(folder: Path, progress: Progress, hospital: Hospital | None = None, 
         job.write_output(night, folder)
         password = _let_in(ledger)
         with LoopbackServer(create_app(config, ledger, rules, as_of=AS_OF), port) as service:
-            yield TryOut(service.base_url, password, night, ledger, received)
+            yield TryOut(
+                service.base_url, password, night, ledger, received, json.loads((folder / PUBLIC).read_bytes())
+            )
 
 
 def _let_in(ledger: Ledger) -> str:

@@ -36,7 +36,7 @@ from io_fhir_adapter.review.guard import Guarded
 from io_fhir_adapter.review.keys import pseudonym_key
 from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
-from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, make_due
+from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, collect_receipts, make_due
 from io_fhir_adapter.submit.verdicts import Polled, poll_verdicts
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.period import Period
@@ -159,12 +159,14 @@ class Nightly:
         night.volume = self.count(self.period)
         night.previous = self.count(self.year.before)
         submission = self.config.submission
+        if submission is not None and not dry_run:
+            night.delivered = await collect_receipts(self.ledger, submission)
         if night.complete and not dry_run and night.volume.counted:
             night.sample = await self.draw()
             if submission is not None or self.handover.gated:
                 await self._prepare(night, night.sample, night.volume)
                 if self.handover.gated or (submission is not None and submission.automatic):
-                    night.delivered = await self.deliver()
+                    night.delivered += await self.deliver()
                 if night.submission is not None:
                     night.submission = as_it_stands(self.ledger, night.submission)
         if not dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from tests.browser.conftest import shown_form
 
 from io_fhir_adapter.ledger.draws import cases_of, find_draw
 from io_fhir_adapter.ledger.reviews import reviews_of
+from io_fhir_adapter.trust.verify import signature_finding
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -338,16 +340,17 @@ def test_thirty_cases_are_completed_signed_approved_by_another_and_sent(site: Si
     approver.goto(f"{site.url}/approval")
     approver.get_by_role("button", name="Make the submission").click()
     approver.get_by_role("heading", name="Decision").wait_for(timeout=120_000)
-    with approver.expect_download() as downloading:
-        approver.get_by_role("link", name="Download the file").click()
-    shown = json.loads(downloading.value.path().read_bytes())
+    looked_at = downloaded(approver)
     approve(approver)
     assert approver.get_by_text("The submission is approved.").is_visible()
     assert approver.get_by_text("accepted by the accreditation system").first.is_visible()
 
     (stored,) = site.shown.received.submissions()
     bundle = stored.bundle
-    assert bundle == shown
+    assert bundle == downloaded(approver)
+    # beside what was looked at it says who approved, and is signed
+    assert signature_finding(bundle, site.shown.jwks).holds
+    assert unapproved(bundle) == looked_at
     forms = [one["resource"] for one in bundle["entry"] if one["resource"]["resourceType"] == "QuestionnaireResponse"]
     said = {found["case.no"][0]: found for found in map(answers, forms)}
     assert sorted(said) == list(range(1, 31))
@@ -359,6 +362,22 @@ def test_thirty_cases_are_completed_signed_approved_by_another_and_sent(site: Si
     assert ("both", "approved", "4") in done
     assert ("lang", "returned", "0") in done
     assert ("lang", "approved", "0") in done
+
+
+def downloaded(page: Page) -> Any:
+    """The submission as the page gives it away."""
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download the file").click()
+    return json.loads(downloading.value.path().read_bytes())
+
+
+def unapproved(bundle: dict[str, Any]) -> dict[str, Any]:
+    """A submission without what its approval put into it: one agent, and the signature."""
+    made = json.loads(json.dumps({name: value for name, value in bundle.items() if name != "signature"}))
+    (statement,) = (one["resource"] for one in made["entry"] if one["resource"]["resourceType"] == "Provenance")
+    assert [agent["type"]["coding"][0]["code"] for agent in statement["agent"]] == ["assembler", "legal"]
+    statement["agent"].pop()
+    return made  # type: ignore[no-any-return]
 
 
 def clear_rare_cases(page: Page) -> None:
@@ -373,3 +392,27 @@ def approve(page: Page) -> None:
     page.get_by_label("I have looked at what leaves.").check()
     page.get_by_role("button", name="Approve", exact=True).click()
     page.locator(".note[role]").first.wait_for()
+
+
+def test_standards_are_answered_and_of_evidence_only_the_digest_leaves_the_browser(site: Site) -> None:
+    page = site.signed_in("adler")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    page.goto(f"{site.url}/standards")
+    shown_form(page)
+    content = b"synthetic duty roster"
+    page.locator("#evidence-file").set_input_files({"name": "roster.txt", "mimeType": "text/plain", "buffer": content})
+    page.get_by_role("button", name="Name as evidence").press("Enter")
+    page.locator(".files .mono").get_by_text(hashlib.sha256(content).hexdigest()).wait_for()
+    page.get_by_role("radio").first.press("Space")
+    page.get_by_role("button", name="Take the answers").press("Enter")
+    page.locator("#problem").get_by_text("Core requirements without an answer: 26").wait_for()
+    answers = page.get_by_role("radio")
+    for place in range(4, answers.count(), 4):
+        answers.nth(place).check()
+    page.get_by_role("button", name="Take the answers").press("Enter")
+    page.wait_for_url(f"{site.url}/standards?done=taken")
+    shown_form(page)
+    assert any("roster.txt" in body for body in sent)
+    assert not any("duty roster" in body for body in sent)
+    assert ("adler", "self-assessment taken") in [(entry.agent, entry.detail) for entry in site.audit()]

@@ -330,7 +330,7 @@ def test_count_prints_a_valid_measure_report(tmp_path: Path, say: Run) -> None:
     assert "3 of 150" in out
 
 
-def test_one_facility_from_files_end_to_end(tmp_path: Path, say: Run) -> None:
+def test_one_facility_from_files_end_to_end(tmp_path: Path, say: Run, undrawn: None) -> None:
     path = config(tmp_path)
     patients = [{"resourceType": "Patient", "id": str(number), "gender": "female"} for number in range(3)]
     good = [procedure(number) for number in (1, 2, 4)]

@@ -63,7 +63,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Site:
+def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], undrawn: None) -> Site:
     return Site(tmp_path, capfd)
 
 

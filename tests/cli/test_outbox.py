@@ -92,21 +92,18 @@ def test_what_was_sent_is_listed_shown_and_sent_again(call: Run, tmp_path: Path)
     assert "sent, waiting for its receipt" in call("list")[1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
+def test_what_cannot_be_done_is_said(call: Run, tmp_path: Path) -> None:
+    fill(tmp_path)
+    for arguments, code, words in (
         (("show", "zz"), 1, "no submission of the outbox is called 'zz'"),
         (("show", "a"), 1, "more than one submission"),
         (("retry", "aa"), 1, "it is accepted; only what is parked or rejected is"),
         (("retry",), 2, "give an ID or --all"),
         (("retry", "aa", "--all"), 2, "give an ID or --all"),
-    ],
-)
-def test_what_cannot_be_done_is_said(call: Run, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
-    fill(tmp_path)
-    done, out, err = call(*arguments)
-    assert (done, out) == (code, "")
-    assert words in err
+    ):
+        done, out, err = call(*arguments)
+        assert (done, out) == (code, "")
+        assert words in err
 
 
 def test_the_night_tells_what_the_body_said(capfd: pytest.CaptureFixture[str]) -> None:

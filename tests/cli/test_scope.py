@@ -113,7 +113,9 @@ def test_a_site_may_take_silence_for_an_answer(tmp_path: Path, say: Run) -> None
     }  # fmt: skip
 
 
-def test_the_ledger_says_the_same_as_the_files_and_a_new_scope_decides_anew(tmp_path: Path, say: Run) -> None:
+def test_the_ledger_says_the_same_as_the_files_and_a_new_scope_decides_anew(
+    tmp_path: Path, say: Run, undrawn: None
+) -> None:
     config = facility(tmp_path, None)
     assert say("run", "--config", config, "--as-of", "2026-06-01", "--dry-run")[0] == 0
     assert "lost at in-scope: out-of-scope" not in say("count", "--config", config, "--period", "2025", "--json")[1]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.measurereport import MeasureReport
-from tests.e2e.conftest import write_config
+from tests.e2e.conftest import Canaries, write_config
 
 from io_fhir_adapter.canonical_urls import PATIENT_TOKEN
 from io_fhir_adapter.cli.main import run
@@ -219,18 +219,26 @@ def test_the_story_in_the_terminal_says_it_all(world: World) -> None:
 def test_the_demo_command_can_be_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    small = build_hospital(7, patients=150, procedures=900)
-    monkeypatch.setattr("io_fhir_adapter.demo.build_hospital", lambda: small)
+    """In its full size: nowhere else do these tests read a whole hospital of 25,000 Procedures."""
+    whole, folder = build_hospital(), tmp_path / "new" / "folder"
+    canaries = Canaries(whole.canaries)
+    assert len(canaries.tokens) > 20_000
+    assert whole.truth.procedures_total >= 25_000
+    monkeypatch.setattr("io_fhir_adapter.demo.build_hospital", lambda: whole)
     for news in ("Submission   sha256:", "nothing new to submit"):
-        assert run(["demo", "--out", str(tmp_path / "new" / "folder")]) == 0
+        assert run(["demo", "--out", str(folder)]) == 0
         shown = capfd.readouterr()
         assert news in shown.out
+        assert f"Volume 2025  {whole.truth.years[2025].counted} of 150" in shown.out
         assert "equal to the numbers above" in shown.out
         assert "1 submission(s) stored" in shown.out
-    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} >= FILES
+        assert canaries.found(shown.out + shown.err) == set()
+    assert {path.name for path in folder.iterdir()} >= FILES
+    for name in FILES:
+        assert canaries.found((folder / name).read_bytes()) == set(), name
 
 
-def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path: Path, say: Say) -> None:
+def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path: Path, say: Say, undrawn: None) -> None:
     small = build_hospital(7, patients=60, procedures=300)
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     received = ReceiverStore("sqlite://")
@@ -250,7 +258,7 @@ def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path:
     received.close()
 
 
-def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path, say: Say) -> None:
+def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path, say: Say, undrawn: None) -> None:
     small = build_hospital(7, patients=60, procedures=300)
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     with LoopbackServer(sandbox_app(store)) as sandbox:

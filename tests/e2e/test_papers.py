@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.conftest import write_config
-from tests.e2e.test_canaries import AS_OF, Canaries, store_of
+from tests.e2e.conftest import Canaries, same_nonces, write_config
+from tests.e2e.test_canaries import AS_OF, store_of
 from tests.report.test_dossier import texts_of
 
 from io_fhir_adapter.cli.main import run
@@ -49,6 +49,7 @@ def facility(tmp_path_factory: pytest.TempPathFactory) -> Facility:
     folder, hospital = tmp_path_factory.mktemp("papers"), build_hospital(7, patients=150, procedures=900)
     received = ReceiverStore("sqlite://")
     with (
+        same_nonces(),
         LoopbackServer(sandbox_app(store_of(hospital))) as sandbox,
         LoopbackServer(receiver_app(received)) as receiver,
     ):

@@ -131,3 +131,55 @@ def test_every_database_takes_a_first_load(ledger: Ledger) -> None:
     with first_load(ledger):
         assert put(ledger, ready(fact("1", text="Ölung"))) == Stored(1, 0, 0)
     assert put(ledger, ready(fact("1", text="Ölung"))) == Stored(0, 0, 1)
+
+
+def test_what_is_expected_to_be_new_and_is_not_comes_out_the_same(ledger: Ledger) -> None:
+    first = [ready(fact(f"{number:02}", f"Patient/{number % 4}"), mapped=number % 3 == 0) for number in range(25)]
+    later = [
+        *first[:8],
+        *(ready(fact(f"{number:02}", f"Patient/x{number}"), mapped=number % 2 == 0) for number in range(8, 13)),
+        *(ready(fact(f"{number:02}", f"Patient/{number}"), mapped=number % 2 == 0) for number in range(25, 37)),
+    ]
+    made = []
+    for expected_new in (True, False):
+        with ledger.begin() as connection:
+            for table in ("facts", "stale", "runs"):
+                connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608
+            told: list[object] = []
+            for items in (first, later, later):
+                connection.exec_driver_sql("DELETE FROM stale")
+                run = start_run(connection, datetime.now(UTC))
+                by_id = {item.id: item for item in items}
+                told.append(put_packed(connection, "his", by_id, run, expected_new=expected_new))
+                rows = connection.exec_driver_sql("SELECT id, patient, mapped, digest, data FROM facts ORDER BY id")
+                told.append((list(map(tuple, rows)), stale_patients(connection)))
+            made.append(told)
+    assert made[0] == made[1]
+    assert [told for told in made[0] if isinstance(told, Stored)] == [
+        Stored(25, 0, 0),
+        Stored(12, 5, 8),
+        Stored(0, 0, 25),
+    ]
+
+
+def test_what_was_written_earlier_in_the_run_keeps_its_patients_stale(ledger: Ledger) -> None:
+    with ledger.begin() as connection:
+        run = start_run(connection, datetime.now(UTC))
+        for items, told in (
+            ([ready(fact("1"), mapped=True)], Stored(1, 0, 0)),
+            ([ready(fact("1"), mapped=True), ready(fact("2", "Patient/b"), mapped=True)], Stored(1, 0, 1)),
+            ([ready(fact("1", text="other"), mapped=True)], Stored(0, 1, 0)),
+        ):
+            by_id = {item.id: item for item in items}
+            assert put_packed(connection, "his", by_id, run, expected_new=True) == told
+        assert stale_patients(connection) == {"Patient/a", "Patient/b"}
+
+
+def test_a_first_load_says_that_it_is_one(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with first_load(ledger) as is_first:
+        assert is_first
+        put(ledger, ready(fact("1")))
+    with first_load(ledger) as is_first:
+        assert not is_first
+    ledger.close()

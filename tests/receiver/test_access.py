@@ -205,6 +205,7 @@ FORGED: dict[str, Callable[..., str]] = {
     "another facility's kid": _forged({}, OTHERS),
     "an unknown kid": _forged({}, kid="nobody"),
     "no kid": _forged({}, kid=None),
+    "no kid, of a facility with one key": _forged({"iss": "client-2", "sub": "client-2"}, OTHERS, kid=None),
     "a kid that is no text": _forged({}, kid=7),
     "a key that the header brings": _forged({}, STRANGER, kid="new", jwk=STRANGER.as_dict(private=False)),
     "a key that the header points to": _forged({}, STRANGER, kid="new", jku="http://127.0.0.1:9/jwks"),

@@ -185,6 +185,9 @@ def drawn_again(bundle: Json, draw: Any, nonce: str, origin: str) -> Json:
                 place["item"]["identifier"]["value"] = token
         if resource["resourceType"] == "Patient":
             resource["identifier"][0]["value"] = cases[resource["identifier"][0]["value"]]
+        if resource["resourceType"] in ("Procedure", "Condition", "QuestionnaireResponse"):  # named after the token
+            held = next(token for token in cases if token in json.dumps(entry))
+            entry.update(json.loads(json.dumps(entry).replace(held, cases[held])))
         if resource["resourceType"] == "Provenance":
             for entity in resource["entity"]:
                 if entity["what"]["identifier"]["system"].endswith("draw-nonce"):

@@ -18,7 +18,9 @@ import sqlalchemy as sa
 
 from io_fhir_adapter.canonical_urls import (
     APPROVER_SYSTEM,
+    DRAW_SYSTEM,
     FACILITY_SYSTEM,
+    FRAME_SYSTEM,
     PROGRAMME_SYSTEM,
     ROLE_CODES,
     SUBMISSION_SYSTEM,
@@ -31,13 +33,14 @@ from io_fhir_adapter.receiver import app as receiver
 from io_fhir_adapter.receiver import browse
 from io_fhir_adapter.receiver.app import Programme, create_app
 from io_fhir_adapter.receiver.checks import Submission, Withdrawal, check_submission
-from io_fhir_adapter.receiver.draws import check_announcement
+from io_fhir_adapter.receiver.draws import NONCES, check_announcement
 from io_fhir_adapter.receiver.pages.charts import years_chart
 from io_fhir_adapter.receiver.reading import Tally, Volume
 from io_fhir_adapter.receiver.registry import Facility, Registry
 from io_fhir_adapter.receiver.schema import KEYS, SEALS, SUBMISSIONS, VERDICTS, VERSIONS
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.receiver.verdicts import give_verdict, verdicts_of
+from io_fhir_adapter.trust.frame import draw_digest
 
 Json = dict[str, Any]
 Make = Callable[..., Json]
@@ -209,16 +212,16 @@ def test_stores_of_every_kind_are_read_alike(store: ReceiverStore, sealed: Make,
 
 def test_a_frame_whose_nonce_was_drawn_with_is_told_from_one_that_was_not(memory: ReceiverStore) -> None:
     digest, nonce = "sha256:" + "a" * 64, "cd" * 32
-    drawn = browse.draw_digest(digest, nonce)
+    drawn = draw_digest(digest, nonce)
     with memory.writing() as connection:
         for frame in (digest, "sha256:" + "b" * 64):
             row = {"facility": "F-001", "frame": frame, "nonce": nonce, "task": "t"}
-            connection.execute(sa.insert(browse.NONCES).values(row))
-            key = {"kind": "Group", "id": frame, "by": "identifier", "system": browse.FRAME_SYSTEM, "value": frame}
+            connection.execute(sa.insert(NONCES).values(row))
+            key = {"kind": "Group", "id": frame, "by": "identifier", "system": FRAME_SYSTEM, "value": frame}
             connection.execute(sa.insert(KEYS).values(facility="F-001", **key))
             version = {"kind": "Group", "id": frame, "version": 1, "updated": frame, "content": {"quantity": 1}}
             connection.execute(sa.insert(VERSIONS).values(version))
-        key = {"kind": "List", "id": "l", "by": "identifier", "system": browse.DRAW_SYSTEM, "value": drawn}
+        key = {"kind": "List", "id": "l", "by": "identifier", "system": DRAW_SYSTEM, "value": drawn}
         connection.execute(sa.insert(KEYS).values(facility="F-001", **key))
     assert [(frame.digest[7], frame.used) for frame in browse.frames(memory, "F-001")] == [("b", False), ("a", True)]
 
@@ -358,7 +361,9 @@ def test_a_verdict_on_what_was_withdrawn_meanwhile_is_refused(
     fields = {"csrf": token(client, "/submissions/1"), "verdict": "accepted"}
     identifier = browse.listed(memory)[0].identifier
     memory.accept(Withdrawal("sha256:w", "F-001", "iasios", identifier, "other", (), {"entry": []}))
-    assert client.post("/submissions/1/verdict", data=fields).status_code == 409
+    refused = client.post("/submissions/1/verdict", data=fields)
+    assert refused.status_code == 422
+    assert "The facility withdrew this submission meanwhile." in refused.text
     assert client.post("/submissions/2/verdict", data=fields).status_code == 404
     assert verdicts_of(memory, identifier) == []
 

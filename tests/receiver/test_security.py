@@ -9,6 +9,7 @@ import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from io_fhir_adapter.receiver.guard import Guard
 from io_fhir_adapter.receiver.rates import Rate
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.receiver.wire import Limits
+from io_fhir_adapter.submit.withdrawal import seal_withdrawal
 from io_fhir_adapter.trust.submission import submission_digest
 
 Make = Callable[..., dict[str, Any]]
@@ -82,7 +84,9 @@ def test_one_facility_neither_reads_nor_overwrites_anothers(served: Served, seal
     answer = client.post("/fhir", json=bundle, headers=ONE)
     assert answer.status_code == 200, answer.text
     places = [entry["response"]["location"] for entry in answer.json()["entry"]]
-    places += [f"Group/{group.json()['id']}/_history/1", f"Task/{task['id']}/_history/1"]
+    verdict = client.get(f"/fhir/Task?identifier={quote(bundle['identifier']['value'])}", headers=ONE).json()
+    tasks = [task["id"], *(entry["resource"]["id"] for entry in verdict["entry"])]
+    places += [f"Group/{group.json()['id']}/_history/1", *(f"Task/{one}/_history/1" for one in tasks)]
     places += [place.partition("/_history")[0] for place in places]
     before = everything(client, ONE, places)
 
@@ -118,6 +122,12 @@ def test_one_facility_neither_reads_nor_overwrites_anothers(served: Served, seal
     }
     refused(client.post("/fhir/Measure/$submit-data", json=wrapped, headers=TWO), 403)
     refused(client.put(named, json=announced, headers=TWO), 403, 422)
+    for facility in ("F-001", "F-002"):
+        named_there = bundle["identifier"]["value"]
+        withdrawal = seal_withdrawal(
+            facility, "iasios", named_there, "other", "0.1.0", datetime(2026, 1, 6, tzinfo=UTC)
+        )
+        refused(client.post("/fhir", json=withdrawal, headers=TWO), 403 if facility == "F-001" else 422)
     theirs = sealed(facility="F-002", cases=1)
     for change in (_takes_ids(places), _refers_to_ids(places), _refers_to_urns(bundle)):
         attack = copy.deepcopy(theirs)

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from io_fhir_adapter.canonical_urls import SUBMISSION_SYSTEM
+from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.receiver.checks import Submission, check_submission
 from io_fhir_adapter.receiver.entries import entry_target
 from io_fhir_adapter.receiver.schema import META, SUBMISSIONS, VERSIONS
@@ -284,12 +285,25 @@ def test_only_an_own_earlier_submission_can_be_corrected(
         (sa.delete(META.tables["chain"]).where(META.tables["chain"].c.number == 1), "link 1"),
     ],
 )
-def test_what_was_taken_cannot_be_changed_unseen(
-    store: ReceiverStore, sealed: Make, break_it: sa.Update | sa.Delete, words: str
-) -> None:
+def test_what_was_taken_cannot_be_changed_unseen(sealed: Make, break_it: sa.Update | sa.Delete, words: str) -> None:
+    store = ReceiverStore()
     accept(store, sealed(cases=1))
     accept(store, sealed(cases=1, counted=152))
     assert store.problems() == []
     with store.writing() as connection:
         connection.execute(break_it)
     assert any(words in problem for problem in store.problems()), store.problems()
+    store.close()
+
+
+def test_the_command_looks_through_a_store(tmp_path: Any, sealed: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "kept.db"
+    store = ReceiverStore(f"sqlite:///{path}")
+    accept(store, sealed(cases=1))
+    assert run(["receiver", "--store", str(path), "--verify-store"]) == 0
+    assert f"1 links, nothing changed; the last is {store.last_link()[1]}" in capfd.readouterr().out
+    with store.writing() as connection:
+        connection.execute(sa.delete(SUBMISSIONS))
+    store.close()
+    assert run(["receiver", "--store", str(path), "--verify-store"]) == 1
+    assert "a submission that was taken is changed or gone" in capfd.readouterr().err

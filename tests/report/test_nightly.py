@@ -212,7 +212,7 @@ def test_hostile_words_stay_words() -> None:
         ({"volume": replace(volume(), unplaced=1)}, "1 further session with an IO category has no date"),
     ],
 )
-def test_each_state_has_its_sentence(changes: dict[str, Any], words: str) -> None:
+def test_each_state_has_its_sentence(changes: dict[str, Any], words: str, undrawn: None) -> None:
     assert words in Page(render_report(data(**changes))).text
 
 

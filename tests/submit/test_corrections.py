@@ -15,11 +15,11 @@ from io_fhir_adapter.canonical_urls import SUBMISSION_SYSTEM
 from io_fhir_adapter.classify.programme import load_programme
 from io_fhir_adapter.config import LedgerConfig, SubmissionConfig
 from io_fhir_adapter.errors import ConfigError, LedgerError, SubmitError
-from io_fhir_adapter.handover.sealing import seal_correcting, standards_of
+from io_fhir_adapter.handover.sealing import seal_correcting, sign_anew, standards_of
 from io_fhir_adapter.ledger.approvals import approval_of, approve, clears, hold_unapproved
 from io_fhir_adapter.ledger.assessments import put_assessment
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
-from io_fhir_adapter.ledger.outbox import enqueue, item, settle
+from io_fhir_adapter.ledger.outbox import enqueue, item, put_body, settle
 from io_fhir_adapter.owner_only import put_owner_only
 from io_fhir_adapter.report.standards import ANSWERS, questionnaire
 from io_fhir_adapter.review.forms import canonical
@@ -198,6 +198,28 @@ def test_what_is_held_again_is_held_without_its_earlier_approver(ledger: Ledger,
         found = item(connection, name)
     assert found is not None
     assert (found.state, found.body) == ("held", held)
+
+
+def test_what_was_refused_unsigned_is_signed_once_there_is_a_key(ledger: Ledger, make_content: Make) -> None:
+    key = new_signature_key("ES256")
+    bundle = seal(make_content(), NOW)
+    body, name = canonical_json(bundle), str(bundle["identifier"]["value"])
+    signed = Finish(key, LATER)(body)
+    with ledger.begin() as connection:
+        enqueue(connection, name, "2025", body, NOW)
+
+        def stands(given: bytes, *, held: bool = False) -> tuple[str, bytes]:
+            sign_anew(connection, name, given, key, held=held)
+            found = item(connection, name)
+            assert found is not None
+            return found.state, found.body
+
+        assert stands(signed) == ("queued", body)  # on its way as it is
+        settle(connection, name, "rejected", "a signature is required")
+        assert stands(signed) == ("rejected", signed)
+        assert stands(Finish(key, NOW)(body)) == ("rejected", signed)  # signed with that key already
+        put_body(connection, name, body)
+        assert stands(body, held=True) == ("held", body)
 
 
 def test_the_key_is_looked_at_before_it_is_used(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from io_fhir_adapter.ledger.outbox import (
 )
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.submit.channels import CHANNELS, Answered
-from io_fhir_adapter.submit.deliver import Delivered, deliver_due, make_due
+from io_fhir_adapter.submit.deliver import Delivered, collect_receipts, deliver_due, make_due
 from io_fhir_adapter.submit.outbox_policy import LEASE
 from io_fhir_adapter.trust.canonical import canonical_json
 
@@ -236,6 +236,20 @@ def test_a_dropped_submission_that_was_refused_is_dropped_again_on_demand(facili
     receipt.write_bytes(json.dumps(outcome("invalid")).encode())
     assert [one.state for one in facility.drop(tmp_path)] == ["rejected"]
     assert [verdict for _, verdict in facility.story()] == ["sent", "rejected", "sent", "rejected"]
+
+
+def test_receipts_are_collected_where_nothing_is_sent_by_itself(facility: Facility, tmp_path: Path) -> None:
+    def collect() -> list[str]:
+        config = SubmissionConfig.model_validate(facility.settings)
+        return [one.state for one in asyncio.run(collect_receipts(facility.ledger, config, lambda: facility.now))]
+
+    facility.endpoint.will(ACCEPTED)
+    assert collect() == []
+    facility.drop(tmp_path)
+    assert collect() == []
+    (tmp_path / "sha256-ab.receipt.json").write_bytes(json.dumps(ACCEPTED).encode())
+    assert collect() == ["accepted"]
+    assert facility.endpoint.asked == []
 
 
 def test_what_waits_for_a_file_is_sent_anew_when_the_site_gets_a_network(facility: Facility, tmp_path: Path) -> None:

@@ -208,7 +208,14 @@ def test_the_command_says_each_check_and_shows_failure_in_its_exit_code(bundle: 
     path.write_text(json.dumps(bundle), encoding="utf-8")
     told = CliRunner().invoke(app, ["verify", str(path), "--json"], standalone_mode=False)
     findings = {finding["check"]: finding["holds"] for finding in json.loads(told.output)}
-    assert findings == {"structure": True, "identifier": True, "frame": True, "draw": True, "cases": True}
+    assert findings == {
+        "structure": True,
+        "signature": True,
+        "identifier": True,
+        "frame": True,
+        "draw": True,
+        "cases": True,
+    }
     assert told.return_value == 0
     _swap(bundle)
     path.write_text(json.dumps(bundle), encoding="utf-8")

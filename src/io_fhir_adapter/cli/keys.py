@@ -37,16 +37,16 @@ def new(
 ) -> int:
     """Make a private key in a new file; print the public key set to register with the accreditation body."""
     if alg not in ALGORITHMS:
-        raise UsageError(f"{alg!r} is no way to sign", where="--alg", do=f"give {' or '.join(ALGORITHMS)}", number=51)
+        raise UsageError(f"{alg!r} is no way to sign", where="--alg", do=f"give {' or '.join(ALGORITHMS)}", number=71)
     key = new_signature_key(alg)
     try:
         put_owner_only(file, json.dumps(key.as_dict(private=True)).encode())
     except FileExistsError as exc:
         raise UsageError(
-            "the file exists, and a key is never overwritten", where=str(file), do="give another name", number=52
+            "the file exists, and a key is never overwritten", where=str(file), do="give another name", number=72
         ) from exc
     except OSError as exc:
-        raise UsageError("the key cannot be written", where=str(file), do="check the path", number=53) from exc
+        raise UsageError("the key cannot be written", where=str(file), do="check the path", number=73) from exc
     _print(key)
     err.print(f"the private key is in {file}; name it under submission.signing_key.file, and register what is printed")
     return 0

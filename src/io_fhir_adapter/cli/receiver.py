@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -13,11 +12,11 @@ import typer
 from io_fhir_adapter.classify.programme import load_programme, shipped_programmes
 from io_fhir_adapter.cli.accounts import hashed_password
 from io_fhir_adapter.cli.console import out
-from io_fhir_adapter.errors import UsageError
+from io_fhir_adapter.errors import AdapterError, UsageError
 from io_fhir_adapter.loopback import LoopbackServer, until_stopped
 from io_fhir_adapter.receiver.app import Programme, create_app
+from io_fhir_adapter.receiver.opening import open_store
 from io_fhir_adapter.receiver.registry import load_registry
-from io_fhir_adapter.receiver.store import ReceiverStore
 
 __all__ = ["register"]
 
@@ -41,12 +40,18 @@ def receiver(
     require_signature: Annotated[
         bool, typer.Option("--require-signature", help="Refuse what is not signed, also of facilities without keys.")
     ] = False,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Take texts that people typed into the forms; refused unless given.")
+    ] = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than this machine's own needs --base-url.")
     ] = "127.0.0.1",
     base_url: Annotated[
         str, typer.Option(metavar="URL", help="Where it is reached from outside, behind a reverse proxy with TLS.")
     ] = "",
+    verify_store: Annotated[
+        bool, typer.Option("--verify-store", help="Say whether all that was taken is there unchanged; end.")
+    ] = False,
     hash_password: Annotated[
         str, typer.Option(metavar="NAME", help="Ask for the password of an operator, print the lines to register; end.")
     ] = "",
@@ -56,15 +61,18 @@ def receiver(
         hashed = hashed_password(hash_password, None)
         typer.echo(f"operators:\n  - name: {hash_password}\n    password_hash: {hashed}")
         return 0
+    if verify_store:
+        return _verified(store)
     _check_address(host, base_url, open_to_all=facilities is None)
     registry = load_registry(facilities) if facilities is not None else None
     programmes = {code: _programme(code) for code in shipped_programmes()}
-    with _opened(store) as received:
+    with closing(open_store(store)) as received:
         app = create_app(
             received,
             programmes=programmes,
             registry=registry,
             require_signature=require_signature,
+            texts=texts,
             base_url=base_url,
         )
         with LoopbackServer(app, port, host) as server:
@@ -75,15 +83,23 @@ def receiver(
     return 0
 
 
+def _verified(url: str) -> int:
+    """Looks through the store; prints the digest of the chain's last link, which the body may note down."""
+    with closing(open_store(url)) as received:
+        problems, (number, last) = received.problems(), received.last_link()
+    if problems:
+        raise AdapterError(
+            f"{len(problems)} things in the store are not as they were taken, the first: {problems[0]}",
+            where="--store",
+            do="restore a backup, and find out who changed it",
+        )
+    typer.echo(f"{number} links, nothing changed; the last is {last}")
+    return 0
+
+
 def _programme(code: str) -> Programme:
     programme = load_programme(code)
     return Programme(programme.title, programme.volume.threshold)
-
-
-@contextmanager
-def _opened(store: str) -> Iterator[ReceiverStore]:
-    with closing(ReceiverStore(store if "://" in store else f"sqlite:///{store}")) as received:
-        yield received
 
 
 def _check_address(host: str, base_url: str, *, open_to_all: bool) -> None:

@@ -65,6 +65,6 @@ def _approver(ledger: Ledger, name: str, password_file: Path | None) -> Account:
             "the account or its password is not right, or may not sign in now",
             where="--by",
             do="see the accounts list command; a one-time password has to be changed first",
-            number=54,
+            number=74,
         )
     return account

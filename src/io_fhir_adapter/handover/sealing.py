@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from io_fhir_adapter.classify.programme import Programme
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.ledger.assessments import assessment_of
-from io_fhir_adapter.ledger.outbox import accepted_of
+from io_fhir_adapter.ledger.outbox import accepted_of, item, put_body, settle
 from io_fhir_adapter.report.standards import questionnaire, without_evidence
 from io_fhir_adapter.review.forms import canonical
 from io_fhir_adapter.review.keys import pseudonym_key
@@ -20,8 +20,9 @@ from io_fhir_adapter.submit.seal import StandardsContent, SubmissionContent, rep
 from io_fhir_adapter.submit.signing import Finish, signing_key
 from io_fhir_adapter.trust.approver import approver_agent, approver_token
 from io_fhir_adapter.trust.canonical import digest
+from io_fhir_adapter.trust.signature import SignatureKey, named_key
 
-__all__ = ["approved_form", "seal_correcting", "standards_digest", "standards_of"]
+__all__ = ["approved_form", "seal_correcting", "sign_anew", "standards_digest", "standards_of"]
 
 Json = dict[str, Any]
 
@@ -67,6 +68,26 @@ def seal_correcting(connection: Connection, content: SubmissionContent, period: 
             return same
         return seal(replace(content, replaces=earlier.identifier), now)
     return seal(content, now)
+
+
+def sign_anew(connection: Connection, identifier: str, body: bytes, key: SignatureKey | None, *, held: bool) -> None:
+    """Replaces the bytes of a submission that was refused or parked before it was signed with the present key.
+
+    Args:
+        connection: An open transaction.
+        identifier: The submission.
+        body: As it is sealed now.
+        key: The present key, None where nothing is signed.
+        held: Whether it then waits for approval again, by which it is signed.
+    """
+    found = item(connection, identifier)
+    if key is None or found is None or found.state not in {"rejected", "parked"}:
+        return
+    if named_key(json.loads(found.body)) == key.kid:
+        return
+    put_body(connection, identifier, body)
+    if held:
+        settle(connection, identifier, "held", "waits for approval, which signs it")
 
 
 def approved_form(config: Config, by: str, name: str, now: datetime) -> Finish:

@@ -55,7 +55,7 @@ async def withdraw(
             "where people sign in, only an approver withdraws a submission",
             where="--by",
             do="name a local account with the role approver",
-            number=50,
+            number=70,
         )
     with only_job(ledger):
         made = _make(config, ledger, identifier, reason, approver)

@@ -18,7 +18,7 @@ from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.handover.proposal import Proposal, free_texts, gather_proposal, rare_cases
-from io_fhir_adapter.handover.sealing import approved_form, seal_correcting, standards_digest, standards_of
+from io_fhir_adapter.handover.sealing import approved_form, seal_correcting, sign_anew, standards_digest, standards_of
 from io_fhir_adapter.ledger.approvals import approve, approve_text, clear, return_submission
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import cases_of
@@ -114,17 +114,18 @@ class Handover:
                 note_sealed(connection, period, basis, as_of, filled, kept)
             return None
         content = casework.content(sample, volume.period, report, guarded.cases, questionnaire)
-        now = datetime.now(UTC)
+        now, key = datetime.now(UTC), signing_key(self.config.submission)
         with self.ledger.read() as connection:
             standards = standards_of(connection, casework.ruleset.programme)
             bundle = seal_correcting(connection, replace(content, standards=standards), period, now)
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
         if not self.gated:  # where people sign in, what is held is signed once it is approved
-            body = Finish(signing_key(self.config.submission), now)(body)
+            body = Finish(key, now)(body)
         made = Prepared(str(bundle["identifier"]["value"]), False, body, share, known_share, "queued", "")
         with self.ledger.begin() as connection:
             fresh = enqueue(connection, made.identifier, period, body, now, held=self.gated)
+            sign_anew(connection, made.identifier, body, key, held=self.gated)
             if self.gated:
                 supersede_open(connection, period, made.identifier)
             note_sealed(connection, period, basis, as_of, made, kept)
@@ -281,7 +282,8 @@ class Handover:
         basis = self.casework.basis(sample, report, questionnaire)
         with self.ledger.read() as connection:
             standards = standards_digest(connection, self.casework.ruleset.programme)
-        return digest([basis, standards]) if standards else basis
+        key = signing_key(self.config.submission)
+        return digest([basis, standards, key.kid if key is not None else ""]) if standards or key is not None else basis
 
     def _stored(self, rested: Noted) -> Prepared | None:
         """The submission as it stands, None where there is none that could leave as things are."""

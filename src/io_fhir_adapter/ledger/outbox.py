@@ -44,6 +44,7 @@ __all__ = [
 _SENDABLE = ("queued", "sending")
 _UNSENT = ("held", "returned", "superseded")
 _RETRIED = ("parked", "rejected")
+_REPLACED = (*_UNSENT, *_RETRIED, "queued")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,8 @@ def item(connection: Connection, identifier: str) -> OutboxItem | None:
 
 
 def put_body(connection: Connection, identifier: str, body: bytes) -> None:
-    """Puts another form of the same submission in the place of one that was not sent yet: signed, or without it."""
-    values = update(outbox).where(outbox.c.identifier == identifier, outbox.c.state.in_((*_UNSENT, "queued")))
+    """Puts another form of the same submission, signed or without it, in the place of one that is not on its way."""
+    values = update(outbox).where(outbox.c.identifier == identifier, outbox.c.state.in_(_REPLACED))
     connection.execute(values.values(body=body))
 
 

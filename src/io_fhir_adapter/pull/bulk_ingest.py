@@ -2,56 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.references import normalise, reference_key
-from io_fhir_adapter.fhir.structs import Header, Patient, ProcedureSketch, Reference
+from io_fhir_adapter.fhir.structs import Patient
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.intake import drop_facts, drop_quarantined
-from io_fhir_adapter.ledger.packed import PackedProcedure
-from io_fhir_adapter.pull.bulk_files import open_plain
-from io_fhir_adapter.pull.bulk_manifest import ManifestFile
-from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, Item, Resource, decode_resource
-from io_fhir_adapter.pull.mending import mended
+from io_fhir_adapter.pull.bulk_parts import (
+    UNREADABLE,
+    Broken,
+    Downloaded,
+    Part,
+    read_aside,
+    read_parts,
+    subject_of,
+)
+from io_fhir_adapter.pull.decode import DAMAGED, Item, Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
-from io_fhir_adapter.pull.packing import Packer, Packing
+from io_fhir_adapter.pull.packing import Packer
+from io_fhir_adapter.pull.packing_aside import is_worthwhile
 from io_fhir_adapter.pull.pages import Pages
+from io_fhir_adapter.pull.plain_text import open_plain
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 
 __all__ = ["Downloaded", "Intake", "Keep", "merged_patients", "read_deletions", "read_issues", "subject_of"]
 
-_BLOCK: Final = 1 << 20
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
-_DIGEST_SHOWN: Final = 12
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _GRAVE: Final = frozenset({"fatal", "error"})
-
-
-@dataclass(frozen=True, slots=True)
-class Downloaded:
-    """A file of an export that lies complete in the spool folder."""
-
-    file: ManifestFile
-    path: Path
-
-    def may_hold(self, resource_type: str) -> bool:
-        """Whether resources of that type may stand in it."""
-        return self.file.type in {"", resource_type}
-
-
-class _Subject(msgspec.Struct):
-    """Whom a resource is about, of one that cannot be decoded otherwise."""
-
-    subject: Reference | None = None
 
 
 class _Request(msgspec.Struct):
@@ -75,119 +60,11 @@ class _Outcome(msgspec.Struct):
     issue: list[_Issue] | None = None
 
 
-_HEADER: Final = msgspec.json.Decoder(Header)
-_SKETCHES: Final = msgspec.json.Decoder(ProcedureSketch)
-_SUBJECT: Final = msgspec.json.Decoder(_Subject)
 _DELETED: Final = msgspec.json.Decoder(_Deleted)
 _OUTCOME: Final = msgspec.json.Decoder(_Outcome)
 
 Keep = Callable[[str, str], bool]
 """Says whether to keep a resource, by its id and by the reference to its subject."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """A line that is no sound resource of the type wanted."""
-
-    item: Item
-    resource_id: str
-    subject: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Consecutive resources of one type: sound ones, decoded and with an id, or those to be looked at one by one."""
-
-    sound: Sequence[Resource]
-    broken: Sequence[_Broken] = ()
-    packed: Sequence[PackedProcedure] = ()
-
-    @property
-    def size(self) -> int:
-        return len(self.packed) + len(self.sound) + len(self.broken)
-
-
-def subject_of(resource: Resource) -> str:
-    """The patient that a resource is about, as ``Patient/id``; of a Patient itself."""
-    if isinstance(resource, Patient):
-        return f"Patient/{resource.id}"
-    return reference_key(resource.subject, "Patient")
-
-
-def _read(downloaded: Downloaded, resource_type: str, packer: Packer | None = None) -> Iterator[_Part]:
-    """The resources of one type in one file, in bounded memory; Procedures made ready at once by a ``packer``."""
-    decoder = DECODERS[resource_type]
-    with open_plain(downloaded.path) as handle:
-        while block := handle.read(_BLOCK):
-            if not block.endswith(b"\n"):
-                block += handle.readline()
-            packing = _packed(block, packer) if packer is not None and downloaded.file.type else None
-            if packing is not None:
-                yield _Part(packing.others, (), packing.packed)
-                continue
-            sound: Sequence[Resource] | None = None
-            if downloaded.file.type:
-                try:
-                    sound = decoder.decode_lines(block)
-                except _UNREADABLE:
-                    sound = None  # looked at line by line
-            if sound is None or not all(resource.id for resource in sound):
-                yield _line_by_line(block, resource_type, mixed=not downloaded.file.type)
-            else:
-                yield _Part(sound)
-
-
-def _packed(block: bytes, packer: Packer) -> Packing | None:
-    try:
-        return packer.pack(_SKETCHES.decode_lines(block))
-    except _UNREADABLE:
-        return None
-
-
-def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> _Part:
-    sound: list[Resource] = []
-    broken: list[_Broken] = []
-    for raw in block.split(b"\n"):
-        line = raw.strip()
-        if not line:
-            continue
-        header = _header(line)
-        if header is None and (better := mended(line)) is not None:
-            line, header = better, _header(better)
-        if header is not None and header.resourceType != resource_type:
-            # in a mixed file it is another pass's; a Parameters line says whose resources follow
-            if not mixed and header.resourceType != "Parameters":
-                problem = "of a type that was not asked for"
-                broken.append(_set_aside(Item("", resource_type, None, "", problem), header.id or "", line))
-            continue
-        if header is None and mixed and resource_type != "Procedure":
-            continue  # of no type: set aside with the Procedures, once
-        item = decode_resource(line, "")
-        if item.resource is not None and item.resource.id:
-            sound.append(item.resource)
-        else:
-            kept = Item("", resource_type, item.resource, "", item.problem)
-            broken.append(_set_aside(kept, (header.id or "") if header is not None else "", line))
-    return _Part(sound, broken)
-
-
-def _header(line: bytes) -> Header | None:
-    try:
-        return _HEADER.decode(line)
-    except _UNREADABLE:
-        return None
-
-
-def _set_aside(item: Item, resource_id: str, line: bytes) -> _Broken:
-    place = "" if resource_id else f"without an id, content {hashlib.sha256(line).hexdigest()[:_DIGEST_SHOWN]}"
-    if item.resource is not None:
-        subject = subject_of(item.resource)
-    else:
-        try:
-            subject = reference_key(_SUBJECT.decode(line).subject, "Patient")
-        except _UNREADABLE:
-            subject = ""
-    return _Broken(msgspec.structs.replace(item, position=place), resource_id, subject)
 
 
 @dataclass(slots=True)
@@ -228,31 +105,53 @@ class Intake:
         self.outcome.of(resource_type)
         everything = resource_type == "Procedure" and keep is None and look is None
         packer = self.store.packer(self.ledger) if everything else None
-        pending: list[_Part] = []
+        held = [one for one in files if one.may_hold(resource_type)]
+        with closing(self._parts(held, resource_type, packer)) as parts:
+            self._take(resource_type, parts, keep, look)
+
+    def _take(
+        self,
+        resource_type: str,
+        parts: Iterable[Part],
+        keep: Keep | None,
+        look: Callable[[Sequence[Resource]], None] | None,
+    ) -> None:
+        pending: list[Part] = []
         waiting = 0
-        for downloaded in files:
-            if not downloaded.may_hold(resource_type):
-                continue
-            self.outcome.of(resource_type).pages += 1
-            for part in _read(downloaded, resource_type, packer):
-                sound = part.sound
-                if keep is not None:
-                    sound = [one for one in sound if keep(one.id or "", subject_of(one))]
-                if look is not None:
-                    look(sound)
-                broken = [one for one in part.broken if keep is None or _matters(one, keep)]
-                pending.append(_Part(sound, broken, part.packed))
-                waiting += pending[-1].size
-                if waiting >= _AT_ONCE:
-                    self._write(resource_type, pending)
-                    pending, waiting = [], 0
+        for part in parts:
+            sound = part.sound
+            if keep is not None:
+                sound = [one for one in sound if keep(one.id or "", subject_of(one))]
+            if look is not None:
+                look(sound)
+            broken = [one for one in part.broken if keep is None or _matters(one, keep)]
+            pending.append(Part(sound, broken, part.packed, part.marks))
+            waiting += pending[-1].size
+            if waiting >= _AT_ONCE:
+                self._write(resource_type, pending)
+                pending, waiting = [], 0
         self._write(resource_type, pending)
 
-    def _write(self, resource_type: str, parts: Sequence[_Part]) -> None:
+    def _parts(
+        self, files: Sequence[Downloaded], resource_type: str, packer: Packer | None
+    ) -> Generator[Part, None, None]:
+        self.outcome.of(resource_type).pages += len(files)
+        plain = all(one.file.type for one in files)
+        if packer is not None and plain and is_worthwhile(packer, [one.path for one in files]):
+            yield from read_aside(files, packer)
+            return
+        for downloaded in files:
+            yield from read_parts(downloaded, resource_type, packer)
+
+    def _write(self, resource_type: str, parts: Sequence[Part]) -> None:
         outcome, part = self.outcome.of(resource_type), TypeOutcome()
         seen = self.seen.setdefault(resource_type, Seen())
         for one in parts:
-            seen.add(marks_of([resource.id or "" for resource in (*one.packed, *one.sound)]))
+            if one.marks:
+                seen.take(one.marks)
+            else:
+                seen.add(marks_of([packed.id for packed in one.packed]))
+            seen.add(marks_of([resource.id or "" for resource in one.sound]))
             seen.add(marks_of([broken.resource_id for broken in one.broken if broken.resource_id]))
             outcome.read += one.size  # told again exactly at the end
         bad: set[str] = set()
@@ -264,7 +163,7 @@ class Intake:
         outcome.changed += part.changed
         self.progress(f"{self.outcome.name} {resource_type}", outcome.read, outcome.total)
 
-    def _together(self, resource_type: str, parts: Iterable[_Part]) -> Iterator[Pages]:
+    def _together(self, resource_type: str, parts: Iterable[Part]) -> Iterator[Pages]:
         pages = Pages()
         for part in parts:
             found = [
@@ -311,7 +210,7 @@ class Intake:
                     self.outcome.of(resource_type).removed += gone
 
 
-def _matters(broken: _Broken, keep: Keep) -> bool:
+def _matters(broken: Broken, keep: Keep) -> bool:
     """Whether a broken resource is one of those that are kept; damage of the file itself always is told."""
     return broken.item.problem in DAMAGED or keep(broken.resource_id, broken.subject)
 
@@ -321,7 +220,7 @@ def merged_patients(files: Iterable[Downloaded]) -> dict[str, str]:
     links: dict[str, str] = {}
     for downloaded in files:
         if downloaded.may_hold("Patient"):
-            for part in _read(downloaded, "Patient"):
+            for part in read_parts(downloaded, "Patient"):
                 for one in part.sound:
                     for link in (one.link or ()) if isinstance(one, Patient) else ():
                         if link.type == "replaced-by":
@@ -342,7 +241,7 @@ def read_deletions(downloaded: Downloaded, where: str) -> dict[str, list[str]]:
                 continue
             try:
                 entries = _DELETED.decode(line).entry or []
-            except _UNREADABLE:
+            except UNREADABLE:
                 entries = [_DeletedEntry()]
             for entry in entries:
                 request = entry.request or _Request()
@@ -367,7 +266,7 @@ def read_issues(downloaded: Downloaded) -> tuple[int, int]:
                 continue
             try:
                 issues = _OUTCOME.decode(line).issue or [_Issue("error")]
-            except _UNREADABLE:
+            except UNREADABLE:
                 issues = [_Issue("error")]
             number = sum(issue.severity in _GRAVE for issue in issues)
             grave += number

@@ -32,7 +32,7 @@ from io_fhir_adapter.fhir.structs import (
 from io_fhir_adapter.ledger.packed_form import PackedProcedure, packed
 from io_fhir_adapter.model import ProcedureFact
 
-__all__ = ["Packer", "Packing", "Terms"]
+__all__ = ["Packer", "Packing", "Reads", "Terms"]
 
 _REMEMBERED: Final = 20_000  # ways to write an element
 _MOMENTS: Final = 4_096

@@ -20,9 +20,9 @@ from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.packing import Packer, Packing
-from io_fhir_adapter.pull.packing_worker import LENGTH, Frame, Job
+from io_fhir_adapter.pull.packing_worker import LENGTH, NUMBERS, Frame, Job
 
-__all__ = ["Block", "is_worthwhile", "packed_aside"]
+__all__ = ["Block", "blocks_from", "is_worthwhile", "packed_aside"]
 
 _LARGE: Final = 8 << 20  # bytes: with less, the process would be done before it has begun
 _MODULE: Final = "io_fhir_adapter.pull.packing_worker"
@@ -54,18 +54,30 @@ def packed_aside(packer: Packer, files: Sequence[Path]) -> Iterator[Block]:
     Raises:
         PullError: The process ended before it was done.
     """
-    verdicts: list[tuple[bool, bool]] = []
     with _started(packer, files) as answers:
-        while not (frame := _FRAMES.decode(_next(answers))).last:
-            verdicts += map(packer.reads, frame.codes)
-            if frame.block:
-                yield Block(None, (), frame.block)
-                continue
-            ready = [
-                PackedProcedure(name, patient, status, day, *verdicts[code], digest, data, updated)
-                for name, patient, status, day, code, digest, data, updated in frame.rows
-            ]
-            yield Block(Packing(ready, _OTHERS.decode_lines(frame.others)), frame.seen, b"")
+        yield from blocks_from(packer, answers)
+
+
+def blocks_from(packer: Packer, answers: IO[bytes]) -> Iterator[Block]:
+    """The blocks in a worker's answers, with what the tables say of their codes.
+
+    Raises:
+        PullError: The answers end before the worker was done.
+    """
+    verdicts: dict[int, tuple[bool, bool]] = {}
+    met = 0
+    while not (frame := _FRAMES.decode(_next(answers))).last:
+        for fact in frame.codes:
+            verdicts[met % NUMBERS] = packer.reads(fact)
+            met += 1
+        if frame.block:
+            yield Block(None, (), frame.block)
+            continue
+        ready = [
+            PackedProcedure(name, patient, status, day, *verdicts[code], digest, data, updated)
+            for name, patient, status, day, code, digest, data, updated in frame.rows
+        ]
+        yield Block(Packing(ready, _OTHERS.decode_lines(frame.others)), frame.seen, b"")
 
 
 @contextmanager

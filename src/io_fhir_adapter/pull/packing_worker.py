@@ -13,20 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
 from threading import Thread
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from io_fhir_adapter.model import ProcedureFact
-from io_fhir_adapter.pull.packing import Packer, Packing, Terms
+from io_fhir_adapter.pull.packing import Packer, Packing, Reads, Terms
 from io_fhir_adapter.pull.plain_text import blocks_of
 from io_fhir_adapter.pull.seen import Seen, marks_of
 
-__all__ = ["LENGTH", "Frame", "Job", "Row", "main"]
+__all__ = ["LENGTH", "NUMBERS", "Frame", "Job", "Row", "main"]
 
 LENGTH: Final = 4
 """Bytes before each frame, little-endian: how long it is; none is empty."""
+NUMBERS: Final = 1 << 16
+"""So many numbers of codes there are: then they begin anew, when the codes that had them are long forgotten."""
 _AHEAD: Final = 6  # frames of about a megabyte that may wait to be taken
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _LINES: Final = msgspec.json.Encoder()
@@ -72,13 +74,14 @@ class _Numbers:
     def __call__(self, fact: ProcedureFact) -> tuple[int, bool]:
         self.fresh.append(fact)
         self._count += 1
-        return self._count - 1, False
+        return (self._count - 1) % NUMBERS, False
 
 
 def frames(job: Job) -> Iterator[Frame]:
     """The frames of a job, the last one empty."""
     terms, numbers = job.terms, _Numbers()
-    packer = Packer(terms.source, ZoneInfo(terms.zone), terms.not_after, terms.scope, numbers)
+    reads = cast(Reads, numbers)  # a number in the place of what the tables say
+    packer = Packer(terms.source, ZoneInfo(terms.zone), terms.not_after, terms.scope, reads)
     for path in job.files:
         for block in blocks_of(Path(path)):
             packing = packer.pack_lines(block)

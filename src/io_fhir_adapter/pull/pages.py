@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from io_fhir_adapter.ledger.packed import PackedProcedure
+from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.searchset import Found
 

@@ -23,7 +23,7 @@ from io_fhir_adapter.fhir.structs import (
     Procedure,
     ProcedureSketch,
 )
-from io_fhir_adapter.ledger.packed import PackedProcedure
+from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.decode import Item, Resource, decode_resource, has_resource
 from io_fhir_adapter.pull.mending import mended
 from io_fhir_adapter.pull.packing import Packer

@@ -38,7 +38,7 @@ class Seen:
         """All that was taken in, for :meth:`take` in another process."""
         return list(map(bytes, self._parts))
 
-    def take(self, parts: Iterable[bytes]) -> None:
+    def take(self, parts: Iterable[bytes | bytearray]) -> None:
         """Takes in all that another one has, given as its ``parts``."""
         for mine, its in zip(self._parts, parts, strict=True):
             mine.extend(its)

@@ -7,6 +7,7 @@ a quantity has one of the item's units. So no text that a person typed can come 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from io_fhir_adapter.canonical_urls import FACILITY_SYSTEM, PATIENT_TOKEN
@@ -59,13 +60,14 @@ def _token(patient: Json) -> str:
     return next((str(one.get("value")) for one in patient["identifier"] if one.get("system") == PATIENT_TOKEN), "")
 
 
-def answer_issues(entries: Entries, nonce: str, facility: str) -> Iterator[Issue]:
+def answer_issues(entries: Entries, nonce: str, facility: str, *, texts: bool = False) -> Iterator[Issue]:
     """Answers that are none of their form's, or that hold more than the form's own words.
 
     Args:
         entries: Valid entries whose cases hold together.
         nonce: What was drawn with, in hexadecimal; empty where nothing was drawn.
         facility: Code of the facility that reports.
+        texts: Whether texts that people typed are taken as answers of a case review.
     """
     forms = {canonical_of(entry["resource"]): entry["resource"] for _, entry in of_kind(entries, "Questionnaire")}
     tokens = {entry["fullUrl"]: _token(entry["resource"]) for _, entry in of_kind(entries, "Patient")}
@@ -84,7 +86,7 @@ def answer_issues(entries: Entries, nonce: str, facility: str) -> Iterator[Issue
             yield Issue("business-rule", "its form is not in the submission", f"{place}.questionnaire")
             continue
         asked = known.setdefault(name, dict(_items(form or {})))
-        yield from _below(response, asked, own, place)
+        yield from _below(response, asked, _Open(own, texts and bool(own)), place)
 
 
 def _pseudonym(nonce: str, token: str) -> str:
@@ -100,7 +102,15 @@ def _items(node: Json) -> Iterator[tuple[str, Json]]:
         yield from _items(item)
 
 
-def _below(node: Json, asked: Mapping[str, Json], own: str, place: str) -> Iterator[Issue]:
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What an answer may be beside the form's options: the case's pseudonym, and texts where they are asked for."""
+
+    own: str
+    texts: bool
+
+
+def _below(node: Json, asked: Mapping[str, Json], beside: _Open, place: str) -> Iterator[Issue]:
     seen: set[str] = set()
     for n, item in enumerate(node.get("item", ())):
         here = f"{place}.item[{n}]"
@@ -113,19 +123,20 @@ def _below(node: Json, asked: Mapping[str, Json], own: str, place: str) -> Itera
         seen.add(item["linkId"])
         for a, answer in enumerate(item.get("answer", ())):
             kind = next((name for name in answer if name.startswith("value")), "")
-            if kind and not _is_offered(question, kind, answer[kind], own):
+            if kind and not _is_offered(question, kind, answer[kind], beside):
                 yield Issue(
                     "business-rule", "is none of the answers that the form offers", f"{here}.answer[{a}].{kind}"
                 )
-            yield from _below(answer, asked, own, f"{here}.answer[{a}]")
-        yield from _below(item, asked, own, here)
+            yield from _below(answer, asked, beside, f"{here}.answer[{a}]")
+        yield from _below(item, asked, beside, here)
 
 
-def _is_offered(question: Json, kind: str, value: Any, own: str) -> bool:
+def _is_offered(question: Json, kind: str, value: Any, beside: _Open) -> bool:
     if value in [option[kind] for option in question.get("answerOption", ()) if kind in option]:
         return True
     if kind == "valueString":
-        return bool(own) and value == own
+        typed = beside.texts and question.get("type") in ("string", "text", "open-choice")
+        return typed or (bool(beside.own) and value == beside.own)
     if kind == "valueQuantity":
         said = {"display": value.get("unit"), "system": value.get("system"), "code": value.get("code")}
         units = [one["valueCoding"] for one in question.get("extension", ()) if "valueCoding" in one]

@@ -21,7 +21,8 @@ from io_fhir_adapter.receiver.faults import ReceiverFaults
 from io_fhir_adapter.receiver.grants import TABLES
 from io_fhir_adapter.receiver.guard import Guard, wants_json
 from io_fhir_adapter.receiver.openapi import openapi_document
-from io_fhir_adapter.receiver.pages import PAGE_PATHS, Programme, body_pages
+from io_fhir_adapter.receiver.pages import PAGE_PATHS, body_pages
+from io_fhir_adapter.receiver.programmes import Programme
 from io_fhir_adapter.receiver.registry import Registry, registry_of_tokens
 from io_fhir_adapter.receiver.responses import PLAIN_HEADERS, fault_answer, http_answer, refusal_answer
 from io_fhir_adapter.receiver.store import ReceiverStore
@@ -41,6 +42,7 @@ def create_app(
     tokens: Mapping[str, str] | None = None,
     operator_token: str | None = None,
     require_signature: bool = False,
+    texts: bool = False,
     base_url: str = "",
     limits: Limits | None = None,
     faults: ReceiverFaults | None = None,
@@ -50,12 +52,13 @@ def create_app(
 
     Args:
         store: Where accepted submissions go.
-        programmes: Code to programme; others are refused. None accepts any and knows no threshold.
+        programmes: Code to programme; others are refused. None accepts any, and knows those that ship.
         registry: Who is registered. None, and no ``tokens``, opens the endpoint to everyone, each being the facility
             that its Bundle names: for demonstrations on one machine only.
         tokens: In place of a registry: bearer token to facility code.
         operator_token: A password (any user name) for the body's pages, beside those of the registry's operators.
         require_signature: Refuse what is not signed also from facilities without registered keys.
+        texts: Take texts that people typed into the forms; a body that does not ask for them refuses them.
         base_url: Where it is reached from outside, such as ``https://receiver.example``; where it listens if empty.
         limits: What a request may cost.
         faults: Faults that are to happen, for tests of senders.
@@ -67,7 +70,7 @@ def create_app(
     with store.writing() as connection:
         TABLES.create_all(connection)
     access = Access(store, registry, operator_token, limits, clock)
-    endpoint = Endpoint(store, access, programmes, limits, faults or ReceiverFaults(), base_url, require_signature)
+    endpoint = Endpoint(store, access, programmes, limits, faults or ReceiverFaults(), base_url, require_signature, texts)
     tokens_endpoint = TokenEndpoint(access, base_url, limits)
     app = FastAPI(title="io-fhir-adapter receiver", openapi_url=None, redirect_slashes=False)
     app.add_api_route("/openapi.json", _description, methods=["GET"])

@@ -68,12 +68,14 @@ class Rules:
         programmes: Codes of the programmes that are accepted, None for any.
         keys: Gives the public keys of a facility by its code, a JSON Web Key Set; None where no keys are known.
         require_signature: Whether a submission of a facility without keys is refused too.
+        texts: Whether the body asks for texts that people typed, each of which the facility approved.
     """
 
     limits: Limits = field(default_factory=Limits)
     programmes: Collection[str] | None = None
     keys: Callable[[str], Json] | None = None
     require_signature: bool = False
+    texts: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def check_transaction(bundle: dict[str, Any], rules: Rules) -> Submission | With
     nonce = Nonce(*drawn_with(bundle), nonce_origin(bundle)) if drawn else None
     _raise(case_issues(entries))
     _raise(definition_issues(entries))
-    _raise(answer_issues(entries, nonce.value if nonce else "", submission.facility))
+    _raise(answer_issues(entries, nonce.value if nonce else "", submission.facility, texts=rules.texts))
     return replace(submission, nonce=nonce, seal=_seal(bundle, submission.facility, rules))
 
 

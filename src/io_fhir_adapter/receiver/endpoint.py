@@ -16,7 +16,7 @@ from io_fhir_adapter.receiver.capability import capability_statement
 from io_fhir_adapter.receiver.checks import RESOURCE_TYPES, Rules, check_transaction, parse_token
 from io_fhir_adapter.receiver.draws import check_announcement
 from io_fhir_adapter.receiver.faults import CutResponse, Fault, ReceiverFaults, half_refused
-from io_fhir_adapter.receiver.pages import Programme
+from io_fhir_adapter.receiver.programmes import Programme
 from io_fhir_adapter.receiver.responses import fhir_answer, json_bytes, resource_answer, transaction_response
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.receiver.submit_data import submitted_bundle
@@ -45,6 +45,7 @@ class Endpoint:
         faults: Faults that are to happen.
         base_url: Where the receiver is reached from outside; empty for where it listens.
         require_signature: Whether what is not signed is refused also from facilities without registered keys.
+        texts: Whether texts that people typed into the forms are taken.
     """
 
     store: ReceiverStore
@@ -54,6 +55,7 @@ class Endpoint:
     faults: ReceiverFaults
     base_url: str
     require_signature: bool = False
+    texts: bool = False
 
     async def transaction(self, request: Request) -> Response:
         """Take one submission, or the withdrawal of one."""
@@ -93,7 +95,8 @@ class Endpoint:
         caller.need(_kinds(bundle), "cu")
         registry = self.access.registry
         keys = registry.signing_keys if registry is not None else None
-        submission = check_transaction(bundle, Rules(self.limits, self.programmes, keys, self.require_signature))
+        rules = Rules(self.limits, self.programmes, keys, self.require_signature, self.texts)
+        submission = check_transaction(bundle, rules)
         if caller.facility is not None and submission.facility != caller.facility:
             raise RefusedError(
                 403, Issue("forbidden", "the submission names another facility than the token", "Bundle.entry")

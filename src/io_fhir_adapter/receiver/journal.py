@@ -82,7 +82,7 @@ def store_problems(connection: sa.Connection) -> Iterator[str]:
 def _present(connection: sa.Connection) -> Iterator[tuple[str, str]]:
     """Kind and digest of everything that must have a link."""
     columns = [column for column in SEALS.c if column.name != "number"]
-    joined = sa.select(SUBMISSIONS, *columns).join(SEALS, SEALS.c.number == SUBMISSIONS.c.number)
+    joined = sa.select(SUBMISSIONS, *columns).outerjoin(SEALS, SEALS.c.number == SUBMISSIONS.c.number)
     for row in _rows(connection, joined):
         yield "submission", digest(submission_link(row, row))
     for row in _rows(connection, sa.select(WITHDRAWALS)):

@@ -20,7 +20,6 @@ _REFUSALS: Final = {
     404: "There is no such resource, or it is another facility's.",
     406: "Answers are FHIR JSON.",
     408: "The body came too slowly.",
-    409: "The submission was withdrawn already.",
     412: "More than one stored resource matches.",
     413: "The body or what it unfolds to is too large.",
     414: "The address is too long.",
@@ -46,9 +45,9 @@ def openapi_document() -> Json:
     smart = {"get": _operation("The SMART configuration.", 404, security=[], media="application/json")}
     paths: Json = {
         "/fhir/metadata": {"get": _operation("The CapabilityStatement.", parameters=[form], security=[])},
-        "/fhir": {"post": _operation("Take a submission, all or nothing.", *_WRITING, 409, body="Bundle")},
+        "/fhir": {"post": _operation("Take a submission, all or nothing.", *_WRITING, body="Bundle")},
         "/fhir/Measure/$submit-data": {
-            "post": _operation("Take a submission in Parameters.", *_WRITING, 409, body="Parameters")
+            "post": _operation("Take a submission in Parameters.", *_WRITING, body="Parameters")
         },
         "/fhir/Group": {
             "put": _operation(

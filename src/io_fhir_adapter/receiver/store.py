@@ -21,7 +21,13 @@ from io_fhir_adapter.canonical_urls import FRAME_SYSTEM
 from io_fhir_adapter.receiver.checks import Submission, Withdrawal
 from io_fhir_adapter.receiver.draws import NONCES, Announcement, check_nonce, draw_task, nonce_given
 from io_fhir_adapter.receiver.entries import EntryTarget
-from io_fhir_adapter.receiver.journal import append, store_problems, submission_link, withdrawal_link
+from io_fhir_adapter.receiver.journal import (
+    append,
+    last_digest,
+    store_problems,
+    submission_link,
+    withdrawal_link,
+)
 from io_fhir_adapter.receiver.resources import (
     EntryResult,
     StoredResource,
@@ -111,9 +117,9 @@ class ReceiverStore:
         resources since: it gets the results of the first time.
 
         Raises:
-            RefusedError: 412 more than one stored resource matches; 403 the resource is another facility's;
-                409 the submission was withdrawn with another statement already; 422 two entries are the same stored
-                resource, another nonce was given, or what it corrects or withdraws is not here.
+            RefusedError: 412 more than one stored resource matches; 403 the resource is another facility's; 422 two
+                entries are the same stored resource, another nonce was given, what it corrects or withdraws is not
+                here, or was withdrawn with another statement already.
         """
         with self.writing() as connection:
             again = _again(connection, SUBMISSIONS if isinstance(taken, Submission) else WITHDRAWALS, taken)
@@ -243,6 +249,11 @@ class ReceiverStore:
         """What in the store is not as it was taken; empty where all is. See :func:`.journal.store_problems`."""
         with self.reading() as connection:
             return list(store_problems(connection))
+
+    def last_link(self) -> tuple[int, str]:
+        """Number and digest of the chain's last link, for the body to note down; 0 where nothing was taken yet."""
+        with self.reading() as connection:
+            return last_digest(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -102,8 +102,8 @@ def give_verdict(store: _Store, identifier: str, verdict: str, note: str, by: st
         by: Who of the body says so; kept here and not told to the facility.
 
     Raises:
-        RefusedError: 404, there is no such submission; 409, it was withdrawn; 422, the verdict is none, the note is too
-            long or holds control characters, or nobody is named.
+        RefusedError: 404, there is no such submission; 422, it was withdrawn, the verdict is none, the note is too long
+            or holds control characters, or nobody is named.
     """
     if verdict not in _GIVEN or not by or len(note) > NOTE_LENGTH or _CONTROL.search(note):
         words = "give one of the verdicts, in the name of somebody, with a note of plain text"
@@ -137,7 +137,7 @@ def _change(connection: sa.Connection, facility: str, identifier: str, state: st
     stored = connection.execute(newest().where(RESOURCES.c.kind == "Task", RESOURCES.c.id == id_)).one()
     task: Json = {"resourceType": "Task", **stored.content}
     if task["businessStatus"]["coding"][0]["code"] == "withdrawn":
-        raise RefusedError(409, Issue("conflict", "the submission was withdrawn", "Task.businessStatus"))
+        raise RefusedError(422, Issue("conflict", "the submission was withdrawn before", "Bundle.entry"))
     task["status"] = STATUS_OF[state]
     task["businessStatus"] = {"coding": [{"system": VERDICT_CODES, "code": state}]}
     task["lastModified"] = now

@@ -42,28 +42,30 @@ class CaseSheet:
 
 
 def case_sheets(kinds: Mapping[str, Sequence[Json]]) -> Iterator[CaseSheet]:
-    """The sheets in drawn order.
+    """The sheets in drawn order; other forms of the submission, which are of no patient, are left out.
 
     Args:
         kinds: Resource type to the Bundle's resources of it, each with its full URL under ``_``.
     """
-    if "Questionnaire" not in kinds:
+    given = [one for one in kinds.get("QuestionnaireResponse", ()) if "reference" in one.get("subject", {})]
+    if not given:
         return
-    form = kinds["Questionnaire"][0]
+    forms = {f"{form['url']}|{form.get('version', '')}": form for form in kinds["Questionnaire"]}
+    form = forms[given[0]["questionnaire"]]
     patients = {patient["_"]: patient for patient in kinds.get("Patient", ())}
     order = {
         entry["item"].get("reference"): place
         for drawn in kinds.get("List", ())
         for place, entry in enumerate(drawn.get("entry", ()), start=1)
     }
-    responses = sorted(kinds.get("QuestionnaireResponse", ()), key=lambda one: order[one["subject"]["reference"]])
+    responses = sorted(given, key=lambda one: order[one["subject"]["reference"]])
     for number, response in enumerate(responses, start=1):
         patient = patients[response["subject"]["reference"]]
         answers = _answers(response)
-        given = answers.get("case.no", [""])[0]
+        said = answers.get("case.no", [""])[0]
         tags = response.get("meta", {}).get("tag", ())
         yield CaseSheet(
-            number=int(given) if given.isdigit() else number,
+            number=int(said) if said.isdigit() else number,
             token=next(i["value"] for i in patient["identifier"] if i["system"] == PATIENT_TOKEN),
             age=next((str(e.get("valueCode", "")) for e in patient.get("extension", ()) if e["url"] == AGE_BAND), ""),
             sex=str(patient.get("gender", "")),

@@ -14,6 +14,7 @@ from io_fhir_adapter.ledger.assessments import Assessment, assessment_of
 from io_fhir_adapter.ledger.draws import cases_of, find_draw, forms_of
 from io_fhir_adapter.ledger.reviews import reviews_of
 from io_fhir_adapter.ledger.runs import last_complete
+from io_fhir_adapter.ledger.verdicts import STATES, latest_verdict
 from io_fhir_adapter.report.readiness_facts import CaseWork, Facts, GroupCount, Standing, Year
 from io_fhir_adapter.report.standards import checklist, tally
 from io_fhir_adapter.report.wording import day_words
@@ -98,6 +99,7 @@ def _cases(connection: Connection, programme: Programme, due: str, submission: s
     signed = [number for number in numbers if number in reviews and reviews[number].state == "signed"]
     filled = {number for number, form in forms_of(connection, draw.id).items() if form.response is not None}
     said = approval_of(connection, submission) if submission else None
+    body = latest_verdict(connection, submission) if submission else None
     return CaseWork(
         period=due,
         frame=draw.frame_size,
@@ -105,4 +107,5 @@ def _cases(connection: Connection, programme: Programme, due: str, submission: s
         prefilled=len(numbers & filled),
         signed=len(signed),
         approved=f"{said.verdict} on {day_words(said.at[:10])} by a person in the role {said.role}" if said else "",
+        verdict=f"{STATES[body.state]} ({day_words(body.at[:10])})" if body is not None else "",
     )

@@ -272,6 +272,8 @@ def _cases(programme: Programme, facts: Facts) -> Requirement:
             words += f". The frame gives no {wanted} patients; ask the body"
     if work is not None and work.approved:
         words += f". Submission: {work.approved}"
+    if work is not None and work.verdict:
+        words += f". The body's verdict: {work.verdict}"
     return Requirement(
         "case-review", "Internal case review", state, words, done, work.drawn if work else 0, wanted,
         "signed", programme.sample.source, "Done means signed here; the body assesses it",

@@ -100,6 +100,7 @@ class CaseWork:
         prefilled: Of those, with a pre-filled form.
         signed: Of those, signed by a reviewer.
         approved: What an approver said last of the sealed submission, in words; empty where nothing was said.
+        verdict: What the accreditation body said last of it, in words; empty where nothing was said.
     """
 
     period: str
@@ -108,6 +109,7 @@ class CaseWork:
     prefilled: int
     signed: int
     approved: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)

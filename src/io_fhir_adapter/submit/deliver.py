@@ -27,7 +27,9 @@ from io_fhir_adapter.ledger.outbox import (
 from io_fhir_adapter.submit.channels import Answered, Channel, open_channel
 from io_fhir_adapter.submit.outbox_policy import LEASE, next_attempt, state_after
 
-__all__ = ["Delivered", "Prepared", "as_it_stands", "deliver_due", "make_due", "needs_approval"]
+__all__ = [
+    "Delivered", "Prepared", "as_it_stands", "collect_receipts", "deliver_due", "make_due", "needs_approval",
+]  # fmt: skip
 
 _RNG = SystemRandom()
 
@@ -126,6 +128,23 @@ def make_due(ledger: Ledger, now: datetime, *, ended: str | None = None) -> None
         for waiting in pending(connection):
             if waiting.state == "queued":
                 settle(connection, waiting.identifier, "queued", waiting.cause, now)
+
+
+async def collect_receipts(
+    ledger: Ledger, config: SubmissionConfig, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> list[Delivered]:
+    """Takes the receipts that came since for what has left already, and sends nothing.
+
+    Args:
+        ledger: Has the outbox.
+        config: The accreditation system.
+        now: The clock.
+    """
+    with ledger.read() as connection:
+        if not awaiting_receipt(connection):
+            return []
+    async with open_channel(config, now) as channel:
+        return await _look(ledger, channel, now)
 
 
 async def _look(ledger: Ledger, channel: Channel, now: Callable[[], datetime]) -> list[Delivered]:

@@ -32,6 +32,7 @@ __all__ = [
     "SignatureKey",
     "algorithm_of",
     "check_signature",
+    "named_key",
     "sign_bundle",
 ]
 
@@ -137,6 +138,15 @@ def check_signature(bundle: Mapping[str, Any], jwks: Mapping[str, Any]) -> str:
     if signature["who"] != {"type": "Organization", "identifier": _facility(bundle)}:
         raise ValueError("the signature is another facility's than the submission")
     return str(header["kid"])
+
+
+def named_key(bundle: Mapping[str, Any]) -> str:
+    """The ``kid`` that a signature names, unchecked; empty where there is none that could be checked."""
+    signature = bundle.get("signature")
+    try:
+        return str(_detached(signature)[0]["kid"]) if isinstance(signature, Mapping) else ""
+    except ValueError:
+        return ""
 
 
 def _facility(bundle: Mapping[str, Any]) -> Json:

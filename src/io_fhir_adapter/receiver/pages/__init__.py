@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io_fhir_adapter.receiver.pages.shell import Programme
 from io_fhir_adapter.receiver.pages.site import PAGE_PATHS, body_pages
 
-__all__ = ["PAGE_PATHS", "Programme", "body_pages"]
+__all__ = ["PAGE_PATHS", "body_pages"]

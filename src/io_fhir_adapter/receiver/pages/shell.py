@@ -21,21 +21,14 @@ from io_fhir_adapter.fhir.forms import items
 from io_fhir_adapter.look.language import language_of
 from io_fhir_adapter.look.shell import Shell
 from io_fhir_adapter.look.walls import Cookies
+from io_fhir_adapter.receiver.programmes import Programme
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.shipped import shipped_path
 
-__all__ = ["Body", "NavItem", "Programme", "SignInFirstError", "absent", "category_words"]
+__all__ = ["Body", "NavItem", "SignInFirstError", "absent", "category_words"]
 
 _FOLDER: Final = Path(__file__).parents[1]
 _CATEGORY: Final = "proc.category"
-
-
-@dataclass(frozen=True)
-class Programme:
-    """What the pages need to know of a programme: its title and the sessions that it asks for in a year."""
-
-    title: str
-    threshold: int
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from io_fhir_adapter.receiver.pages.case import case_router
 from io_fhir_adapter.receiver.pages.exports import export_router
 from io_fhir_adapter.receiver.pages.facility import facility_router
 from io_fhir_adapter.receiver.pages.overview import overview_router
-from io_fhir_adapter.receiver.pages.shell import Body, Programme, SignInFirstError
+from io_fhir_adapter.receiver.pages.shell import Body, SignInFirstError
 from io_fhir_adapter.receiver.pages.submission import submission_router
+from io_fhir_adapter.receiver.programmes import Programme, published_programmes
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.receiver.wire import RefusedError
 
@@ -55,11 +56,11 @@ def body_pages(
         store: What facilities submitted.
         operator: Who asks, by name, out of the request; None for nobody that may look. It may raise the receiver's
             :class:`~io_fhir_adapter.receiver.wire.RefusedError`.
-        programmes: Code to programme.
+        programmes: Code to programme; those that ship with this project where none are given.
         names: Facility code to name.
         public_url: Where the pages are reached from outside, such as ``https://receiver.example``.
     """
-    body = Body(store, programmes or {}, operator, names or {}, public_url)
+    body = Body(store, published_programmes() if programmes is None else programmes, operator, names or {}, public_url)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     for make in (overview_router, facility_router, submission_router, case_router, export_router):
         app.include_router(make(body))

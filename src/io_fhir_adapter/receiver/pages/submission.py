@@ -33,7 +33,8 @@ __all__ = ["CaseLine", "submission_router"]
 Json = dict[str, Any]
 _REASONED = frozenset({"correction-asked", "rejected"})
 """Verdicts that a facility cannot act on without a word."""
-_REFUSED: Final = {int(HTTPStatus.CONFLICT): "withdrawn", int(HTTPStatus.UNPROCESSABLE_ENTITY): "long"}
+_REFUSED: Final = {"conflict": "withdrawn", "value": "long"}
+"""Code of the issue for which a verdict is refused, to a key below ``verdict.problem``."""
 _VERDICTS: Final = get_args(Verdict)
 
 
@@ -82,9 +83,10 @@ def submission_router(body: Body) -> APIRouter:
         try:
             give_verdict(body.store, row.identifier, given, words, person)
         except RefusedError as exc:
-            if exc.status not in _REFUSED:
+            problem = _REFUSED.get(exc.issues[0].code, "") if exc.issues else ""
+            if not problem:
                 raise
-            return _page(body, request, number, exc.status, _REFUSED[exc.status], given, note)
+            return _page(body, request, number, exc.status, problem, given, note)
         return RedirectResponse(f"/submissions/{number}#verdict", HTTPStatus.SEE_OTHER)
 
     return router
@@ -123,6 +125,7 @@ def _page(
         "submission.html",
         status,
         person=person,
+        here=f"/submissions/{number}",
         row=row,
         volume=volume_of(report[0][1]) if report else None,
         threshold=body.threshold(row.programme),

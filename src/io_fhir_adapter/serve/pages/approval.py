@@ -23,7 +23,7 @@ from io_fhir_adapter.look.walls import RefusedError
 from io_fhir_adapter.review.forms import items
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.serve.language import language_of, translator
-from io_fhir_adapter.serve.pages.leaving import leaving_cases, resource_counts
+from io_fhir_adapter.serve.pages.leaving import leaving_cases, leaving_standards, resource_counts
 from io_fhir_adapter.serve.pages.view import Row, View
 from io_fhir_adapter.serve.pages.wording import Translate, reason_words_in
 from io_fhir_adapter.serve.people import Person
@@ -233,6 +233,7 @@ def _shown(view: View, language: str, made: Proposal, rows: list[Row], person: P
         "clearing": [(code, t(f"approval.clearing.{code}")) for code in CLEARING],
         "k": load_profile().risk.k,
         "cases": leaving_cases(made.body, form, {True: t("case.answer_yes"), False: t("case.answer_no")}),
+        "standards": leaving_standards(made.body, {True: t("case.answer_yes"), False: t("case.answer_no")}),
         "own": own,
         "signer": person.account in made.signers,
     }  # fmt: skip

@@ -67,7 +67,8 @@ def dashboard_router(view: View, figures: Figures) -> APIRouter:
         proof = run_facts(ended.summary.get("sources", ())) if ended is not None else []
         response = view.web.render(
             request, "dashboard.html", person, nights=[_night(run) for run in runs], proof=proof, sent=sent,
-            number=lambda value: number_in(language, value), colour=LIGHT, months=t("dashboard.months").split(), ended=ended,
+            number=lambda value: number_in(language, value), colour=LIGHT, months=t("dashboard.months").split(),
+            ended=ended,
             **(_counted(view, t, language, years, year) if years is not None else {"years": None}),
         )  # fmt: skip
         if years is None:
@@ -130,10 +131,12 @@ def _bar(volume: Volume) -> dict[str, float]:
 
 def _by_end(volume: Volume, before: Volume | None) -> list[tuple[int, int, int]]:
     """Number of the month, and what was counted by its end: in the year before, and in the year."""
-    return [(month, _until(before, month) if before is not None else 0, _until(volume, month)) for month in range(1, 13)]
+    return [(month, _until(before, month), _until(volume, month)) for month in range(1, 13)]
 
 
-def _until(volume: Volume, month: int) -> int:
+def _until(volume: Volume | None, month: int) -> int:
+    if volume is None:
+        return 0
     return max((many for day, many in volume.cumulative if int(day[5:7]) <= month), default=0)
 
 

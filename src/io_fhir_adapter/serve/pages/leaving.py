@@ -10,7 +10,7 @@ from typing import Any
 
 from io_fhir_adapter.fhir.forms import Section, sections
 
-__all__ = ["LeavingCase", "leaving_cases", "resource_counts"]
+__all__ = ["LeavingCase", "leaving_cases", "leaving_standards", "resource_counts"]
 
 Json = dict[str, Any]
 
@@ -55,7 +55,7 @@ def leaving_cases(body: bytes, questionnaire: Json, yes_no: Mapping[bool, str]) 
             beside.setdefault(_subject(resource), []).append((kind, _said(resource)))
     found = []
     for response in resources.values():
-        if response.get("resourceType") != "QuestionnaireResponse":
+        if response.get("resourceType") != "QuestionnaireResponse" or _subject(response) not in resources:
             continue
         read = sections(questionnaire, response, yes_no)
         lines = {line.link_id: line.values[0] for section in read for line in section.lines}
@@ -68,6 +68,25 @@ def leaving_cases(body: bytes, questionnaire: Json, yes_no: Mapping[bool, str]) 
             )
         )  # fmt: skip
     return sorted(found, key=lambda case: case.number)
+
+
+def leaving_standards(body: bytes, yes_no: Mapping[bool, str]) -> tuple[Section, ...]:
+    """What the facility's self-assessment in a Bundle says, in the words of its own form; nothing where there is none.
+
+    Args:
+        body: The Bundle as it is sent.
+        yes_no: The words for true and false.
+    """
+    resources = _resources(body)
+    forms = {
+        f"{form['url']}|{form.get('version', '')}": form
+        for form in resources.values()
+        if form.get("resourceType") == "Questionnaire"
+    }
+    for response in resources.values():
+        if response.get("resourceType") == "QuestionnaireResponse" and not _subject(response):
+            return sections(forms[response["questionnaire"]], response, yes_no)
+    return ()
 
 
 def _resources(body: bytes) -> dict[str, Json]:

@@ -141,7 +141,7 @@ def cards_of(t: Translate, language: str, programme: Programme, facts: Facts, fo
             one.value,
             one.possible if group or one.id == "volume" else None,
             one.wanted,
-            t("readiness.unit.sessions" if group else f"readiness.unit.{one.id}"),
+            t(f"readiness.unit.{'sessions' if group else one.id}") if one.value is not None else "",
             tuple(_group(t, language, one, facts) if group else says[one.id]()),
             (facts.running, facts.last) if one.id == "volume" and not facts.empty else (),
             one.source,
