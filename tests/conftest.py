@@ -17,11 +17,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from hypothesis import settings
@@ -40,6 +42,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 def pytest_xdist_auto_num_workers() -> int:
     """One more worker than processors: many tests wait for a server, a browser or a command of their own."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clients_of_tests() -> Iterator[None]:
+    """Tests speak to this machine alone, which may be busy: their own HTTP clients are patient, and quickly made.
+
+    Five seconds are httpx's default; and each new client would read all the public authorities anew.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for made in (httpx.Client.__init__, httpx.get, httpx.post):
+            patch.setitem(made.__kwdefaults__ or {}, "timeout", httpx.Timeout(60))
+        patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
+        yield
 
 
 # Hospitals of many thousand resources stay in memory from test to test; looking through them often finds nothing.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ledgers import new_ledger
 
-from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 
 
@@ -15,7 +15,7 @@ from io_fhir_adapter.ledger.database import Ledger, open_ledger
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """An empty ledger, in either database."""
     if request.param == "sqlite":
-        opened = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+        opened = new_ledger(tmp_path / "ledger.sqlite")
         yield opened
         opened.close()
         return

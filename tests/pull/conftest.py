@@ -13,10 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.ledgers import new_ledger
 
 from io_fhir_adapter.classify.ruleset import Ruleset, load_ruleset
 from io_fhir_adapter.config import Config
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.facts import quarantined
 from io_fhir_adapter.ledger.intake import stale_patients
 from io_fhir_adapter.ledger.runs import cursor, start_run
@@ -108,7 +109,7 @@ class Site:
         self._before = before
         self.ledger_path = folder / f"ledger{len(list(folder.iterdir()))}.sqlite"
         self.config_of: Json = {"page_size": 5, "batch_size": 2, "retries": 3, "max_retry_wait_s": 0}
-        self.ledger: Ledger = open_ledger(self._config({}).ledger)
+        self.ledger: Ledger = new_ledger(self.ledger_path)
         stack.callback(self.ledger.close)
         self.run = 0
 

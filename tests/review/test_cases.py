@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ledgers import new_ledger
 
-from io_fhir_adapter.config import LedgerConfig
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import StoredCase, cases_of, commit_frame, put_cases
 from io_fhir_adapter.ledger.facts import put_decisions
 from io_fhir_adapter.ledger.intake import StoredFact, put_facts
@@ -26,7 +26,7 @@ DAY = "2025-05-06"
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    opened = new_ledger(tmp_path / "ledger.sqlite")
     yield opened
     opened.close()
 

@@ -24,6 +24,7 @@ from tests.serve.conftest import PASSWORD, Browser
 
 from io_fhir_adapter.config import Role, StandingConfig
 from io_fhir_adapter.demo import AS_OF
+from io_fhir_adapter.engine.standing import years_under
 from io_fhir_adapter.ledger.accounts import Actor, add_account
 from io_fhir_adapter.ledger.audit import entries
 from io_fhir_adapter.ledger.outbox import Receipt, item, put_receipt, settle
@@ -133,7 +134,7 @@ def test_the_first_page_has_the_numbers_of_the_night_for_every_role(opened: Open
 def test_years_are_counted_once_for_each_state_of_the_ledger(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = opened()
     asked: list[str] = []
-    count = figures.years_under
+    count = years_under
 
     def counted(connection: Any, rules: Any, today: Any) -> Any:
         asked.append(rules.programme.id)
@@ -152,7 +153,7 @@ def test_years_are_counted_once_for_each_state_of_the_ledger(opened: Open, monke
 
 def test_a_page_does_not_wait_for_a_long_count(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = opened()
-    may_end, count = threading.Event(), figures.years_under
+    may_end, count = threading.Event(), years_under
 
     def slow(*arguments: Any) -> Any:
         assert may_end.wait(60)

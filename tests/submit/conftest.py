@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ledgers import new_ledger
 
-from io_fhir_adapter.config import LedgerConfig
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent
 
 MEASURE = "https://io-fhir-adapter.example/fhir/Measure/io-annual-volume-iasios"
@@ -123,18 +122,9 @@ def make_content(synthetic_draw: Callable[..., Any]) -> Callable[..., Submission
     return make
 
 
-@pytest.fixture(scope="session")
-def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger with nothing in it, to be copied: making one takes longer than most tests."""
-    path = tmp_path_factory.mktemp("empty") / "ledger.sqlite"
-    open_ledger(LedgerConfig(path=path)).close()
-    return path
-
-
 @pytest.fixture
-def ledger(empty_ledger: Path, tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A ledger of the test's own."""
-    shutil.copy(empty_ledger, tmp_path / "ledger.sqlite")
-    opened = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    opened = new_ledger(tmp_path / "ledger.sqlite")
     yield opened
     opened.close()

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ledgers import new_ledger
 
 from io_fhir_adapter.canonical_urls import DRAW_TASK, FRAME_SYSTEM
-from io_fhir_adapter.config import LedgerConfig, SubmissionConfig
+from io_fhir_adapter.config import SubmissionConfig
 from io_fhir_adapter.ledger.chain import links
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import StoredDraw, commit_frame, supersede
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.receiver.app import create_app
@@ -114,7 +115,7 @@ def received() -> Iterator[ReceiverStore]:
 @pytest.fixture
 def facility(received: ReceiverStore, tmp_path: Path, synthetic_draw: Callable[..., Any]) -> Iterator[Facility]:
     body = Body(received)
-    ledger = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    ledger = new_ledger(tmp_path / "ledger.sqlite")
     with LoopbackServer(body) as server:
         yield Facility(ledger, body, f"{server.base_url}/fhir", synthetic_draw().commitment)
     ledger.close()

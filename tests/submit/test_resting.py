@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.ledgers import new_ledger
 
-from io_fhir_adapter.config import LedgerConfig
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.outbox import enqueue, settle
 from io_fhir_adapter.submit.deliver import Prepared
 from io_fhir_adapter.submit.resting import as_noted, note_sealed, noted, rests
@@ -20,7 +20,7 @@ MADE = Prepared("s1", True, b"body", 0.5, 0.75, "queued", "")
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    opened = new_ledger(tmp_path / "ledger.sqlite")
     yield opened
     opened.close()
 

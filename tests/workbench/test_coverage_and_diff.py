@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.ledgers import new_ledger
 
 from io_fhir_adapter.classify.ruleset import Ruleset, SiteTable
 from io_fhir_adapter.classify.workbench.coverage import survey
 from io_fhir_adapter.classify.workbench.diff import Side, compare_rulesets, ruleset_in
-from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.errors import MappingError, UsageError
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.intake import StoredFact, put_facts
 from io_fhir_adapter.ledger.runs import start_run
 from io_fhir_adapter.model import Code, ProcedureFact
@@ -43,7 +43,7 @@ def procedure(number: int, *codes: Code, status: str = "completed") -> Procedure
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    opened = new_ledger(tmp_path / "ledger.sqlite")
     yield opened
     opened.close()
 

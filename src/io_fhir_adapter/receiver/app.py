@@ -70,7 +70,8 @@ def create_app(
     with store.writing() as connection:
         TABLES.create_all(connection)
     access = Access(store, registry, operator_token, limits, clock)
-    endpoint = Endpoint(store, access, programmes, limits, faults or ReceiverFaults(), base_url, require_signature, texts)
+    faults = faults or ReceiverFaults()
+    endpoint = Endpoint(store, access, programmes, limits, faults, base_url, require_signature, texts)
     tokens_endpoint = TokenEndpoint(access, base_url, limits)
     app = FastAPI(title="io-fhir-adapter receiver", openapi_url=None, redirect_slashes=False)
     app.add_api_route("/openapi.json", _description, methods=["GET"])
