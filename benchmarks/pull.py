@@ -46,7 +46,7 @@ def cpu_seconds():  # its helpers too
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + used.ru_utime + used.ru_stime
 
-def peak_mib():  # as if both had been largest at the same time
+def peak_mib():  # more than it was: Linux begins a child at the size of its parent
     return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
 
 for _ in range(2):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
+
+import pytest
 
 from io_fhir_adapter.classify.programme import load_programme
 from io_fhir_adapter.ledger.draws import StoredCase
 from io_fhir_adapter.model import Decision
 from io_fhir_adapter.receiver.checks import check_submission
+from io_fhir_adapter.receiver.wire import RefusedError
+from io_fhir_adapter.report.standards import questionnaire
 from io_fhir_adapter.review.cases import CaseNeeds, prepare_case
 from io_fhir_adapter.review.forms import load_questionnaire
 from io_fhir_adapter.review.profile import load_profile
+from io_fhir_adapter.submit.content import StandardsContent
 from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, seal
 from io_fhir_adapter.volume.count import Period, SeenCounter, VolumeCounter
 from io_fhir_adapter.volume.measure import build_measure, build_measure_report
@@ -58,7 +64,7 @@ RESOURCES: dict[str, dict[str, Any]] = {
 
 
 def content(draw: Any) -> SubmissionContent:
-    programme, questionnaire, period = load_programme("iasios"), load_questionnaire(), Period.year("2025")
+    programme, form, period = load_programme("iasios"), load_questionnaire(), Period.year("2025")
     decision = Decision("s", "Patient/1", "2025-05-06", "tace", "counted", "counted", procedures=("Procedure/2",))
     volume = VolumeCounter(period, programme.threshold, {"tace": "yes"})
     volume.add(decision)
@@ -69,7 +75,7 @@ def content(draw: Any) -> SubmissionContent:
             frozenset(RESOURCES),
         ),
         RESOURCES,
-        questionnaire,
+        form,
         load_profile(),
         key=b"k" * 32,
         nonce="ab" * 32,
@@ -92,7 +98,7 @@ def content(draw: Any) -> SubmissionContent:
         ),
         group=draw.group,
         draw=draw.drawn,
-        questionnaire=questionnaire,
+        questionnaire=form,
         cases=(
             CaseContent(
                 number=case.number,
@@ -134,3 +140,30 @@ def test_the_procedure_keeps_its_links(synthetic_draw: Callable[..., Any]) -> No
     assert kinds[procedure["subject"]["reference"]] == "Patient"
     assert kinds[procedure["encounter"]["reference"]] == "Encounter"
     assert kinds[procedure["reasonReference"][0]["reference"]] == "Condition"
+
+
+def _met(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every requirement of the form answered with its first option, without evidence."""
+    answered = []
+    for item in items:
+        if item["type"] == "choice":
+            answered.append({"linkId": item["linkId"], "answer": [item["answerOption"][0]]})
+        elif below := _met(item.get("item", [])):
+            answered.append({"linkId": item["linkId"], "item": below})
+    return answered
+
+
+def test_the_self_assessment_of_the_facility_passes_beside_the_cases(synthetic_draw: Callable[..., Any]) -> None:
+    form = questionnaire(load_programme("iasios"))
+    response: dict[str, Any] = {
+        "resourceType": "QuestionnaireResponse",
+        "questionnaire": f"{form['url']}|{form['version']}",
+        "status": "completed",
+        "item": _met(form["item"]),
+    }
+    said = replace(content(synthetic_draw(cases=1)), standards=StandardsContent(form, response))
+    assert check_submission(seal(said, NOW)).cases == 1
+    response["item"][0]["item"][0]["item"][0]["answer"] = [{"valueString": "CANARY"}]
+    with pytest.raises(RefusedError) as caught:
+        check_submission(seal(said, NOW))
+    assert caught.value.issues[0].expression.endswith(".answer[0].valueString")

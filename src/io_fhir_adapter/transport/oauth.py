@@ -16,7 +16,6 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from io_fhir_adapter.client_assertion import ASSERTION_TYPE
 from io_fhir_adapter.config.http import AuthConfig, HttpConfig, is_loopback_host
 from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.transport.auth import Grant, SignIn, StaticSignIn, TokenSignIn, basic
@@ -170,9 +169,7 @@ class TokenEndpoint:
             form["scope"] = " ".join(scopes)
         if self._key is not None:
             now = self._wire.now() + self._ahead_s
-            form["client_assertion_type"] = ASSERTION_TYPE
-            form["client_assertion"] = self._key.assertion(client_id, auth.audience or self._url, now)
-            return form, headers
+            return form | self._key.proof(client_id, auth.audience or self._url, now), headers
         if auth.audience:
             form["audience"] = auth.audience
         if auth.client_auth == "form":

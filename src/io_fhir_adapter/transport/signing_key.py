@@ -11,6 +11,7 @@ from typing import Final
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
+from io_fhir_adapter.client_assertion import ASSERTION_TYPE
 from io_fhir_adapter.config.http import AuthConfig
 from io_fhir_adapter.errors import ConfigError
 from io_fhir_adapter.trust.keys import key_pairs
@@ -41,8 +42,8 @@ class SigningKey:
         self.algorithm = _ALGORITHMS[self._key.key_type]
         self.key_id = config.key_id or self._key.kid
 
-    def assertion(self, client_id: str, audience: str, now: float) -> str:
-        """A signed statement that lets its bearer ask for one token.
+    def proof(self, client_id: str, audience: str, now: float) -> dict[str, str]:
+        """The fields of a request for one token that prove who asks, by a signed statement.
 
         Args:
             client_id: Who asks.
@@ -58,7 +59,8 @@ class SigningKey:
             "exp": int(now) + _LASTS_S,
             "jti": secrets.token_urlsafe(24),
         }
-        return jwt.encode(header, claims, self._key, algorithms=[self.algorithm])
+        assertion = jwt.encode(header, claims, self._key, algorithms=[self.algorithm])
+        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
 
 
 def _private_key(text: str, password: str | None, config: AuthConfig, where: str) -> RSAKey | ECKey:
