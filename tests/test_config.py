@@ -82,6 +82,14 @@ def test_a_configuration_cannot_be_changed_once_read(tmp_path: Path) -> None:
         setattr(config, "programme", "other")  # noqa: B010 - the type checker refuses the plain form already
 
 
+def test_no_case_leaves_by_itself_without_an_approver(tmp_path: Path) -> None:
+    endpoint = {"url": "https://a.example", "automatic": True}
+    assert "no case leaves without an approver" in refused(tmp_path, changed(submission=endpoint))
+    load(tmp_path, changed(submission={**endpoint, "approver": "Head of department"}))
+    load(tmp_path, changed(submission={**endpoint, "automatic": "volumes"}))
+    load(tmp_path, changed(submission=endpoint, sign_in={"accounts": True}))
+
+
 @pytest.mark.parametrize(
     ("document", "place", "near"),
     [

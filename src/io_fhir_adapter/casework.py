@@ -44,7 +44,7 @@ from io_fhir_adapter.shipped import shipped_path
 from io_fhir_adapter.submit.deliver import needs_approval
 from io_fhir_adapter.submit.frame import draw_list, frame_group
 from io_fhir_adapter.submit.resting import noted
-from io_fhir_adapter.submit.seal import CaseContent, SubmissionContent, Superseded
+from io_fhir_adapter.submit.seal import CaseContent, Method, SubmissionContent, Superseded
 from io_fhir_adapter.trust.canonical import digest, digest_bytes
 from io_fhir_adapter.trust.drawn import Place
 from io_fhir_adapter.trust.frame import Commitment, draw_digest
@@ -323,17 +323,12 @@ class Casework:
             cases: The cases as they may leave.
             questionnaire: The form that they answer.
         """
-        programme, draw = self.ruleset.programme, sample.draw
+        draw = sample.draw
         with self.ledger.read() as connection:
             drawn = [Place(case.token, case.reason or case.role) for case in cases_of(connection, draw.id, None)]
-            earlier = superseded(connection, programme.id, draw.period)
-        return SubmissionContent(
-            facility_code=self.config.facility.code,
-            programme=programme.id,
-            period_start=date.fromisoformat(period.start),
-            period_end=date.fromisoformat(period.end),
-            measure=build_measure(programme),
-            measure_report=report,
+            earlier = superseded(connection, self.ruleset.programme.id, draw.period)
+        return replace(
+            self.volume_content(period, report),
             group=frame_group(Commitment.from_json(json.loads(draw.commitment))),
             draw=draw_list(draw.digest, draw.nonce, draw.nonce_origin, drawn),
             questionnaire=questionnaire,
@@ -344,14 +339,37 @@ class Casework:
                 )
                 for case in cases
             ),
-            method={
-                "frame_digest": sample.draw.digest,
-                "nonce": sample.draw.nonce,
-                "ruleset_digest": self.ruleset.digest,
-                "software_version": __version__,
-            },
+            method=self._method(draw.digest, draw.nonce),
             superseded=tuple(Superseded(draw_digest(old.digest, old.nonce), old.superseded) for old in earlier),
         )  # fmt: skip
+
+    def volume_content(self, period: Period, report: Json) -> SubmissionContent:
+        """A period's numbers alone, as a submission says them: no frame, no draw, no case.
+
+        Args:
+            period: The reported period.
+            report: Its MeasureReport.
+        """
+        programme = self.ruleset.programme
+        return SubmissionContent(
+            facility_code=self.config.facility.code,
+            programme=programme.id,
+            period_start=date.fromisoformat(period.start),
+            period_end=date.fromisoformat(period.end),
+            measure=build_measure(programme),
+            measure_report=report,
+            group=None,
+            draw=None,
+            questionnaire=None,
+            cases=(),
+            method=self._method("", ""),
+        )
+
+    def _method(self, frame: str, nonce: str) -> Method:
+        return {
+            "frame_digest": frame, "nonce": nonce, "ruleset_digest": self.ruleset.digest,
+            "software_version": __version__,
+        }  # fmt: skip
 
 
 def _signed(connection: Connection, draw: StoredDraw) -> dict[int, bytes]:

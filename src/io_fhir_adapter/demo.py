@@ -49,6 +49,7 @@ AS_OF = date(2026, 1, 30)
 """The night that the demonstration runs for: the first on which the year 2025 is reported."""
 CODE: Final = "DEMO-001"
 NAME: Final = "Sandbox Hospital (synthetic)"
+APPROVER: Final = "Head of department (synthetic)"
 PUBLIC: Final = "signing-key.jwks.json"
 LOCAL_SYSTEM = "http://sandbox.example/CodeSystem/ris"
 PEOPLE: Final[Mapping[str, tuple[str, tuple[Role, ...]]]] = MappingProxyType(
@@ -97,7 +98,7 @@ def demo_config(source_url: str, receiver_url: str, folder: Path) -> Config:
         ),
         ledger=LedgerConfig(path=folder / "ledger.sqlite"),
         review=ReviewConfig(key_file=folder / "pseudonym.key"),
-        submission=SubmissionConfig.model_validate({"url": receiver_url, "automatic": True}),
+        submission=SubmissionConfig.model_validate({"url": receiver_url, "automatic": True, "approver": APPROVER}),
         output=OutputConfig(folder=folder),
     )
 
@@ -159,6 +160,7 @@ def _registered(folder: Path) -> tuple[SubmissionConfig, Registry]:
             "url": "http://127.0.0.1",
             "auth": {"kind": "bearer", "token": {"file": token}},
             "automatic": True,
+            "approver": APPROVER,
             "signing_key": {"file": private},
         }
     )

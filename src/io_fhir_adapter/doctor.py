@@ -31,7 +31,7 @@ from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.hints import Hint, connection_hints, failure_hints
 
-__all__ = ["examine"]
+__all__ = ["backup_check", "disk_checks", "examine", "server_checks", "servers_of"]
 
 _State = Literal["ok", "warn", "fail"]
 
@@ -70,23 +70,28 @@ async def examine(path: Path, now: datetime) -> list[Check]:
     config = load_config(path)
     checks = [Check("configuration", "ok", f"{path}, facility {config.facility.code}")]
     checks += _ledger(config, now)
-    checks += _disk(config)
+    checks += disk_checks(config)
     checks.append(_tried("output folder", lambda: _output(config)))
     if config.sign_in is not None:
         do = "install the wheel of a release; in a checkout, run make assets"
         lacking = lacking_forms()
         checks.append(Check("case forms", "fail" if lacking else "ok", FORMS_LACKING if lacking else "LHC-Forms",
                             do if lacking else ""))  # fmt: skip
+    if config.submission is not None:
+        checks.append(signature_check(config.submission))
+    for name, server in servers_of(config):
+        checks += await server_checks(name, server, now)
+    return checks
+
+
+def servers_of(config: Config) -> list[tuple[str, HttpConfig]]:
+    """Every server that requests are made to, with its name."""
     servers: list[tuple[str, HttpConfig]] = [
         (f"source {source.name}", source) for source in config.sources if isinstance(source, FhirSourceConfig)
     ]
     if config.submission is not None and config.submission.folder is None:
         servers.append(("submission", config.submission))
-    if config.submission is not None:
-        checks.append(signature_check(config.submission))
-    for name, server in servers:
-        checks += await _server(name, server, now)
-    return checks
+    return servers
 
 
 def _tried(name: str, look: Callable[[], Check]) -> Check:
@@ -128,7 +133,7 @@ def _ledger(config: Config, now: datetime) -> Iterator[Check]:
         yield from _outbox(found, now)
         yield _quarantine(found)
         if file is not None:
-            yield _backup(found, now)
+            yield backup_check(found, now)
     except AdapterError as exc:
         yield Check("ledger", "fail", f"{ledger.name}: {exc.what}", exc.do)
     finally:
@@ -232,7 +237,8 @@ def _quarantine(found: Fares) -> Check:
     return Check("quarantine", "warn" if many else "ok", text, do if many else "")
 
 
-def _backup(found: Fares, now: datetime) -> Check:
+def backup_check(found: Fares, now: datetime) -> Check:
+    """How old the last copy of the ledger is."""
     do = "run backup every night or week, onto another disk"
     if not found.copied:
         return Check("backup", "warn", "none was ever made with backup", do)
@@ -241,7 +247,8 @@ def _backup(found: Fares, now: datetime) -> Check:
     return Check("backup", "warn" if late else "ok", f"made {found.copied[:16]}Z, {_ago(age)}", do if late else "")
 
 
-def _disk(config: Config) -> Iterator[Check]:
+def disk_checks(config: Config) -> Iterator[Check]:
+    """How much room there is beside the ledger; nothing of a ledger that is no file."""
     file = ledger_file(config.ledger)
     if file is None or not file.parent.is_dir():
         return
@@ -256,7 +263,7 @@ def _output(config: Config) -> Check:
     return Check("output folder", "ok", f"{config.output.folder} can be written to")
 
 
-async def _server(name: str, server: HttpConfig, now: datetime) -> list[Check]:
+async def server_checks(name: str, server: HttpConfig, now: datetime) -> list[Check]:
     """What a server's answer tells of clocks and certificates; whether it can do its part is for ``check`` to say."""
     once = server.model_copy(update={"retries": 0})
     hints: list[Hint] = []

@@ -6,6 +6,7 @@ the same result. Only a complete pull goes on to drawing and submitting.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from io_fhir_adapter.ledger.draws import StoredCase, cases_of
 from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
+from io_fhir_adapter.logs import within_run
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import pull_sources
 from io_fhir_adapter.report.gather import gather_report
@@ -82,6 +84,7 @@ class Nightly:
         as_of: The local date that the job runs for; today in the facility's time zone where omitted.
         progress: Told what is being done.
         synthetic: Whether the data are synthetic, said in the report.
+        pull_for: For how many seconds sources may be read; for as long as it takes where omitted.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Nightly:
         as_of: date | None = None,
         progress: Progress | None = None,
         synthetic: bool = False,
+        pull_for: float | None = None,
     ) -> None:
         self.config = config
         self.ledger = ledger
@@ -100,6 +104,7 @@ class Nightly:
         self.zone = zone(config.facility.time_zone)
         self.as_of = as_of or datetime.now(self.zone).date()
         self.synthetic = synthetic
+        self._pull_for = pull_for
         self._progress: Progress = progress or (lambda what, done, total: None)  # noqa: ARG005
         self.casework = Casework(config, ledger, ruleset, self._progress)
         self.handover = Handover(config, ledger, self.casework)
@@ -126,10 +131,10 @@ class Nightly:
                 run = start_run(connection, datetime.now(UTC))
             night = Night(run, self.as_of)
             try:
-                await self._stages(night, dry_run=dry_run)
+                with within_run(run):
+                    await self._stages(night, dry_run=dry_run)
             except BaseException as exc:
-                # what an unforeseen error says may hold anything
-                self._finish(night, "failed", exc.sentence if isinstance(exc, AdapterError) else type(exc).__name__)
+                self._finish(night, "failed", _why(exc))
                 raise
             night.problem = pull_problem(night.sources) or self._submission_problem(night)
             if night.problem is not None:
@@ -164,6 +169,8 @@ class Nightly:
         if night.complete and not dry_run and night.volume.counted:
             night.sample = await self.draw()
             if submission is not None or self.handover.gated:
+                if submission is not None and submission.automatic == "volumes":
+                    self.handover.volume_alone(night.volume, self.measure_report(night.volume))
                 await self._prepare(night, night.sample, night.volume)
                 if self.handover.gated or (submission is not None and submission.automatic):
                     night.delivered += await self.deliver()
@@ -203,8 +210,20 @@ class Nightly:
             finish_run(connection, night.run, datetime.now(UTC), state, summary, error)
 
     async def pull(self, run: int) -> list[SourceOutcome]:
-        """Reads what changed in every source."""
-        return await pull_sources(self.config, self.ledger, self.ruleset, run, self._progress)
+        """Reads what changed in every source.
+
+        Raises:
+            PullError: The time for it is over.
+        """
+        try:
+            async with asyncio.timeout(self._pull_for):
+                return await pull_sources(self.config, self.ledger, self.ruleset, run, self._progress)
+        except TimeoutError as exc:
+            raise PullError(
+                "the hours of pulling were over before everything was read",
+                do="what was read is kept, and it goes on when schedule.window opens; widen that if it happens often",
+                number=40, transient=True,
+            ) from exc  # fmt: skip
 
     def decide(self, run: int, sources: Iterable[SourceOutcome]) -> Redecided:
         """Decides on every patient whose facts changed."""
@@ -252,15 +271,19 @@ class Nightly:
         """The MeasureReport of a volume, dated by the day that the job runs for."""
         return self.year.report(volume)
 
-    async def submit(self, *, retry: bool = False) -> Night:
+    async def submit(self, *, retry: bool = False, approved_by: str = "") -> Night:
         """Seals the submission of the reported year from what the ledger has, and sends everything that waits.
 
         Args:
             retry: Send again what was parked, and this submission if it was rejected.
+            approved_by: Where nobody signs in: who approved what leaves, in place of the configuration's
+                ``submission.approver``.
 
         Raises:
+            UsageError: People sign in, and approve in the browser.
             ReviewError: Nobody could be drawn.
         """
+        self.handover.name_approver(approved_by)
         night = Night(0, self.as_of)
         night.volume, night.sample = self.count(self.period), await self.draw()
         if night.sample.waits:
@@ -325,6 +348,13 @@ class Nightly:
         return write_files(folder, files)
 
 
+def _why(exc: BaseException) -> str:
+    """Why a run ended early; what an unforeseen error says may hold anything, so that only its type is kept."""
+    if isinstance(exc, asyncio.CancelledError):
+        return "the run was stopped before it ended"
+    return exc.sentence if isinstance(exc, AdapterError) else type(exc).__name__
+
+
 def pull_problem(sources: Iterable[SourceOutcome]) -> PullError | None:
     """Why a pull is not complete, None where it is."""
     failed = next((source for source in sources if source.error), None)
@@ -353,6 +383,13 @@ def _not_sent(night: Night) -> SubmitError | None:
         )
     if made is None or made.state in {"accepted", "sent"}:
         return None
+    if made.state == "held":
+        return SubmitError(
+            "the submission waits for an approver: no case leaves without one",
+            do="look at submission.json, then say who approved it with submit --approved-by NAME, or configure sign_in",
+            number=12,
+            transient=True,
+        )
     return SubmitError(
         "the submission could not be delivered and stays queued",
         do=f"{made.cause}; it is sent again in the next night, or by the submit command",

@@ -210,8 +210,10 @@ def _same_nonces() -> Iterator[None]:
         yield
 
 
-def write_config(folder: Path, source_url: str, receiver_url: str, nonce: str = "auto") -> Path:
-    """A facility's configuration for the sandbox and the receiver."""
+def write_config(
+    folder: Path, source_url: str, receiver_url: str, nonce: str = "auto", cases: int | None = None
+) -> Path:
+    """A facility's configuration for the sandbox and the receiver; ``cases`` asks for another sample than of thirty."""
     key = folder / "pseudonym.key"
     if not key.exists():
         put_owner_only(key, KEY)
@@ -221,9 +223,22 @@ def write_config(folder: Path, source_url: str, receiver_url: str, nonce: str = 
         "facility": {"code": "E2E-001", "name": "Sandbox Hospital (synthetic)", "time_zone": "Europe/Berlin"},
         "sources": [{"name": "sandbox", "kind": "fhir", "url": source_url, "retries": 1, "max_retry_wait_s": 0}],
         "mappings": {"site_tables": tables},
-        "submission": {"url": receiver_url, "automatic": True, "nonce": nonce, "retries": 1, "max_retry_wait_s": 0},
+        "submission": {
+            "url": receiver_url,
+            "automatic": True,
+            "approver": "Head of department",
+            "nonce": nonce,
+            "retries": 1,
+            "max_retry_wait_s": 0,
+        },
         "output": {"folder": "out"},
     }
+    if cases is not None:
+        shipped = shipped_path("mappings", "programmes", "iasios.yaml").read_text(encoding="utf-8")
+        programme = shipped.replace("  size: 30\n", f"  size: {cases}\n", 1)
+        assert programme != shipped
+        (folder / "programme.yaml").write_text(programme, encoding="utf-8")
+        document["programme"] = "programme.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
 

@@ -210,7 +210,7 @@ def test_no_failing_night_shows_a_canary(
             LoopbackServer(sandbox_app(store_of(hospital), faults)) as sandbox,
             LoopbackServer(receiver_app(received, faults=receiver_faults)) as receiver,
         ):
-            config = write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+            config = write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", cases=4)
             assert run(["run", "--config", str(config), "--as-of", AS_OF.isoformat()]) == code
     finally:
         received.close()
@@ -253,7 +253,7 @@ class Facility:
     """A facility of the small hospital whose ledger is filled; nothing is drawn or sent yet."""
 
     def __init__(self, folder: Path, source_url: str, receiver: Recorder, receiver_url: str) -> None:
-        self.config = load_config(write_config(folder, source_url, receiver_url))
+        self.config = load_config(write_config(folder, source_url, receiver_url, cases=4))
         self.received = receiver
         self.ledger = open_ledger(self.config.ledger)
         self.job = Nightly(self.config, self.ledger, rules_for(self.config), as_of=AS_OF)

@@ -243,7 +243,7 @@ def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path:
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     received = ReceiverStore("sqlite://")
     with LoopbackServer(sandbox_app(store)) as sandbox, LoopbackServer(receiver_app(received)) as receiver:
-        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir")
+        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir", cases=4)
         code, out, err = say("run", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "Case review  waits for the nonce of the draw" in out) == (0, True), out + err
         assert "Submission" not in out
@@ -251,7 +251,7 @@ def test_a_receiver_that_is_down_is_waited_for_before_anybody_is_drawn(tmp_path:
         assert (code, "[IOA-REV-013]" in err) == (1, True), out + err
         code, out, err = say("draw", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "nonce  awaited" in out) == (0, True), out + err
-        write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+        write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", cases=4)
         code, out, err = say("submit", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "accepted" in out) == (0, True), out + err
         assert len(received.submissions()) == 1
@@ -262,7 +262,7 @@ def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path, sa
     small = build_hospital(7, patients=60, procedures=300)
     store = SandboxStore.from_resources([one for found in small.resources.values() for one in found], (), ())
     with LoopbackServer(sandbox_app(store)) as sandbox:
-        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir", nonce="local")
+        config = write_config(tmp_path, f"{sandbox.base_url}/fhir", "http://127.0.0.1:9/fhir", nonce="local", cases=4)
         code, out, err = say("run", "--config", str(config), "--as-of", "2026-01-30")
         assert (code, "Not sent     stays queued" in out) == (0, True), out + err
         code, out, err = say("submit", "--config", str(config), "--as-of", "2026-01-30")
@@ -270,7 +270,7 @@ def test_a_receiver_that_is_down_leaves_the_submission_queued(tmp_path: Path, sa
         assert "stays queued" in err.splitlines()[-1]
         received = ReceiverStore("sqlite://")
         with LoopbackServer(receiver_app(received)) as receiver:
-            write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir")
+            write_config(tmp_path, f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", cases=4)
             code, out, err = say("submit", "--config", str(config), "--as-of", "2026-01-30")
             assert (code, "accepted" in out) == (0, True), out + err
             assert len(received.submissions()) == 1

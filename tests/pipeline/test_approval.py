@@ -20,9 +20,10 @@ from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
 from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.config import Config, SignatureConfig
 from io_fhir_adapter.demo import AS_OF, demo_config
-from io_fhir_adapter.errors import LedgerError, ReviewError
+from io_fhir_adapter.errors import LedgerError, ReviewError, UsageError
 from io_fhir_adapter.handover.desk import Desk
 from io_fhir_adapter.handover.proposal import Proposal
+from io_fhir_adapter.ledger.audit import entries
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.outbox import item
 from io_fhir_adapter.ledger.reviews import release
@@ -36,6 +37,7 @@ from io_fhir_adapter.review.forms import items, load_questionnaire
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.review.sample import frame_of
 from io_fhir_adapter.sandbox.hospital import build_hospital
+from io_fhir_adapter.trust.approver import is_approver
 from io_fhir_adapter.trust.keys import new_signature_key, public_set
 from io_fhir_adapter.trust.signature import check_signature
 
@@ -62,6 +64,7 @@ def short_form() -> Json:
 
 FORM = short_form()
 ITEMS = {item["linkId"]: item for item in items(FORM)}
+HEAD = "Head of department (synthetic)"
 ACTION = "Contrast volume goes into the report template from May on."
 pytestmark = pytest.mark.xdist_group("approval")
 
@@ -215,7 +218,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def facility_in(folder: Path, *, automatic: bool = False, signing_in: bool = True) -> Iterator[Facility]:
+def facility_in(
+    folder: Path, *, automatic: bool | str = False, signing_in: bool = True, approver: str = ""
+) -> Iterator[Facility]:
     received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
     with LoopbackServer(receiver_app(received, texts=True)) as server:
         config = Config.model_validate({
@@ -223,7 +228,10 @@ def facility_in(folder: Path, *, automatic: bool = False, signing_in: bool = Tru
             "sources": [{"name": "files", "kind": "files", "paths": [str(folder / "all.ndjson")]}],
             "ledger": {"path": folder / "ledger.sqlite"},
             "review": {"key_file": folder / "pseudonym.key", "questionnaire": str(folder / "form.json")},
-            "submission": {"url": f"{server.base_url}/fhir", "automatic": automatic, "nonce": "local", "retries": 0},
+            "submission": {
+                "url": f"{server.base_url}/fhir", "automatic": automatic, "approver": approver, "nonce": "local",
+                "retries": 0,
+            },
             "sign_in": {"accounts": True} if signing_in else None,
         })  # fmt: skip
         ledger = open_ledger(config.ledger)
@@ -500,16 +508,73 @@ def test_a_case_that_leaves_is_not_asked_for_and_its_reserve_is(facility: Facili
 
 def test_without_signing_in_everything_is_as_before(facility: Facility) -> None:
     facility.ledger.close()
-    with facility_in(facility.folder, automatic=True, signing_in=False) as plain:
+    with facility_in(facility.folder, automatic=True, signing_in=False, approver=HEAD) as plain:
         night = plain.night()
         assert night.signed is None
         assert [one.state for one in night.delivered] == ["accepted"]
         assert {form["status"] for form in forms_in(plain.received.submissions()[0].bundle)} == {"in-progress"}
 
 
-def test_what_was_queued_before_people_signed_in_is_held(facility: Facility) -> None:
+def test_without_an_approver_no_case_leaves(facility: Facility) -> None:
     facility.ledger.close()
     with facility_in(facility.folder, signing_in=False) as plain:
+        made = plain.night().submission
+        assert made is not None
+        assert made.state == "held"
+        night = asyncio.run(plain.job().submit())
+        assert night.problem is not None
+        assert "waits for an approver" in night.problem.sentence
+        assert plain.arrived == []
+        night = asyncio.run(plain.job().submit(approved_by=HEAD))
+        assert night.problem is None
+        assert plain.arrived == [made.identifier]
+        bundle = plain.received.submissions()[0].bundle
+        assert approvers_in(bundle) == 1
+        assert HEAD not in json.dumps(bundle)
+        with plain.ledger.read() as connection:
+            said = [entry for entry in entries(connection) if entry.entity == f"Submission/{made.identifier}"]
+        assert [(entry.agent, entry.role) for entry in said] == [(HEAD, "approver")]
+        assert asyncio.run(plain.job().submit(approved_by=HEAD)).problem is None
+        assert plain.arrived == [made.identifier]
+
+
+def test_where_people_sign_in_nobody_approves_by_command(facility: Facility) -> None:
+    with pytest.raises(UsageError, match="approves in the browser"):
+        asyncio.run(facility.job().submit(approved_by=HEAD))
+
+
+@pytest.mark.parametrize("signing_in", [True, False])
+def test_a_volume_alone_leaves_by_itself_where_the_site_says_so(facility: Facility, signing_in: bool) -> None:
+    facility.ledger.close()
+    with facility_in(facility.folder, automatic="volumes", signing_in=signing_in) as site:
+        site.night()
+        (volume,) = site.received.submissions()
+        kinds = {entry["resource"]["resourceType"] for entry in volume.bundle["entry"]}
+        assert kinds == {"Measure", "MeasureReport", "Provenance"}
+        site.night()
+        assert len(site.arrived) == 1
+        if signing_in:
+            site.sign_all_open()
+            asyncio.run(site.desk().propose())
+            whole = site.approve().identifier
+            site.night()
+        else:
+            whole = asyncio.run(site.job().submit(approved_by=HEAD)).submission.identifier  # type: ignore[union-attr]
+        assert site.arrived == [volume.identifier, whole]
+        site.night()
+        assert site.arrived == [volume.identifier, whole]
+
+
+def approvers_in(bundle: Json) -> int:
+    (provenance,) = (
+        entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == "Provenance"
+    )
+    return sum(is_approver(agent) for agent in provenance["agent"])
+
+
+def test_what_was_queued_before_people_signed_in_is_held(facility: Facility) -> None:
+    facility.ledger.close()
+    with facility_in(facility.folder, signing_in=False, approver=HEAD) as plain:
         made = plain.night().submission
         assert made is not None
         assert made.state == "queued"

@@ -70,7 +70,13 @@ def real_submission(folder: Path) -> Json:
             "sources": [{"name": "files", "kind": "files", "paths": [str(folder / "all.ndjson")]}],
             "ledger": {"path": folder / "ledger.sqlite"},
             "review": {"key_file": folder / "pseudonym.key"},
-            "submission": {"url": "http://127.0.0.1:9/fhir", "automatic": True, "nonce": "local", "retries": 0},
+            "submission": {
+                "url": "http://127.0.0.1:9/fhir",
+                "automatic": True,
+                "approver": "Head",
+                "nonce": "local",
+                "retries": 0,
+            },
         }
     )
     put_owner_only(folder / "pseudonym.key", b"5a" * 32)
@@ -258,7 +264,7 @@ MUTATIONS = [
         ".stratifier[1]",
     ),
     Mutation("a negative count", lambda b: volume(b)["population"][0].update(count=-1), ".count"),
-    Mutation("an extra stratifier", extra_stratifier, ".stratifier[2]"),
+    Mutation("an extra stratifier", extra_stratifier, ".stratifier[3]"),
     Mutation("a count moved and a stratum dropped", moved_count, ".stratifier[0]"),
     Mutation("another reason's count", lambda b: volume(b)["population"][4].update(count=999), ".population"),
     Mutation("another Measure", setting("MeasureReport", measure=f"{BASE}/Measure/other|1"), ".measure"),

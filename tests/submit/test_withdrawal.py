@@ -17,7 +17,7 @@ from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import SubmitError, UsageError
 from io_fhir_adapter.handover.withdrawing import Withdrawal, withdraw
 from io_fhir_adapter.ledger.accounts import Account, Actor, account_of, add_account
-from io_fhir_adapter.ledger.approvals import approval_of, clears, hold_unapproved
+from io_fhir_adapter.ledger.approvals import approval_of, approve, clears, hold_unapproved
 from io_fhir_adapter.ledger.audit import entries
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.outbox import enqueue, item, items, settle, supersede_open
@@ -27,7 +27,7 @@ from io_fhir_adapter.receiver.checks import Rules, check_transaction
 from io_fhir_adapter.receiver.checks import Withdrawal as Checked
 from io_fhir_adapter.submit.seal import SubmissionContent, seal
 from io_fhir_adapter.submit.withdrawal import WITHDRAWING
-from io_fhir_adapter.trust.canonical import canonical_json
+from io_fhir_adapter.trust.canonical import canonical_json, digest_bytes
 from io_fhir_adapter.trust.keys import new_signature_key, public_set
 from io_fhir_adapter.trust.signature import check_signature
 
@@ -127,11 +127,13 @@ def test_a_withdrawal_that_was_refused_can_be_made_anew(office: Office) -> None:
 
 def test_nothing_else_leaves_with_it(office: Office, make_content: Callable[..., SubmissionContent]) -> None:
     other = seal(make_content(programme="degir"), NOW)
+    body, identifier = canonical_json(other), str(other["identifier"]["value"])
     with office.ledger.begin() as connection:
-        enqueue(connection, str(other["identifier"]["value"]), "2025", canonical_json(other), NOW)
+        enqueue(connection, identifier, "2025", body, NOW, held=True)
+        approve(connection, None, identifier, digest_bytes(body), by="chief", role="approver", at=NOW)
     office.withdraw()
     with office.ledger.read() as connection:
-        kept = item(connection, str(other["identifier"]["value"]))
+        kept = item(connection, identifier)
     assert kept is not None
     assert kept.state == "queued"
     assert len(list((office.folder / "drop").glob("*.json"))) == 1

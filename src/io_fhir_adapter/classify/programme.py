@@ -35,7 +35,7 @@ __all__ = [
 
 Counts = Literal["yes", "no", "review"]
 
-_DESCRIBES = frozenset({"groups", "ungrouped", "group_thresholds", "standards", "statuses", "cycle", "roles"})
+_DESCRIBES = frozenset({"groups", "ungrouped", "group_thresholds", "standards", "statuses", "cycle", "roles", "retention"})
 
 
 class _Part(BaseModel):
@@ -216,10 +216,16 @@ class Role(_Fact):
     duty: str = ""
 
 
+class RetentionRule(_Fact):
+    """For how many whole calendar years before the current one facts and decisions are kept."""
+
+    keep_years: int = Field(ge=2, le=100)
+
+
 class Programme(_Part):
     """One accreditation programme; see mappings/programmes/.
 
-    ``groups`` to ``roles`` describe and never decide. ``ungrouped`` names the categories that roll up to no group on
+    ``groups`` to ``retention`` describe and never decide. ``ungrouped`` names the categories that roll up to no group on
     purpose.
     """
 
@@ -239,6 +245,7 @@ class Programme(_Part):
     statuses: tuple[Status, ...] = ()
     cycle: Cycle | None = None
     roles: tuple[Role, ...] = ()
+    retention: RetentionRule = RetentionRule(keep_years=10, proposal=True)
 
     @model_validator(mode="before")
     @classmethod

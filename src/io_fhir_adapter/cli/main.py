@@ -61,6 +61,7 @@ COMMANDS: Final = {
     ),
     "explain": ("explain", "Say why a procedure counted or did not, rule by rule."),
     "serve": ("service", "Run the nightly job on its schedule, with a page, health and metrics."),
+    "notify": ("notify", "Telling people what needs one: try the targets, show what is open, tell it now."),
     "accounts": ("accounts", "Local accounts of the service: who may sign in, and what they may do."),
     "audit": (
         "accounts",
@@ -71,6 +72,10 @@ COMMANDS: Final = {
         "Copy the ledger while everything runs, and look through the copy; the pseudonym key is not in it.",
     ),
     "restore": ("upkeep", "Verify a backup and put it in the ledger's place; say what it cannot know."),
+    "purge": (
+        "purge",
+        "Remove what need not be kept any longer, for good; its numbers stay. --dry-run says what that would be.",
+    ),
     "doctor": (
         "doctor",
         "Look after the ledger: is it whole, does the key fit, is there room, is a run, backup or submission late.",

@@ -15,8 +15,10 @@ from rich.text import Text
 
 from io_fhir_adapter.cli.console import out, show_checks, show_files, show_night, show_short, told_progress
 from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, JsonOption, as_of_date, facility, needs_endpoint
+from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import configure_logs
+from io_fhir_adapter.notify.tell import tell as tell_people
 from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem
 from io_fhir_adapter.preflight import run_checks
 from io_fhir_adapter.report.output import check_folder
@@ -44,6 +46,22 @@ def _job(config: Path, as_of: str | None = None, progress: Progress | None = Non
         yield Nightly(opened.config, opened.ledger, opened.rules, as_of=day, progress=progress)
 
 
+@contextmanager
+def _telling(job: Nightly, *, quiet: bool) -> Iterator[None]:
+    """Tells people what needs one once the block has ended, also where it failed; nobody where ``quiet``."""
+
+    def told(failure: str) -> None:
+        if not quiet:
+            tell_people(job.config, job.ledger, job.ruleset, datetime.now(UTC), job.as_of, failure=failure)
+
+    try:
+        yield
+    except Exception as exc:
+        told(exc.code if isinstance(exc, AdapterError) else type(exc).__name__)
+        raise
+    told("")
+
+
 def check(config: ConfigOption, as_json: JsonOption = False) -> int:
     """Look before the first night: configuration, tables, ledger, servers, sign-in, mapping coverage; what to fix."""
     results = asyncio.run(run_checks(config))
@@ -63,7 +81,7 @@ def run_night(
 ) -> int:
     """Do the nightly job once."""
     configure_logs()
-    with told_progress() as tell, _job(config, as_of, tell) as job:
+    with told_progress() as tell, _job(config, as_of, tell) as job, _telling(job, quiet=dry_run):
         check_folder(job.config.output.folder)
         night = asyncio.run(job.run(dry_run=dry_run))
         files = job.write_output(night, job.config.output.folder)
@@ -176,12 +194,16 @@ def submit(
     retry: Annotated[
         bool, typer.Option("--retry", help="Send again what was parked, and the due submission if it was rejected.")
     ] = False,
+    approved_by: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where nobody signs in: who approved what leaves (the authority's word)."),
+    ] = "",
 ) -> int:
     """Seal the submission of the year that is due and send what is in the outbox."""
     with told_progress() as tell, _job(config, as_of, tell) as job:
         needs_endpoint(job.config, config)
         with job.alone():
-            night = asyncio.run(job.submit(retry=retry))
+            night = asyncio.run(job.submit(retry=retry, approved_by=approved_by))
     show_night(night)
     if night.problem is not None:
         raise night.problem

@@ -9,6 +9,7 @@ from __future__ import annotations
 from io_fhir_adapter.config.base import SecretRef
 from io_fhir_adapter.config.http import AuthConfig
 from io_fhir_adapter.config.load import load_config
+from io_fhir_adapter.config.notify import NotifyConfig, TargetConfig
 from io_fhir_adapter.config.scope import ScopeConfig, ScopeRuleConfig
 from io_fhir_adapter.config.sign_in import ROLES, OidcConfig, OidcRolesConfig, Role, SignInConfig
 from io_fhir_adapter.config.site import (
@@ -36,6 +37,7 @@ __all__ = [
     "FilesSourceConfig",
     "LedgerConfig",
     "MappingsConfig",
+    "NotifyConfig",
     "OidcConfig",
     "OidcRolesConfig",
     "OutputConfig",
@@ -51,5 +53,6 @@ __all__ = [
     "SiteTableConfig",
     "StandingConfig",
     "SubmissionConfig",
+    "TargetConfig",
     "load_config",
 ]

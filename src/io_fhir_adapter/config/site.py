@@ -115,7 +115,9 @@ class SubmissionConfig(HttpConfig):
         channel: ``transaction`` posts the Bundle to the endpoint, ``submit-data`` hands it to the endpoint's
             ``Measure/$submit-data``, ``file-drop`` lays it into a folder and makes no request at all.
         folder: For ``file-drop``.
-        automatic: Send without a person's approval.
+        automatic: ``volumes`` sends a year's volume, without any case, by itself. True sends the rest as soon as it is
+            approved: where people sign in by an approver who looked at it, else under the name in ``approver``.
+        approver: Where nobody signs in: the name or office of the responsible authority, who answers for what leaves.
         give_up_after_days: After so many days of failing tries a submission is parked.
         nonce: Who gives the nonce of a draw: ``task`` the accreditation system alone, ``auto`` the facility where the
             system offers none, ``local`` the facility, without announcing the frame.
@@ -126,7 +128,8 @@ class SubmissionConfig(HttpConfig):
 
     channel: Literal["transaction", "submit-data", "file-drop"] = "transaction"
     folder: Path | None = None
-    automatic: bool = False
+    automatic: bool | Literal["volumes"] = False
+    approver: str = Field(default="", max_length=200)
     give_up_after_days: int = Field(default=14, ge=1, le=365)
     nonce: Literal["auto", "local", "task"] = "auto"
     nonce_wait_days: int = Field(default=7, ge=0, le=365)
@@ -170,16 +173,40 @@ class SubmissionConfig(HttpConfig):
 
 
 class ScheduleConfig(Part):
-    """When the service runs the nightly job: five cron fields in the facility's time zone."""
+    """When the service does what: five cron fields each, in the facility's time zone.
+
+    Attributes:
+        cron: The nightly job.
+        jitter_s: Each of them starts up to so many seconds later.
+        window: Hours such as ``20:00-06:00`` outside of which nothing is pulled; any hour where omitted.
+        reconcile: Complete readings of the sources in a job of their own; in a night that is due by ``reconcile_days``
+            where omitted.
+        retention: Removing what need not be kept any longer; never by itself where omitted.
+        deliver_minutes: So often it looks whether a submission waits to be sent again; 0 for in the night alone.
+        verdict_minutes: So often it looks whether it is time to ask for the body's verdict; 0 for in the night alone.
+    """
 
     cron: str = "30 2 * * *"
     jitter_s: int = Field(default=300, ge=0, le=3600)
+    window: str | None = Field(default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
+    reconcile: str | None = None
+    retention: str | None = None
+    deliver_minutes: int = Field(default=5, ge=0, le=1440)
+    verdict_minutes: int = Field(default=60, ge=0, le=1440)
 
-    @field_validator("cron")
+    @field_validator("cron", "reconcile", "retention")
     @classmethod
-    def _five_fields(cls, value: str) -> str:
-        if len(value.split()) != 5:
+    def _five_fields(cls, value: str | None) -> str | None:
+        if value is not None and len(value.split()) != 5:
             msg = "a schedule has five fields: minute hour day month weekday"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("window")
+    @classmethod
+    def _some_hours(cls, value: str | None) -> str | None:
+        if value is not None and len(set(value.split("-"))) == 1:
+            msg = "the window is empty; write it like 20:00-06:00, or leave it out"
             raise ValueError(msg)
         return value
 

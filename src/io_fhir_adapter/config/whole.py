@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from io_fhir_adapter.config.base import Part
+from io_fhir_adapter.config.notify import NotifyConfig
 from io_fhir_adapter.config.scope import ScopeConfig
 from io_fhir_adapter.config.sign_in import SignInConfig
 from io_fhir_adapter.config.site import (
@@ -37,6 +38,18 @@ class Config(Part):
     output: OutputConfig = OutputConfig()
     sign_in: SignInConfig | None = None
     standing: tuple[StandingConfig, ...] = ()
+    notify: NotifyConfig | None = None
+
+    @model_validator(mode="after")
+    def _somebody_approves(self) -> Config:
+        sends = self.submission is not None and self.submission.automatic is True
+        if sends and self.sign_in is None and self.submission is not None and not self.submission.approver:
+            msg = (
+                "submission.automatic is true and nobody approves: no case leaves without an approver; name "
+                "submission.approver, configure sign_in, or set submission.automatic to volumes"
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:

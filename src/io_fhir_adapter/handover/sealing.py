@@ -70,7 +70,7 @@ def seal_correcting(connection: Connection, content: SubmissionContent, period: 
     return seal(content, now)
 
 
-def sign_anew(connection: Connection, identifier: str, body: bytes, key: SignatureKey | None, *, held: bool) -> None:
+def sign_anew(connection: Connection, identifier: str, body: bytes, key: SignatureKey | None) -> None:
     """Replaces the bytes of a submission that was refused or parked before it was signed with the present key.
 
     Args:
@@ -78,7 +78,6 @@ def sign_anew(connection: Connection, identifier: str, body: bytes, key: Signatu
         identifier: The submission.
         body: As it is sealed now.
         key: The present key, None where nothing is signed.
-        held: Whether it then waits for approval again, by which it is signed.
     """
     found = item(connection, identifier)
     if key is None or found is None or found.state not in {"rejected", "parked"}:
@@ -86,8 +85,7 @@ def sign_anew(connection: Connection, identifier: str, body: bytes, key: Signatu
     if named_key(json.loads(found.body)) == key.kid:
         return
     put_body(connection, identifier, body)
-    if held:
-        settle(connection, identifier, "held", "waits for approval, which signs it")
+    settle(connection, identifier, "held", "waits for approval, which signs it")
 
 
 def approved_form(config: Config, by: str, name: str, now: datetime) -> Finish:

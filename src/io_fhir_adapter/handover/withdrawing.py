@@ -60,8 +60,9 @@ async def withdraw(
     with only_job(ledger):
         made = _make(config, ledger, identifier, reason, approver)
         if config.submission is not None and made.item.state == "queued":
-            gated = needs_approval(config)
-            await deliver_due(ledger, config.submission, approved_only=gated, only=made.item.identifier)
+            await deliver_due(
+                ledger, config.submission, hold="all" if needs_approval(config) else "cases", only=made.item.identifier
+            )
     with ledger.read() as connection:
         return Withdrawal(find_item(connection, made.item.identifier), made.fresh)
 

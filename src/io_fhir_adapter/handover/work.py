@@ -16,13 +16,14 @@ from sqlalchemy import Connection
 
 from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.config import Config
-from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.errors import ReviewError, UsageError
 from io_fhir_adapter.handover.proposal import Proposal, free_texts, gather_proposal, rare_cases
 from io_fhir_adapter.handover.sealing import approved_form, seal_correcting, sign_anew, standards_digest, standards_of
 from io_fhir_adapter.ledger.approvals import approve, approve_text, clear, return_submission
+from io_fhir_adapter.ledger.audit import note
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import cases_of
-from io_fhir_adapter.ledger.outbox import enqueue, supersede_open
+from io_fhir_adapter.ledger.outbox import accepted_of, enqueue, item, supersede_open
 from io_fhir_adapter.ledger.reviews import reviews_of
 from io_fhir_adapter.review.guard import Guarded
 from io_fhir_adapter.review.leaks import refuse_leaks
@@ -30,7 +31,7 @@ from io_fhir_adapter.review.sample import Sample
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, deliver_due, needs_approval
 from io_fhir_adapter.submit.resting import Noted, as_noted, note_sealed, noted, rests
 from io_fhir_adapter.submit.signing import Finish, signing_key
-from io_fhir_adapter.trust.canonical import canonical_json, digest
+from io_fhir_adapter.trust.canonical import canonical_json, digest, digest_bytes
 from io_fhir_adapter.volume.count import Volume
 
 __all__ = ["Handover", "Signed"]
@@ -65,8 +66,22 @@ class Handover:
         self.ledger = ledger
         self.casework = casework
         self.gated = needs_approval(config)
+        self.approver = "" if self.gated or config.submission is None else config.submission.approver
         self.guarded: Guarded | None = None
         self.signed = Signed(0, 0)
+
+    def name_approver(self, name: str) -> None:
+        """Says who approves what is made from now on, where nobody signs in; an empty name changes nothing.
+
+        Raises:
+            UsageError: People sign in, so that an approver looks at it in the browser.
+        """
+        if name and self.gated:
+            raise UsageError(
+                "where people sign in, an approver approves in the browser", where="--approved-by",
+                do="leave it out, and let an approver look at the submission (serve)", number=75,
+            )  # fmt: skip
+        self.approver = name or self.approver
 
     async def prepare(
         self, sample: Sample, volume: Volume, report: Json, as_of: date, *, anew: bool = False
@@ -96,7 +111,7 @@ class Handover:
         stored = self._stored(rested) if rested is not None else None
         self.signed = self.progress(sample)
         if stored is not None or (rested is not None and self.gated and not rested.identifier):
-            return stored
+            return self._under_the_name(stored) if stored is not None else None
         prepared, scanner = await casework.review(sample, questionnaire, needs)
         # Reviewers go on while records are read. What they do after this line makes another basis, so that the
         # submission does not stand and is made again.
@@ -120,21 +135,57 @@ class Handover:
             bundle = seal_correcting(connection, replace(content, standards=standards), period, now)
         body = canonical_json(bundle)
         refuse_leaks(body, scanner)
-        if not self.gated:  # where people sign in, what is held is signed once it is approved
-            body = Finish(key, now)(body)
         made = Prepared(str(bundle["identifier"]["value"]), False, body, share, known_share, "queued", "")
         with self.ledger.begin() as connection:
-            fresh = enqueue(connection, made.identifier, period, body, now, held=self.gated)
-            sign_anew(connection, made.identifier, body, key, held=self.gated)
+            fresh = enqueue(connection, made.identifier, period, body, now, held=True)
+            sign_anew(connection, made.identifier, body, key)
             if self.gated:
                 supersede_open(connection, period, made.identifier)
             note_sealed(connection, period, basis, as_of, made, kept)
-        return as_it_stands(self.ledger, replace(made, fresh=fresh))
+        return self._under_the_name(replace(made, fresh=fresh))
+
+    def _under_the_name(self, made: Prepared) -> Prepared:
+        """The submission as it stands: approved, where nobody signs in, under the name of who answers for it."""
+        with self.ledger.begin() as connection:
+            waiting = item(connection, made.identifier)
+            if self.approver and waiting is not None and waiting.state == "held":
+                now = datetime.now(UTC)
+                approve(
+                    connection, None, made.identifier, digest_bytes(waiting.body), by=self.approver, role="approver",
+                    at=now, finish=approved_form(self.config, self.approver, self.approver, now),
+                )  # fmt: skip
+                note(
+                    connection, at=now, agent=self.approver, role="approver", action="E",
+                    entity=f"Submission/{made.identifier}", detail="approved under this name, where nobody signs in",
+                )  # fmt: skip
+        return as_it_stands(self.ledger, made)
+
+    def volume_alone(self, volume: Volume, report: Json) -> None:
+        """Puts the numbers of a year into the outbox by themselves; once for the same numbers.
+
+        Where the year's cases were accepted their submission says the numbers, so that nothing is added to it.
+
+        Args:
+            volume: The counted year.
+            report: Its MeasureReport.
+        """
+        period, now = volume.period.label, datetime.now(UTC)
+        content = self.casework.volume_content(volume.period, report)
+        with self.ledger.begin() as connection:
+            if accepted_of(connection, period):
+                return
+            bundle = seal_correcting(connection, content, label := f"{period} volume", now)
+            body = Finish(signing_key(self.config.submission), now)(canonical_json(bundle))
+            identifier = str(bundle["identifier"]["value"])
+            if enqueue(connection, identifier, label, body, now):
+                supersede_open(connection, label, identifier)
 
     async def deliver(self) -> list[Delivered]:
-        """Sends what is due; where people sign in, only what has an approval of its very bytes."""
+        """Sends what is due, if an approver let these very bytes leave; of a volume alone whatever is due."""
         submission = self.config.submission
-        return await deliver_due(self.ledger, submission, approved_only=self.gated) if submission is not None else []
+        if submission is None:
+            return []
+        return await deliver_due(self.ledger, submission, hold="all" if self.gated else "cases")
 
     def withdraw(self, period: str) -> None:
         """Takes everything of a period that did not leave yet out of the queue."""
@@ -216,7 +267,7 @@ class Handover:
             if witness is not None:
                 witness(connection)
         submission = self.config.submission
-        return await self.deliver() if submission is not None and submission.automatic else []
+        return await self.deliver() if submission is not None and submission.automatic is True else []
 
     def send_back(
         self, sample: Sample, identifier: str, *, by: str, role: str, comment: str, numbers: Collection[int] = ()

@@ -7,6 +7,7 @@ digests are kept, and nothing is sent whose bytes are not those that an approval
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from io_fhir_adapter.ledger.outbox import OutboxItem, item, pending, put_body, s
 from io_fhir_adapter.ledger.reviews import send_back, signers_of
 from io_fhir_adapter.ledger.schema import approvals, cleared
 from io_fhir_adapter.trust.canonical import digest_bytes
+from io_fhir_adapter.trust.submission import is_volume_alone, speaks_of_cases
 
 __all__ = [
     "CLEARING",
@@ -126,9 +128,7 @@ def approve(
             "who signed one of its cases cannot approve a submission", do="another approver is needed", number=28
         )
     body = finish(found.body)
-    made = _said(
-        connection, Approval(identifier, digest, by, role, timestamp(at), "approved", "", digest_bytes(body))
-    )
+    made = _said(connection, Approval(identifier, digest, by, role, timestamp(at), "approved", "", digest_bytes(body)))
     put_body(connection, identifier, body)
     settle(connection, identifier, "queued", "approved, not sent yet", at)
     return made
@@ -168,11 +168,27 @@ def return_submission(
     return [one for number in sorted(set(numbers)) for one in send_back(connection, draw, number, by, at, comment)]
 
 
-def hold_unapproved(connection: Connection) -> None:
-    """Holds back everything that is about to be sent without an approval of its very bytes."""
+def hold_unapproved(connection: Connection, *, cases_alone: bool = False) -> None:
+    """Holds back what is about to be sent without an approval of its very bytes; a volume alone needs none.
+
+    Args:
+        connection: An open transaction.
+        cases_alone: Hold back only what says anything of cases, and no withdrawal: where nobody signs in.
+    """
     for waiting in pending(connection):
-        if not clears(approval_of(connection, waiting.identifier), waiting.body):
+        if not clears(approval_of(connection, waiting.identifier), waiting.body) and _needs_one(
+            waiting.body, cases_alone
+        ):
             settle(connection, waiting.identifier, "held", "waits for approval")
+
+
+def _needs_one(body: bytes, cases_alone: bool) -> bool:
+    """Whether a body needs an approval; one that cannot be read does."""
+    try:
+        bundle = json.loads(body)
+        return speaks_of_cases(bundle) if cases_alone else not is_volume_alone(bundle)
+    except (ValueError, TypeError, KeyError):
+        return True
 
 
 def approve_text(connection: Connection, draw: int, number: int, text: str, *, by: str, at: datetime) -> None:

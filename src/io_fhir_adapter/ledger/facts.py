@@ -22,6 +22,7 @@ __all__ = [
     "Fact",
     "PatientRecord",
     "all_patients",
+    "completed_since",
     "decisions_between",
     "decisions_of",
     "decisions_with",
@@ -44,6 +45,7 @@ __all__ = [
     "referenced",
     "survivor",
     "tally_procedures",
+    "unmapped_since",
 ]
 
 Fact = ProcedureFact | ConditionFact | EncounterFact | PatientFact
@@ -61,6 +63,7 @@ SET_ASIDE_BY_DECIDING: Final = ("IOA-RES-014", "IOA-RES-015")
 _DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind in FACT_TYPES.items()}
 _DECISION: Final = msgspec.json.Decoder(Decision)
 _STEP = 2_000
+_COMPLETED: Final = (facts.c.resource_type == "Procedure") & (facts.c.status == "completed")
 _IS_MAPPED: Final = text("facts.mapped AND facts.resource_type || '' = 'Procedure'")
 """Few Procedures are mapped, and an index holds just those: SQLite takes it where the condition is written as the
 index's own, and where the type leads it to no other."""
@@ -310,6 +313,22 @@ def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> I
             if isinstance(fact, ProcedureFact):
                 yield fact
         last = (rows[-1].source, rows[-1].id)
+
+
+def unmapped_since(connection: Connection, day: str) -> Iterator[ProcedureFact]:
+    """The completed Procedures from a day on that no row of the code tables matches."""
+    columns = facts.c
+    query = select(columns.data).where(_COMPLETED, columns.day >= day, ~columns.mapped)
+    for data in connection.execute(query.execution_options(yield_per=_STEP)).scalars():
+        fact = decode_fact("Procedure", data)
+        if isinstance(fact, ProcedureFact):
+            yield fact
+
+
+def completed_since(connection: Connection, day: str) -> int:
+    """How many completed Procedures there are from a day on."""
+    query = select(func.count()).where(_COMPLETED, facts.c.day >= day)
+    return int(connection.execute(query).scalar_one())
 
 
 def patient_links(connection: Connection, source: str = "") -> dict[str, str]:

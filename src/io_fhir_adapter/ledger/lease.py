@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -23,32 +24,48 @@ from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.runs import read_state
 from io_fhir_adapter.ledger.schema import state
 
-__all__ = ["LEASE", "forget_job", "give_back", "job_of", "only_job", "renew", "take"]
+__all__ = [
+    "BUSY", "LEASE", "forget_job", "give_back", "holder_of", "holding", "job_of", "new_holder", "only_job", "renew",
+    "take",
+]  # fmt: skip
 
 LEASE: Final = timedelta(minutes=3)
 """How long a holder that says nothing is taken to be alive."""
+BUSY: Final = "IOA-LED-006"
+"""Code of the error that says that another one is at it."""
 _RENEW_S = 30.0
 _NAME = "job"
 _HOLDER: Final = re.compile(r"process (?P<pid>\d+)\.\d+ on (?P<host>.+)")
 
 
-def take(connection: Connection, holder: str, now: datetime) -> str:
+def new_holder() -> str:
+    """A name for a holder in this process, unlike any other's."""
+    return f"process {os.getpid()}.{secrets.randbits(48)} on {socket.gethostname()}"
+
+
+def take(connection: Connection, holder: str, now: datetime, name: str = _NAME) -> str:
     """Takes the lease where it is free or run out.
+
+    Args:
+        connection: An open transaction.
+        holder: Who takes it.
+        now: When.
+        name: Which one: the ledger's only job where omitted.
 
     Returns:
         Empty where it is taken now, else who has it.
     """
     value = f"{timestamp(now + LEASE)} {holder}"
     free = state.c.value < timestamp(now)
-    present = read_state(connection, _NAME)
+    present = read_state(connection, name)
     if _has_died(present.partition(" ")[2]):
         free |= state.c.value == present
     insert = postgresql.insert(state) if connection.dialect.name == "postgresql" else sqlite.insert(state)
-    claim = insert.values(name=_NAME, value=value).on_conflict_do_update(
+    claim = insert.values(name=name, value=value).on_conflict_do_update(
         index_elements=["name"], set_={"value": value}, where=free
     )
     connection.execute(claim)  # not every driver says how many rows an upsert wrote
-    written = read_state(connection, _NAME)
+    written = read_state(connection, name)
     return "" if written == value else written.partition(" ")[2] or "another process"
 
 
@@ -67,8 +84,13 @@ def _has_died(holder: str) -> bool:
 
 
 def job_of(connection: Connection, now: datetime) -> tuple[str, bool]:
-    """Who has the lease, empty where nobody has, and whether that one is taken to be alive."""
-    until, _, holder = read_state(connection, _NAME).partition(" ")
+    """Who works on the ledger, empty where nobody does, and whether that one is taken to be alive."""
+    return holder_of(connection, now, _NAME)
+
+
+def holder_of(connection: Connection, now: datetime, name: str) -> tuple[str, bool]:
+    """Who has that lease, empty where nobody has, and whether that one is taken to be alive."""
+    until, _, holder = read_state(connection, name).partition(" ")
     return holder, bool(holder) and until >= timestamp(now) and not _has_died(holder)
 
 
@@ -77,16 +99,16 @@ def forget_job(connection: Connection) -> None:
     connection.execute(delete(state).where(state.c.name == _NAME))
 
 
-def renew(connection: Connection, holder: str, now: datetime) -> bool:
+def renew(connection: Connection, holder: str, now: datetime, name: str = _NAME) -> bool:
     """Holds on to the lease; says whether it was still the holder's."""
     value = f"{timestamp(now + LEASE)} {holder}"
-    ours = (state.c.name == _NAME) & state.c.value.endswith(f" {holder}", autoescape=True)
+    ours = (state.c.name == name) & state.c.value.endswith(f" {holder}", autoescape=True)
     return connection.execute(update(state).where(ours).values(value=value)).rowcount == 1
 
 
-def give_back(connection: Connection, holder: str) -> None:
+def give_back(connection: Connection, holder: str, name: str = _NAME) -> None:
     """Ends the holder's lease; another's stays."""
-    ours = (state.c.name == _NAME) & state.c.value.endswith(f" {holder}", autoescape=True)
+    ours = (state.c.name == name) & state.c.value.endswith(f" {holder}", autoescape=True)
     connection.execute(delete(state).where(ours))
 
 
@@ -95,7 +117,7 @@ def only_job(ledger: Ledger) -> Iterator[None]:
     """For as long as the block runs, no other process starts a job on this ledger.
 
     Raises:
-        LedgerError: Another one is at it.
+        LedgerError: On entering, where another one is at it.
     """
     holder = f"process {os.getpid()}.{threading.get_ident()} on {socket.gethostname()}"
     with ledger.begin() as connection:
@@ -108,12 +130,19 @@ def only_job(ledger: Ledger) -> Iterator[None]:
             number=6,
             transient=True,
         )
+    with holding(ledger, holder):
+        yield
+
+
+@contextmanager
+def holding(ledger: Ledger, holder: str, name: str = _NAME) -> Iterator[None]:
+    """Holds on to a lease that was taken for as long as the block runs, and gives it back."""
     ended = threading.Event()
 
     def hold() -> None:
         while not ended.wait(_RENEW_S):
             with suppress(LedgerError), ledger.begin() as connection:  # a busy database: once more in half a minute
-                renew(connection, holder, datetime.now(UTC))
+                renew(connection, holder, datetime.now(UTC), name)
 
     thread = threading.Thread(target=hold, name="lease", daemon=True)
     thread.start()
@@ -123,4 +152,4 @@ def only_job(ledger: Ledger) -> Iterator[None]:
         ended.set()
         thread.join()
         with ledger.begin() as connection:
-            give_back(connection, holder)
+            give_back(connection, holder, name)

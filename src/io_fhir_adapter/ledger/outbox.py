@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, true, update
 
 from io_fhir_adapter.errors import LedgerError
 from io_fhir_adapter.ledger.database import timestamp, upsert
@@ -26,6 +26,7 @@ __all__ = [
     "awaiting_receipt",
     "enqueue",
     "find_item",
+    "is_anything_due",
     "item",
     "items",
     "latest_receipt",
@@ -171,14 +172,24 @@ def _in_state(connection: Connection, *states: str) -> list[OutboxItem]:
     return [OutboxItem(*row) for row in connection.execute(query)]
 
 
+def _is_due(moment: str) -> ColumnElement[bool]:
+    """The condition that a submission is due and that no living sender holds it."""
+    free = or_(outbox.c.state == "queued", outbox.c.lease_until < moment)
+    return and_(outbox.c.state.in_(_SENDABLE), outbox.c.next_attempt <= moment, free)
+
+
+def is_anything_due(connection: Connection, now: datetime) -> bool:
+    """Whether any submission is to be sent now."""
+    query = select(outbox.c.identifier).where(_is_due(timestamp(now))).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def lease_due(connection: Connection, now: datetime, lease: timedelta, only: str = "") -> OutboxItem | None:
     """Takes the oldest submission that is due and that no living sender holds; with ``only`` that one or none."""
-    moment = timestamp(now)
-    free = or_(outbox.c.state == "queued", outbox.c.lease_until < moment)
+    due = _is_due(timestamp(now))
     query = (
         select(outbox.c.identifier)
-        .where(outbox.c.state.in_(_SENDABLE), outbox.c.next_attempt <= moment, free)
-        .where(outbox.c.identifier == only if only else true())
+        .where(due, outbox.c.identifier == only if only else true())
         .order_by(outbox.c.created)
         .limit(1)
     )
@@ -187,7 +198,7 @@ def lease_due(connection: Connection, now: datetime, lease: timedelta, only: str
         return None
     taken = connection.execute(
         update(outbox)
-        .where(outbox.c.identifier == identifier, outbox.c.state.in_(_SENDABLE), free)
+        .where(outbox.c.identifier == identifier, due)
         .values(state="sending", lease_until=timestamp(now + lease), attempts=outbox.c.attempts + 1)
     )
     return item(connection, identifier) if taken.rowcount == 1 else None

@@ -14,8 +14,9 @@ from io_fhir_adapter.ledger.database import timestamp, upsert
 from io_fhir_adapter.ledger.schema import cursors, runs, state
 
 __all__ = [
-    "Run", "change_state", "cursor", "finish_run", "last_complete", "last_run", "move_cursor", "read_state",
-    "recent_runs", "start_run", "write_state",
+    "Run", "change_state", "cursor", "finish_run", "first_started", "last_complete", "last_ended",
+    "last_run", "move_cursor",
+    "read_state", "recent_runs", "start_run", "write_state",
 ]  # fmt: skip
 
 
@@ -56,10 +57,20 @@ def last_run(connection: Connection) -> Run | None:
     return next(iter(recent_runs(connection, 1)), None)
 
 
+def last_ended(connection: Connection) -> Run | None:
+    """Of the last runs the newest that ended."""
+    return next((run for run in recent_runs(connection, 5) if run.finished), None)
+
+
 def recent_runs(connection: Connection, most: int) -> list[Run]:
     """The runs started last, the newest first."""
     rows = connection.execute(select(runs).order_by(runs.c.id.desc()).limit(most))
     return [Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error) for row in rows]
+
+
+def first_started(connection: Connection) -> str:
+    """When the first run began, empty where none did."""
+    return connection.execute(select(runs.c.started).order_by(runs.c.id).limit(1)).scalar() or ""
 
 
 def last_complete(connection: Connection) -> str:

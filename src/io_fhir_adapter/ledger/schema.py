@@ -22,6 +22,7 @@ __all__ = [
     "decisions",
     "draws",
     "facts",
+    "jobs",
     "outbox",
     "quarantine",
     "receipts",
@@ -31,6 +32,7 @@ __all__ = [
     "signatures",
     "stale",
     "state",
+    "tallied",
     "verdicts",
 ]
 
@@ -277,6 +279,29 @@ state: Final = Table(
     METADATA,
     Column("name", String(40), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# when the service does what; see ledger/jobs.py
+jobs: Final = Table(
+    "jobs",
+    METADATA,
+    Column("name", String(24), primary_key=True),
+    Column("rule", String(120), nullable=False),  # when it is due, as configured: another rule, another time
+    Column("due", String(32), nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("finished", String(32), nullable=False),  # empty while it runs, and where it was cut off
+    Column("outcome", String(12), nullable=False),
+    Column("tries", Integer, nullable=False),  # in a row that were cut off
+)
+
+# what was removed once it need not be kept any longer, as numbers that name nobody
+tallied: Final = Table(
+    "tallied",
+    METADATA,
+    Column("what", String(12), primary_key=True),  # procedure, session
+    Column("month", String(10), primary_key=True),  # or the year, where no more was known
+    Column("said", String(100), primary_key=True),  # what they have in common, by spaces
+    Column("number", Integer, nullable=False),
 )
 
 accounts: Final = Table(

@@ -113,7 +113,10 @@ class Batches:
                 if (resource_type, parameter) not in self._ignored:
                     await self._batch(_Search(resource_type, parameter, more, only, done), batch)
 
-        await side_by_side([work() for _ in range(self._config.concurrency)])
+        try:
+            await side_by_side([work() for _ in range(self._config.concurrency)])
+        finally:
+            self._reader.write()
         if (resource_type, parameter) in self._ignored and wanted:
             await self._everything(_Search(resource_type, parameter, more, only, done), wanted)
             if done is not None:
@@ -153,7 +156,7 @@ class Batches:
         if self._ignores(first, parameter, asked):
             self._ignored.add((resource_type, parameter))
             return False
-        await self._reader.read(resource_type, pairs, keep, first=first)
+        await self._reader.read(resource_type, pairs, keep, first=first, writes=search.done is not None)
         await self._check_lists(search, batch, found)
         return True
 

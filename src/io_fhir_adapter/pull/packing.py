@@ -38,6 +38,7 @@ _REMEMBERED: Final = 20_000  # ways to write an element
 _MOMENTS: Final = 4_096
 _DONE: Final = "completed"
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
+_WRITTEN: Final = msgspec.json.Encoder().encode  # of a Raw or several: as they stand there, quicker than bytes()
 _ELEMENTS: Final = msgspec.structs.astuple
 _NOTHING: Final = msgspec.Raw(_ENCODE(()))
 _SKETCHES: Final = msgspec.json.Decoder(ProcedureSketch)
@@ -106,7 +107,7 @@ class Packer:
         self.terms = Terms(source, tz.key, not_after, scope) if isinstance(tz, ZoneInfo) else None
         self._codes: dict[bytes, _Code] = {}
         self._concepts: dict[bytes, msgspec.Raw] = {b"": _NOTHING, b"null": _NOTHING}
-        self._places: dict[tuple[bytes, bytes, bytes], tuple[str, msgspec.Raw]] = {}
+        self._places: dict[bytes, tuple[str, msgspec.Raw]] = {}
         self._moment = lru_cache(_MOMENTS)(lambda value: local_moment(value, tz))
 
     def pack_lines(self, block: bytes) -> Packing | None:
@@ -148,8 +149,12 @@ class Packer:
             _, name, meta, _, status, not_done, code, subject, encounter, context, performed, _, occurrence, _, reasons,
             condition, reason, sites, part_of, contained, performer, location, category,
         ) = _ELEMENTS(sketch)  # fmt: skip
-        patient = _key(subject, "Patient")
-        if not patient or _is_given(contained) or _is_given(reason):
+        patient = subject.reference if subject is not None else None
+        if not patient or patient.count("/") != 1 or patient[0] in "/#" or "?" in patient:
+            patient = reference_key(subject, "Patient")
+        if not patient or (contained is not NOT_GIVEN and _is_given(contained)):
+            return None
+        if reason is not NOT_GIVEN and _is_given(reason):
             return None
         single = performed or occurrence
         end_day = end_time = ""
@@ -162,10 +167,10 @@ class Packer:
             return None
         if day > self._not_after and self._not_after:
             return None
-        written = bytes(code)
-        codes, text, mapped, known_system = self._codes.get(written) or self._read(written)
-        place = bytes(performer), bytes(location), bytes(category)
-        operator, mentions = self._places.get(place) or self._placed(place)
+        written = _WRITTEN(code)
+        codes, text, mapped, known_system = self._codes.get(written) or self._read(code)
+        written = _WRITTEN((performer, location, category))
+        operator, mentions = self._places.get(written) or self._placed(written, (performer, location, category))
         if self._suffix:
             patient += self._suffix
         if status != _DONE or not_done:
@@ -175,6 +180,10 @@ class Packer:
             updated, origin = meta.lastUpdated or "", meta.source or ""
         if not origin or "#" in origin:
             origin = origin_of(sketch)
+        during = encounter or context
+        visit = (during.reference or "") if during is not None else ""
+        if during is not None and (visit.count("/") != 1 or visit[0] in "/#" or "?" in visit):
+            visit = reference_key(during, "Encounter")
         fact = (  # ProcedureFact, field by field, with parts that are encoded already
             self._source,
             name,
@@ -182,13 +191,13 @@ class Packer:
             status,
             day,
             end_day,
-            _key(encounter or context, "Encounter"),
+            visit,
             codes,
             text,
-            _NOTHING if reasons is NOT_GIVEN else self._concept("reasonCode", bytes(reasons)),
-            _keys(condition, "Condition") if condition else (),
-            _NOTHING if sites is NOT_GIVEN else self._concept("bodySite", bytes(sites)),
-            _keys(part_of, "Procedure") if part_of else (),
+            _NOTHING if reasons is NOT_GIVEN else self._concept("reasonCode", reasons),
+            keys_of(condition, "Condition") if condition else (),
+            _NOTHING if sites is NOT_GIVEN else self._concept("bodySite", sites),
+            keys_of(part_of, "Procedure") if part_of else (),
             origin,
             operator,
             mentions,
@@ -198,51 +207,39 @@ class Packer:
         )
         return packed(name, patient, status, day, mapped, known_system, _ENCODE(fact), updated)
 
-    def _read(self, written: bytes) -> _Code:
+    def _read(self, code: msgspec.Raw) -> _Code:
         """What a ``code`` comes to.
 
         Raises:
             msgspec.DecodeError: It is none.
         """
+        written = bytes(code)
         concept = _part("code", written)
         codes = codes_of((concept,)) if concept is not None else ()
         text = (concept.text or "") if concept is not None else ""
         bare = ProcedureFact(self._source, "", "", "", "", codes=codes, text=text)
         return _remember(self._codes, written, _Code(msgspec.Raw(_ENCODE(codes)), text, *self.reads(bare)))
 
-    def _concept(self, element: str, written: bytes) -> msgspec.Raw:
+    def _concept(self, element: str, concepts: msgspec.Raw) -> msgspec.Raw:
+        written = _WRITTEN(concepts)
         known = self._concepts.get(written)
         if known is None:
             codes = codes_of(_part(element, written) or ())
             known = _remember(self._concepts, written, msgspec.Raw(_ENCODE(codes)))
         return known
 
-    def _placed(self, written: tuple[bytes, bytes, bytes]) -> tuple[str, msgspec.Raw]:
+    def _placed(self, written: bytes, parts: tuple[msgspec.Raw, ...]) -> tuple[str, msgspec.Raw]:
         performers, places, categories = (
-            _part(element, part) for element, part in zip(("performer", "location", "category"), written, strict=True)
+            _part(element, bytes(part))
+            for element, part in zip(("performer", "location", "category"), parts, strict=True)
         )
         stand_in = Procedure("Procedure", performer=performers, location=places, category=categories)
         made = operator_of(performers or ()), msgspec.Raw(_ENCODE(procedure_mentions(stand_in)))
         return _remember(self._places, written, made)
 
 
-def _key(reference: Reference | None, resource_type: str) -> str:
-    """:func:`reference_key`, quicker for the usual form."""
-    text = reference.reference if reference is not None else None
-    if text and text.count("/") == 1 and text[0] != "/" and text[0] != "#" and "?" not in text:
-        return text
-    return reference_key(reference, resource_type)
-
-
-def _keys(references: Sequence[Reference], resource_type: str) -> tuple[str, ...]:
-    if len(references) > 1:
-        return keys_of(references, resource_type)
-    key = _key(references[0], resource_type)
-    return (key,) if key else ()
-
-
 def _is_given(element: msgspec.Raw) -> bool:
-    return element is not NOT_GIVEN and bytes(element) != b"null"
+    return bytes(element) != b"null"
 
 
 def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> _Value:

@@ -29,6 +29,11 @@ class Pages:
     _of_sound: set[str] = field(default_factory=set)
     _of_found: set[str] = field(default_factory=set)
 
+    @property
+    def size(self) -> int:
+        """How many."""
+        return len(self.packed) + len(self.sound) + len(self.found)
+
     def takes(self, packed: Iterable[PackedProcedure], sound: Iterable[Resource], found: Iterable[Found]) -> bool:
         """Whether more can be written with these: the last version of a resource is the one that stands.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
@@ -19,12 +20,13 @@ import msgspec
 from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.pull.chain import pages_from
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.manner import Manner
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.pages import Pages
-from io_fhir_adapter.pull.searchset import Found, SearchPage, circle, parse_searchset
+from io_fhir_adapter.pull.searchset import Found, SearchPage, parse_searchset
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.slices import instant_of
 from io_fhir_adapter.pull.store import FactStore
@@ -37,10 +39,9 @@ Keep = Callable[[Resource | None, str], bool]
 """Says of a resource (None where it could not be decoded) and its id whether it is to be kept."""
 
 _RESTARTS: Final = 2
+_PACKED: Final = "Procedure"  # there are millions of them
 _LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
-_EMPTY_PAGES: Final = 1_000  # one after the other: a server that filters late may send some, not this many
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
-_REPEATED_PAGES: Final = 100  # in one search: links that are always new ones may lead to the same pages for ever
 _EXPIRED: Final = frozenset({HTTPStatus.GONE, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST})
 _NOT_LIKED: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.PRECONDITION_FAILED, 422})
 _NO_POST: Final = frozenset({400, 403, 404, 405, 406, 415, 501})
@@ -100,8 +101,7 @@ class SearchReader:
         self.newest: dict[str, datetime] = {}
         self.seen: dict[str, Seen] = {}
         self._takes_count = False
-        self._pending: list[tuple[str, SearchPage, Keep | None, Reading]] = []
-        self._waiting = 0
+        self._pending: dict[str, Pages] = {}
         self._nameless: dict[str, set[str]] = {}
         self._set_aside: dict[str, set[str]] = {}
         self._config = config
@@ -139,7 +139,9 @@ class SearchReader:
             manners += [replace(self.manner, count=False), replace(manners[-1], count=False)]
         for manner in manners:
             try:
-                page = await self._ask(resource_type, pairs, manner, count, self._packer(resource_type, keeps_all))
+                page = await self._ask(
+                    resource_type, pairs, manner, count, sketched=keeps_all and resource_type == _PACKED
+                )
             except TransportError as exc:
                 if exc.status not in _NOT_LIKED or manner is manners[-1]:
                     exc.status = HTTPStatus.BAD_REQUEST if exc.status in _NOT_LIKED else exc.status  # all mean this
@@ -169,10 +171,10 @@ class SearchReader:
                 self._outcome.note(f"by its self link the server does not search by {name}")
 
     def _packer(self, resource_type: str, keeps_all: bool) -> Packer | None:
-        return self._store.packer(self._ledger) if keeps_all and resource_type == "Procedure" else None
+        return self._store.packer(self._ledger) if keeps_all and resource_type == _PACKED else None
 
     async def _ask(
-        self, resource_type: str, pairs: Pairs, manner: Manner, count: int | None, packer: Packer | None
+        self, resource_type: str, pairs: Pairs, manner: Manner, count: int | None, *, sketched: bool
     ) -> SearchPage:
         asked = [*((("_count", str(count or self._config.page_size)),) if manner.count else ()), *pairs]
         if manner.total:
@@ -182,7 +184,7 @@ class SearchReader:
         headers = {"Prefer": f"handling={manner.handling}"}
 
         def parse(answer: Answer) -> SearchPage:
-            return parse_searchset(answer, f"{base} page 1", resource_type, packer, is_first=True)
+            return parse_searchset(answer, f"{base} page 1", resource_type, sketched=sketched)
 
         posted = self.posts(resource_type, pairs)
         if posted:
@@ -218,7 +220,13 @@ class SearchReader:
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def read(
-        self, resource_type: str, pairs: Pairs, keep: Keep | None = None, *, first: SearchPage | None = None
+        self,
+        resource_type: str,
+        pairs: Pairs,
+        keep: Keep | None = None,
+        *,
+        first: SearchPage | None = None,
+        writes: bool = True,
     ) -> Reading:
         """One whole search, written as it comes; started again where the server forgot it half-way (410, or 404).
 
@@ -227,6 +235,8 @@ class SearchReader:
             pairs: The search's parameters.
             keep: What to keep of it; everything where None.
             first: Its first page, where it has been fetched.
+            writes: Whether all of it is in the ledger at the end; otherwise the rest is for :meth:`write`, which more
+                searches may share.
 
         Raises:
             Incomplete: The server handed over less than it says there is.
@@ -248,6 +258,9 @@ class SearchReader:
                 self._outcome.note("the server forgot a search half-way; it was started again")
             else:
                 break
+            finally:
+                if writes:
+                    self.write()
         if reading.total is not None:
             handed_over = reading.handed_over
             if handed_over < reading.total:
@@ -261,58 +274,46 @@ class SearchReader:
                 raise error
         return reading
 
-    async def _follow(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading) -> None:
-        targets: set[str] = set()
-        base = f"{self._client.base_url}/{resource_type}"
-        empty = repeated = 0
-        marks: set[int] = set()
+    async def _follow(self, resource_type: str, first: SearchPage, keep: Keep | None, reading: Reading) -> None:
+        def led_back() -> bool:
+            is_end = reading.total is not None and reading.handed_over >= reading.total
+            if is_end:
+                self._outcome.note("the server's last page leads back to an earlier one")
+            return is_end
+
         packer = self._packer(resource_type, keep is None)
-        try:
-            while True:
+        async with aclosing(pages_from(self._client, resource_type, first, led_back, packer)) as pages:
+            async for page in pages:
                 reading.pages += 1
                 reading.total = page.total if page.total is not None else reading.total
-                empty = 0 if page.size else empty + 1
-                repeated += bool(page.size) and page.mark in marks
-                marks.add(page.mark)
-                self._pending.append((resource_type, page, keep, reading))
-                self._waiting += page.size
-                if self._waiting >= _AT_ONCE:
-                    self._write()
-                if not page.next_link:
-                    return
-                target = self._client.resolve(page.next_link, base=page.url)
-                if target in targets:
-                    self._write()
-                    if reading.total is not None and reading.handed_over >= reading.total:
-                        self._outcome.note("the server's last page leads back to an earlier one")
-                        return
-                    raise circle(page.where)
-                if empty > _EMPTY_PAGES or repeated > _REPEATED_PAGES:
-                    raise PullError("the search does not end", where=base, number=3)
-                targets.add(target)
-                where = f"{base} page {reading.pages + 1}"
-                page = await self._client.exchange(
-                    "GET", target, lambda answer, where=where: parse_searchset(answer, where, resource_type, packer)  # type: ignore[misc]
-                )  # fmt: skip
-        finally:
-            self._write()
+                self._take(resource_type, page, keep, reading)
 
-    def _write(self) -> None:
-        """Writes the pages that wait, of whatever search: fewer and larger transactions are quicker."""
-        waiting, self._pending, self._waiting = self._pending, [], 0
-        by_type: dict[str, Pages] = {}
-        for resource_type, page, keep, reading in waiting:
-            pages = by_type.setdefault(resource_type, Pages())
-            if not pages.takes(page.packed, page.sound, page.found):
-                self._put(resource_type, pages)
-                pages = by_type[resource_type] = Pages()
-                pages.takes(page.packed, page.sound, page.found)
-            self._sort(resource_type, page, keep, reading, pages)
-        for resource_type, pages in by_type.items():
+    def _take(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading) -> None:
+        """Takes one page to those that are written together: fewer and larger transactions are quicker."""
+        pages = self._pending.setdefault(resource_type, Pages())
+        if not pages.takes(page.packed, page.sound, page.found):
+            self._write(resource_type)
+            pages = self._pending[resource_type] = Pages()
+            pages.takes(page.packed, page.sound, page.found)
+        self._sort(resource_type, page, keep, reading, pages)
+        if pages.size >= _AT_ONCE:
+            self._write(resource_type)
+
+    def write(self) -> None:
+        """Writes the pages that wait, of whatever search.
+
+        Raises:
+            LedgerError: The database refused.
+        """
+        for resource_type in tuple(self._pending):
+            self._write(resource_type)
+
+    def _write(self, resource_type: str) -> None:
+        pages = self._pending.pop(resource_type)
+        if pages.size:
             self._put(resource_type, pages)
 
     def _sort(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading, pages: Pages) -> None:
-        """Takes one page to those that are written together."""
         outcome, seen = self._outcome.of(resource_type), self.seen_of(resource_type)
         marks = marks_of([one.id or "" for one in (*page.packed, *page.sound)])
         reading.seen.add(marks)

@@ -29,7 +29,7 @@ from io_fhir_adapter.pull.mending import mended
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
-__all__ = ["Found", "Page", "SearchPage", "circle", "parse_searchset", "search_pages", "searchset_of"]
+__all__ = ["Found", "Page", "SearchPage", "circle", "parse_searchset", "search_pages", "searchset_of", "with_packed"]
 
 T = TypeVar("T")
 Found = tuple[Item, str]
@@ -84,13 +84,14 @@ class SearchPage:
     Attributes:
         sound: Its resources, where all of them are of the type asked for and have an id.
         found: Otherwise every entry with its id as far as one can be read.
-        packed: Procedures made ready for the ledger, where that was asked for; ``sound`` are then the others.
+        packed: Procedures made ready for the ledger; ``sound`` are then the others. See :func:`with_packed`.
         total: How many the server says match in all.
         next_link: Where it goes on, empty on the last page.
         self_link: What the server says that it searched for, empty where it does not say.
         url: The page's own address, which relative links start from.
         where: For messages.
-        sketches: Of a first page, what ``packed`` was made from, and the others.
+        sketches: Procedures as far as they were decoded, of a page of which nothing was made yet.
+        answer: What they were decoded from.
     """
 
     sound: Sequence[Resource]
@@ -102,16 +103,17 @@ class SearchPage:
     where: str = field(default="", compare=False)
     packed: Sequence[PackedProcedure] = ()
     sketches: Sequence[ProcedureSketch] = ()
+    answer: Answer | None = None
 
     @property
     def size(self) -> int:
         """How many resources it holds, or entries where not all are sound."""
-        return len(self.packed) + len(self.sound) or len(self.found)
+        return len(self.packed) + len(self.sound) + len(self.sketches) or len(self.found)
 
     @property
     def mark(self) -> int:
         """What tells it from other pages: how many it holds, and which are its first and its last."""
-        ends = [one.id or "" for kind in (self.packed, self.sound) for one in (*kind[:1], *kind[-1:])]
+        ends = [one.id or "" for kind in (self.packed, self.sound, self.sketches) for one in (*kind[:1], *kind[-1:])]
         ends += [resource_id or item.position for item, resource_id in (*self.found[:1], *self.found[-1:])]
         return hash((self.size, *ends))
 
@@ -172,17 +174,15 @@ def _link(bundle: Any, relation: str) -> str:
     return next((link.url for link in bundle.link or () if link.relation == relation and link.url), "")
 
 
-def parse_searchset(
-    answer: Answer, where: str, resource_type: str = "", packer: Packer | None = None, *, is_first: bool = False
-) -> SearchPage:
+def parse_searchset(answer: Answer, where: str, resource_type: str = "", *, sketched: bool = False) -> SearchPage:
     """One page out of an answer.
 
     Args:
         answer: As it came.
         where: For messages.
         resource_type: What was asked for: an entry whose own type cannot be read is taken for a broken one of it.
-        packer: Makes Procedures ready for the ledger at once, where they are kept whatever they say.
-        is_first: Whether it is looked at, to see what the server made of the search.
+        sketched: Whether :func:`with_packed` follows, where it is kept: Procedures are then decoded no further than
+            that needs.
 
     Returns:
         Every resource with its id as far as one can be read; those with none get a ``position`` made of their
@@ -191,8 +191,23 @@ def parse_searchset(
     Raises:
         PullError: The body is no searchset Bundle: a login page, an OperationOutcome, cut off.
     """
-    sound = _packed(answer, where, packer, is_first=is_first) if packer is not None else None
-    sound = sound or _all_sound(answer, where, resource_type)
+    page = _sketched(answer, where) if sketched else None
+    return page or _parsed(answer, where, resource_type)
+
+
+def with_packed(page: SearchPage, packer: Packer) -> SearchPage:
+    """A page whose Procedures are made ready for the ledger, as far as they are written in the usual way."""
+    if page.answer is None:
+        return page
+    packing = packer.pack(page.sketches)
+    if packing is None:
+        return _parsed(page.answer, page.where, "Procedure")
+    links = page.next_link, page.self_link
+    return SearchPage(packing.others, (), page.total, *links, page.url, page.where, packing.packed)
+
+
+def _parsed(answer: Answer, where: str, resource_type: str) -> SearchPage:
+    sound = _all_sound(answer, where, resource_type)
     if sound is not None:
         return sound
     bundle = searchset_of(answer, where)
@@ -201,21 +216,18 @@ def parse_searchset(
     return SearchPage((), found, bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
 
 
-def _packed(answer: Answer, where: str, packer: Packer, *, is_first: bool) -> SearchPage | None:
+def _sketched(answer: Answer, where: str) -> SearchPage | None:
     try:
         bundle = _SKETCHES.decode(answer.body)
     except _UNREADABLE:
         return None
-    entries = bundle.entry or ()
-    if not all(_is_match(entry) for entry in entries):
-        return None
-    sketches = [entry.resource for entry in entries]
-    packing = packer.pack(sketches)
-    if packing is None:
-        return None
+    sketches = []
+    for entry in bundle.entry or ():
+        if entry.search is not None and not _is_match(entry):
+            return None
+        sketches.append(entry.resource)
     links = _link(bundle, "next"), _link(bundle, "self")
-    seen = sketches if is_first else ()  # they keep the whole answer in memory
-    return SearchPage(packing.others, (), bundle.total, *links, answer.url, where, packing.packed, seen)
+    return SearchPage((), (), bundle.total, *links, answer.url, where, sketches=sketches, answer=answer)
 
 
 def _is_match(entry: _SoundEntry[Any]) -> bool:

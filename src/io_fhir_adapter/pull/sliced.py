@@ -130,9 +130,8 @@ class SlicedSearch:
         parameter = parts[0].parameter
         work = _Slices(self._reader, self._outcome, resource_type, keep, whole, self._turns, self._size, cap)
         try:
-            await side_by_side([work.read(part) for part in parts])
-            if undated:
-                await self._undated(work, replace(parts[0], low=None, high=None, undated=True))
+            without = [self._undated(work, replace(parts[0], low=None, high=None, undated=True))] if undated else []
+            await side_by_side([*(work.read(part) for part in parts), *without])
         except _NotUsed:
             self._outcome.note(f"the server does not search {resource_type} by {parameter}; it was read in one go")
         except TransportError as exc:
@@ -147,6 +146,8 @@ class SlicedSearch:
             self._outcome.note(
                 f"{total - found:,} of {total:,} {resource_type} resources are in no slice; all were read in one go"
             )
+        finally:
+            self._reader.write()
         reading = await self._reader.read(resource_type, pairs, keep)
         self._count_whole(resource_type, keep, reading.total)
 
@@ -205,7 +206,7 @@ class _Slices:
             if smaller:
                 return smaller
         try:
-            reading = await self._reader.read(self._type, part.pairs(), self._keep, first=first)
+            reading = await self._reader.read(self._type, part.pairs(), self._keep, first=first, writes=False)
         except Incomplete as exc:
             smaller = part.split(2) if exc.handed_over and exc.handed_over >= self._cap else []
             self._cap = self._cap or exc.handed_over

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
@@ -26,6 +26,7 @@ from io_fhir_adapter.ledger.intake import (
     put_quarantined,
 )
 from io_fhir_adapter.ledger.packed import PackedProcedure, put_packed
+from io_fhir_adapter.ledger.retention import horizon, unwanted
 from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import TypeOutcome
@@ -62,6 +63,7 @@ class FactStore:
     newest_wins: bool = False
     not_after: str = field(default_factory=tomorrow)
     _identities: list[Identities] = field(default_factory=list, repr=False)
+    _horizon: list[str] = field(default_factory=list, repr=False)
     _readings: dict[tuple[object, str], tuple[bool, bool]] = field(default_factory=dict, repr=False)
     _packers: list[Packer] = field(default_factory=list, repr=False)
     _all_new: list[bool] = field(default_factory=lambda: [False], repr=False)  # as the last Procedures written were
@@ -78,6 +80,8 @@ class FactStore:
     def put_packed(self, connection: Connection, items: Iterable[PackedProcedure], outcome: TypeOutcome) -> None:
         """Writes Procedures that a :meth:`packer` made ready; of several with one id the last is taken."""
         given = {item.id: item for item in items}
+        for name in self._unwanted(connection, {item.id: item.day for item in given.values()}):
+            del given[name]
         stored = put_packed(connection, self.source, given, self.run, expected_new=self._all_new[0])
         self._all_new[0] = stored.new == len(given)
         drop_quarantined(connection, self.source, "Procedure", (f"Procedure/{name}" for name in given))
@@ -113,6 +117,7 @@ class FactStore:
                 found[position] = exc
         good = {position: fact for position, fact in found.items() if isinstance(fact, StoredFact)}
         bad = {position: error for position, error in found.items() if isinstance(error, ResourceError)}
+        good = self._wanted(connection, good)
         stored = put_facts(connection, list(good.values()), self.run, newest_wins=self.newest_wins)
         drop_quarantined(connection, self.source, resource_type, list(good))
         drop_facts(connection, self.source, resource_type, [ids[position] for position in bad if ids[position]])
@@ -138,6 +143,7 @@ class FactStore:
             except ResourceError:
                 facts.pop(resource_id, None)
                 bad[resource_id] = Item("", resource_type, resource)
+        facts = self._wanted(connection, facts)
         stored = put_facts(connection, list(facts.values()), self.run, newest_wins=self.newest_wins)
         drop_quarantined(connection, self.source, resource_type, (f"{resource_type}/{name}" for name in facts))
         outcome.new += stored.new
@@ -157,9 +163,21 @@ class FactStore:
         return bad
 
     def _learn(self, connection: Connection) -> None:
-        """Asks the ledger, once, how people are told apart."""
+        """Asks the ledger, once, how people are told apart and what need not be kept any longer."""
         if not self._identities:
             self._identities.append(identities_of(connection))
+            self._horizon.append(horizon(connection))
+
+    def _wanted(self, connection: Connection, facts: dict[str, StoredFact]) -> dict[str, StoredFact]:
+        """Those that are kept."""
+        made = [stored.fact for stored in facts.values()] if self._horizon[0] else ()
+        days = {fact.id: fact.day for fact in made if isinstance(fact, ProcedureFact)}
+        left = self._unwanted(connection, days)
+        return {key: stored for key, stored in facts.items() if stored.fact.id not in left} if left else facts
+
+    def _unwanted(self, connection: Connection, days: Mapping[str, str]) -> set[str]:
+        """Ids of Procedures that are too old to be kept."""
+        return unwanted(connection, self.source, self._horizon[0], days) if self._horizon[0] else set()
 
     def _fact(self, item: Item) -> StoredFact:
         if item.resource is None:

@@ -11,7 +11,6 @@ from io_fhir_adapter.receiver.wire import FHIR_JSON
 
 __all__ = ["capability_statement"]
 
-_OAUTH = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _SERVICES = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 _SUBMIT_DATA = "http://hl7.org/fhir/OperationDefinition/Measure-submit-data"
 _CANONICAL = ("Measure", "Questionnaire")
@@ -40,10 +39,9 @@ def capability_statement(date: str, base_url: str, secured: bool) -> dict[str, A
     rest: dict[str, Any] = {"mode": "server"}
     if secured:
         rest["security"] = {
-            "extension": [{"url": _OAUTH, "extension": [{"url": "token", "valueUri": base_url + TOKEN_PATH}]}],
             "service": [{"coding": [{"system": _SERVICES, "code": "SMART-on-FHIR"}]}],
             "description": "A bearer token names the facility: one given at registration, or a short-lived one of the "
-            "token endpoint (SMART Backend Services).",
+            f"token endpoint {base_url}{TOKEN_PATH} (SMART Backend Services, see .well-known/smart-configuration).",
         }
     rest["resource"] = [_resource(kind) for kind in sorted({*RESOURCE_TYPES, "Task"})]
     rest["interaction"] = [{"code": "transaction"}]

@@ -1,35 +1,39 @@
-"""The service: schedule, report page, health and metrics in one process. A first cut of it."""
+"""The service: schedule, pages, health and metrics in one process."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
+from types import FrameType
 
 import uvicorn
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import AdapterError, UsageError
+from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.outbox import pending
 from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
-from io_fhir_adapter.pipeline import Night
-from io_fhir_adapter.serve.nights import Nights
+from io_fhir_adapter.serve.jobs import Jobs
+from io_fhir_adapter.serve.metrics import Metrics
+from io_fhir_adapter.serve.nights import jobs_of, window_of
 from io_fhir_adapter.serve.pages import install_pages
-from io_fhir_adapter.serve.schedule import NIGHTLY, make_scheduler, missed
 from io_fhir_adapter.serve.web import Web
 
-__all__ = ["Metrics", "create_app", "serve_forever"]
+__all__ = ["create_app", "serve_forever"]
 
-_STOP_S = 5
+_STOP_S = 3
+_END_S = 18.0  # of the twenty seconds that whoever stops a service usually waits
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -40,38 +44,6 @@ _NO_REPORT = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>io-fhir-adapter</title>'
     "<p>No night has run yet; the report comes after the first.</p></html>"
 )
-
-
-class Metrics:
-    """What /metrics shows; names are part of the manual."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.runs = Counter("io_fhir_adapter_runs", "Nightly runs by outcome", ["outcome"], registry=self.registry)
-        self.counted = Gauge("io_fhir_adapter_counted", "Counted sessions of the reported year", registry=self.registry)
-        self.quarantined = Gauge("io_fhir_adapter_quarantined", "Procedures set aside", registry=self.registry)
-        self.pending = Gauge("io_fhir_adapter_outbox_pending", "Submissions not ended", registry=self.registry)
-        self.last_success = Gauge(
-            "io_fhir_adapter_last_success_timestamp_seconds", "End of the last complete run", registry=self.registry
-        )
-
-    def see(self, night: Night | None) -> None:
-        """Takes the numbers of a night."""
-        done = night is not None and night.problem is None
-        self.runs.labels("complete" if done else "failed").inc()
-        if done:
-            self.last_success.set(datetime.now(UTC).timestamp())
-        if night is not None and night.volume is not None and night.complete:
-            self.counted.set(night.volume.counted)
-            self.quarantined.set(night.volume.seen.quarantined)
-
-    def remember(self, ledger: Ledger) -> None:
-        """Takes what the ledger still knows of the last run, so that a restart is no gap."""
-        with ledger.read() as connection:
-            run = last_run(connection)
-        if run is not None and run.state == "complete" and run.finished:
-            self.last_success.set(datetime.fromisoformat(run.finished).timestamp())
-            self.counted.set(run.summary.get("counted", 0))
 
 
 def create_app(
@@ -87,27 +59,19 @@ def create_app(
         as_of: The local date that the case pages work on; each day's own where omitted.
     """
     metrics = Metrics()
-    nights = Nights(config, ledger, ruleset)
-
-    async def night() -> None:
-        metrics.see(await nights.run())
+    jobs = Jobs(ledger, jobs_of(config, ledger, ruleset, metrics.see), window_of(config))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        metrics.remember(ledger)
-        scheduler = make_scheduler(config.schedule, config.facility.time_zone, night)
-        with ledger.read() as connection:
-            last = last_run(connection)
-        late = missed(config.schedule, config.facility.time_zone, last, datetime.now(UTC))
-        scheduler.start()
-        if late:
-            scheduler.modify_job(NIGHTLY, next_run_time=datetime.now(UTC))
-        log.info("scheduled", next=str(scheduler.get_job(NIGHTLY).next_run_time), missed=late)
+        due = jobs.settle()
+        jobs.start()
+        for name, moment in due.items():
+            log.info("scheduled", job=name, due=moment.isoformat(timespec="seconds"))
         yield
-        nights.stop()
-        scheduler.shutdown(wait=False)
+        await jobs.stop()
 
     app = FastAPI(title="io-fhir-adapter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.jobs = jobs
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -125,9 +89,8 @@ def create_app(
 
     @app.get("/metrics")
     def show_metrics() -> Response:
-        with ledger.read() as connection:
-            metrics.pending.set(len(pending(connection)))
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        today = datetime.now(zone(config.facility.time_zone)).date()
+        return Response(metrics.show(ledger, ruleset, today), media_type=CONTENT_TYPE_LATEST)
 
     web = Web(config, ledger, host=host) if config.sign_in is not None else None
     if web is not None:
@@ -168,7 +131,23 @@ def serve_forever(config: Config, ledger: Ledger, ruleset: Ruleset, host: str, p
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end_quietly)
         settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_STOP_S)
-        uvicorn.Server(settings).run(sockets=[listener])
+        _Server(settings, app.state.jobs.stop_soon).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends within twenty seconds of being told to, whatever is under way: what is cut off then is done again."""
+
+    def __init__(self, settings: uvicorn.Config, stop_soon: Callable[[], None]) -> None:
+        super().__init__(settings)
+        self._stop_soon = stop_soon
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Takes a signal: jobs end while answers are still given."""
+        self._stop_soon()
+        end = threading.Timer(_END_S, os._exit, (1,))
+        end.daemon = True
+        end.start()
+        super().handle_exit(sig, frame)
 
 
 def _end_quietly(_number: int, _frame: object) -> None:

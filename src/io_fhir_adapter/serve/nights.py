@@ -1,87 +1,180 @@
-"""Nights of the service: each in a thread of its own, so that the pages answer meanwhile, and ended when asked to."""
+"""What the service does: nights, complete readings, sending again, asking for verdicts, removing what is too old."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.config import Config
+from io_fhir_adapter.config import Config, FhirSourceConfig
+from io_fhir_adapter.engine.horizon import horizon_of
 from io_fhir_adapter.errors import AdapterError
+from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.lease import BUSY, only_job
+from io_fhir_adapter.ledger.outbox import is_anything_due
+from io_fhir_adapter.ledger.retention import purge
+from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
+from io_fhir_adapter.notify.tell import tell
 from io_fhir_adapter.pipeline import Night, Nightly
+from io_fhir_adapter.pull.reconcile import is_due, read_whole
+from io_fhir_adapter.serve.jobs import HOURS_OVER, NIGHTLY, Job, Tell
+from io_fhir_adapter.serve.schedule import Cron, Every, Window
 
-__all__ = ["Nights"]
+__all__ = ["Nights", "jobs_of", "log_night", "window_of"]
+
+
+def log_night(night: Night) -> None:
+    """Logs what a night did: a line for each source, and how it ended."""
+    for source in night.sources:
+        log.info(
+            "source read", run=night.run, source=source.name, complete=source.complete, requests=source.requests,
+            retried=source.retried, read=sum(kind.read for kind in source.types.values()),
+            quarantined=sum(kind.quarantined for kind in source.types.values()), seconds=round(source.seconds, 1),
+        )  # fmt: skip
+    if night.problem is not None:
+        log.error("night failed", run=night.run, code=night.problem.code)
+    else:
+        log.info("night complete", run=night.run, counted=night.volume.counted if night.volume is not None else 0)
+
+
+def window_of(config: Config) -> Window:
+    """The hours of pulling of a facility."""
+    return Window(config.schedule.window or "", zone(config.facility.time_zone))
+
+
+def jobs_of(
+    config: Config,
+    ledger: Ledger,
+    ruleset: Ruleset,
+    see: Callable[[Night | None], None],
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Job]:
+    """The jobs of a facility.
+
+    Args:
+        config: Its configuration.
+        ledger: Its ledger.
+        ruleset: What decides.
+        see: Told of each night; None where it failed outright.
+        clock: Says what time it is.
+
+    Raises:
+        ConfigError: A cron expression is wrong.
+    """
+    plan, tz = config.schedule, config.facility.time_zone
+    nights = Nights(config, ledger, ruleset, see, clock)
+    jobs = [Job(NIGHTLY, Cron(plan.cron, tz), nights.night, plan.jitter_s, pulls=True)]
+    if plan.reconcile is not None:
+        rule = Cron(plan.reconcile, tz, "schedule.reconcile")
+        jobs.append(Job("reconcile", rule, nights.reconcile, plan.jitter_s, pulls=True))
+    if plan.retention is not None:
+        jobs.append(Job("retention", Cron(plan.retention, tz, "schedule.retention"), nights.retain))
+    if config.submission is not None and plan.deliver_minutes:
+        jobs.append(Job("deliver", Every(plan.deliver_minutes), nights.deliver, gentle=True))
+    if config.submission is not None and plan.verdict_minutes:
+        jobs.append(Job("verdicts", Every(plan.verdict_minutes), nights.ask, gentle=True))
+    return jobs
 
 
 class Nights:
-    """Runs the nightly job and stops it.
+    """The work of each job; see :func:`jobs_of`. Each says whether all of it was done."""
 
-    Args:
-        config: The facility's configuration.
-        ledger: Its ledger.
-        ruleset: What decides.
-    """
-
-    def __init__(self, config: Config, ledger: Ledger, ruleset: Ruleset) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        ruleset: Ruleset,
+        see: Callable[[Night | None], None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._config = config
         self._ledger = ledger
         self._ruleset = ruleset
-        self._stopping = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._see = see
+        self._clock = clock
 
-    async def run(self) -> Night | None:
-        """One night with its output.
-
-        Returns:
-            What it did, None where it failed outright; why stands in the log and in the ledger.
-        """
+    async def night(self, told: Tell) -> bool:
+        """One night with its output; afterwards people are told what needs one."""
+        night: Night | None = None
         try:
-            night = await asyncio.to_thread(self._run)
-        except asyncio.CancelledError:
-            log.info("night stopped")
-            return None
+            night = await self._night(told)
         except AdapterError as exc:
+            if exc.code in {BUSY, HOURS_OVER}:
+                raise
             log.error("night failed", code=exc.code)
-            return None
+            failure = exc.code
         except Exception as exc:  # noqa: BLE001 - the service outlives a night; the message may hold anything
             log.error("night failed", exception=type(exc).__name__)
-            return None
-        if night.problem is not None:
-            log.error("night failed", run=night.run, code=night.problem.code)
+            failure = type(exc).__name__
         else:
-            log.info("night complete", run=night.run)
-        return night
+            failure = ""
+            log_night(night)
+        self._see(night)
+        await self._tell(failure)
+        return night is not None and night.problem is None
 
-    def stop(self) -> None:
-        """Ends a night that is under way, at its next page or batch; what it did is kept."""
-        self._stopping.set()
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(task.cancel)
+    async def reconcile(self, told: Tell) -> bool:
+        """A night that reads everything of the sources from which what is gone is removed."""
+        with self._ledger.begin() as connection:
+            last = last_run(connection)
+            for source in self._config.sources if last is not None else ():
+                days = source.reconcile_days if isinstance(source, FhirSourceConfig) else 0
+                if last is not None and days and not is_due(connection, source.name, days, self._clock()):
+                    read_whole(connection, source.name, last.id)
+        return await self.night(told)
 
-    def _run(self) -> Night:
-        job = Nightly(self._config, self._ledger, self._ruleset, progress=self._look)
-        with asyncio.Runner() as runner:
-            self._loop = runner.get_loop()
-            night: Night = runner.run(self._watched(job.run()))
-        self._loop = None
-        files: list[Path] = job.write_output(night, self._config.output.folder)
+    async def deliver(self, _told: Tell) -> bool:
+        """Sends what waits to be sent again, if its time has come."""
+        with self._ledger.read() as connection:
+            due = is_anything_due(connection, self._clock())
+        job = self._job()
+        sends = job.handover.gated or (self._config.submission is not None and bool(self._config.submission.automatic))
+        if due and sends:
+            with job.alone():
+                for one in await job.deliver():
+                    log.info("submission sent", submission=one.identifier, state=one.state)
+        return True
+
+    async def ask(self, _told: Tell) -> bool:
+        """Asks what the accreditation body says, of what it is time to ask about."""
+        polled = await self._job().ask_verdicts()
+        for one in polled.news:
+            log.info("verdict", submission=one.identifier, state=one.state)
+        if polled.note:
+            log.warning("verdict not asked")
+        if polled.news:
+            await self._tell("")
+        return True
+
+    async def retain(self, told: Tell) -> bool:
+        """Removes what need not be kept any longer."""
+        today = self._clock().astimezone(zone(self._config.facility.time_zone)).date()
+        horizon = horizon_of(self._config, self._ruleset.programme, today)
+        with only_job(self._ledger):
+            removed = purge(self._ledger, horizon, self._clock(), agent="service", progress=told)
+        log.info("retention", before=horizon, removed=sum(removed.to_json().values()))
+        return True
+
+    def _job(self, told: Tell | None = None) -> Nightly:
+        left = window_of(self._config).left(self._clock()) if told is not None else None
+        return Nightly(self._config, self._ledger, self._ruleset, progress=told, pull_for=left)
+
+    async def _night(self, told: Tell) -> Night:
+        job = self._job(told)
+        night = await job.run()
+        files = await asyncio.to_thread(job.write_output, night, self._config.output.folder)
         log.info("written", files=len(files))
         return night
 
-    async def _watched(self, work: Coroutine[Any, Any, Night]) -> Night:
-        self._task = asyncio.current_task()
+    async def _tell(self, failure: str) -> None:
+        now = self._clock()
+        today = now.astimezone(zone(self._config.facility.time_zone)).date()
         try:
-            return await work
-        finally:
-            self._task = None
-
-    def _look(self, _what: str, _done: int, _total: int | None) -> None:
-        if self._stopping.is_set():
-            raise asyncio.CancelledError
+            await asyncio.to_thread(tell, self._config, self._ledger, self._ruleset, now, today, failure=failure)
+        except AdapterError as exc:
+            log.error("people not told", code=exc.code)
+        except Exception as exc:  # noqa: BLE001 - as for a night
+            log.error("people not told", exception=type(exc).__name__)

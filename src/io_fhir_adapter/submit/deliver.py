@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import SystemRandom
+from typing import Literal
 
 from io_fhir_adapter.config import Config, SubmissionConfig
 from io_fhir_adapter.errors import AdapterError
@@ -83,7 +84,7 @@ async def deliver_due(
     config: SubmissionConfig,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     *,
-    approved_only: bool = False,
+    hold: Literal["nothing", "cases", "all"] = "nothing",
     only: str = "",
 ) -> list[Delivered]:
     """Sends every submission that is due, one after the other, each once.
@@ -95,15 +96,16 @@ async def deliver_due(
         ledger: Has the outbox.
         config: The accreditation system's endpoint.
         now: The clock.
-        approved_only: Hold back whatever has no approval of its very bytes.
+        hold: What is held back without an approval of its very bytes: whatever says anything of cases, or all but a
+            volume alone.
         only: Identifier of the one submission to send; every one that is due where empty.
     """
     async with open_channel(config, now) as channel:
         outcomes = await _look(ledger, channel, now)
         while True:
             with ledger.begin() as connection:
-                if approved_only:
-                    hold_unapproved(connection)
+                if hold != "nothing":
+                    hold_unapproved(connection, cases_alone=hold == "cases")
                 due = lease_due(connection, now(), LEASE, only)
             if due is None:
                 return outcomes

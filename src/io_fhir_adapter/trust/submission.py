@@ -8,7 +8,7 @@ from typing import Any
 from io_fhir_adapter.trust.approver import is_approver
 from io_fhir_adapter.trust.canonical import canonical_json, digest_bytes
 
-__all__ = ["submission_digest"]
+__all__ = ["is_volume_alone", "speaks_of_cases", "submission_digest"]
 
 # When something was written down is not part of what was said: the same content gives the same identifier tomorrow.
 _TIMES = {
@@ -45,3 +45,17 @@ def submission_digest(bundle: Mapping[str, Any]) -> str:
     parts = sorted((canonical_json(entry) for entry in entries), key=digest_bytes)
     meta = canonical_json(bundle.get("meta", {}))
     return digest_bytes(b'{"entry":[' + b",".join(parts) + b'],"meta":' + meta + b"}")
+
+
+def speaks_of_cases(bundle: Mapping[str, Any]) -> bool:
+    """Whether a submission says anything but the numbers of a period, be it of patients by token alone."""
+    return not _kinds(bundle) <= {"Measure", "MeasureReport", "Provenance"}
+
+
+def is_volume_alone(bundle: Mapping[str, Any]) -> bool:
+    """Whether a submission says the numbers of a period and nothing else; a withdrawal says none."""
+    return "MeasureReport" in _kinds(bundle) and not speaks_of_cases(bundle)
+
+
+def _kinds(bundle: Mapping[str, Any]) -> set[str]:
+    return {str(entry["resource"]["resourceType"]) for entry in bundle["entry"]}

@@ -4,9 +4,10 @@ Both are this project's proposal: no accreditation programme that we could read 
 R4 content and are built through the R4B models of fhir.resources, whose Measure and MeasureReport are the same.
 
 Shape of both: group ``volume`` counts sessions (its initial population, in procedures, is what they were made from) and
-is stratified by category and by month; group ``completeness`` counts the procedures that were read; group ``funnel``
-says what was left after each step from one to the other, and what was lost at it and why. A session belongs to exactly
-one stratum of each stratifier, so the strata sum to the group.
+is stratified by category, by month and by the reason of the decision; group ``completeness`` counts the procedures that
+were read; group ``funnel`` says what was left after each step from one to the other and what was lost at it, which is
+stratified by reason. A session belongs to exactly one stratum of each stratifier, so the strata sum to the group. The
+report has each population that the Measure has, and no other: validators that know the Measure ask for that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -44,7 +45,7 @@ __all__ = [
     "period_instants",
 ]
 
-MEASURE_VERSION = "1.1.0"
+MEASURE_VERSION = "1.2.0"
 """Version of what the measure means; it changes when the meaning of a population does."""
 
 _HL7_POPULATION = "http://terminology.hl7.org/CodeSystem/measure-population"
@@ -70,7 +71,13 @@ _PROCEDURE_POPULATIONS = {
     "quarantined": "Procedures that could not be read",
 }
 _FUNNEL = {code: f"Left: {name}" for code, name in FUNNEL_STEPS.items()}
-_STRATIFIERS = {"category": "Category of the session", "month": "Local calendar month of the session"}
+_LOST = {code: f"Lost at: {name}" for code, name in FUNNEL_STEPS.items() if code != "read"}
+_STRATIFIERS = {
+    "category": "Category of the session",
+    "month": "Local calendar month of the session",
+    "reason": "Reason of the decision on the session",
+}
+_FUNNEL_STRATIFIERS = {"lost-why": "Reason for which it was lost"}
 
 
 class ProgrammeFacts(Protocol):
@@ -152,10 +159,10 @@ def build_measure(programme: ProgrammeFacts) -> dict[str, Any]:
                     f"the io-fhir-adapter project, not a publication of {programme.title}. The programme asks for "
                     f"{programme.threshold} a year; what counts, per category, is set in the programme file whose "
                     "digest the report carries. Every population of the group volume besides the initial one counts "
-                    "sessions; each reason for which sessions are not counted or are left for "
-                    f"review is reported as a population of its own, coded in {_REASON}. The group funnel has what is "
-                    "left after each step, procedures first and then sessions, each followed by what was lost at it, "
-                    f"coded in {_FUNNEL_LOSS}; a step that was not asked for is absent."
+                    "sessions; the reasons of the decisions are strata, coded in "
+                    f"{_REASON}. The group funnel has what is left after each step, procedures first and then "
+                    f"sessions, and what was lost at it, coded in {_FUNNEL_LOSS} and stratified by reason; a step that "
+                    "was not asked for has no count."
                 ),
                 "type": [_concept(_HL7_MEASURE_TYPE, "structure")],
                 "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
@@ -163,10 +170,7 @@ def build_measure(programme: ProgrammeFacts) -> dict[str, Any]:
                     {
                         "code": _concept(_GROUP, "volume", "Volume"),
                         "population": volume,
-                        "stratifier": [
-                            {"code": _concept(_STRATIFIER, code, text), "criteria": _expression(text)}
-                            for code, text in _STRATIFIERS.items()
-                        ],
+                        "stratifier": _stratified_by(_STRATIFIERS),
                     },
                     {
                         "code": _concept(_GROUP, "completeness", "Completeness of what was read"),
@@ -176,7 +180,11 @@ def build_measure(programme: ProgrammeFacts) -> dict[str, Any]:
                     },
                     {
                         "code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"),
-                        "population": [_criteria(code, _FUNNEL_STEP, text) for code, text in _FUNNEL.items()],
+                        "population": [
+                            *(_criteria(code, _FUNNEL_STEP, text) for code, text in _FUNNEL.items()),
+                            *(_criteria(_lost(code), _FUNNEL_LOSS, text) for code, text in _LOST.items()),
+                        ],
+                        "stratifier": _stratified_by(_FUNNEL_STRATIFIERS),
                     },
                 ],
             }
@@ -257,8 +265,6 @@ def _volume_group(volume: Volume) -> dict[str, Any]:
         "population": [
             _population("initial-population", _HL7_POPULATION, volume.seen.completed),
             *_session_populations(tally),
-            *_reasons("not counted", volume.not_counted_by_reason),
-            *_reasons("for review", volume.review_by_reason),
         ],
         "stratifier": [
             _strata(
@@ -269,6 +275,7 @@ def _volume_group(volume: Volume) -> dict[str, Any]:
                 },
             ),
             _strata("month", {month: (_month(month), tally) for month, tally in volume.by_month.items()}),
+            _strata("reason", {code: (_reason(code), tally) for code, tally in _by_reason(volume).items()}),
         ],
     }
 
@@ -292,14 +299,46 @@ def _completeness_group(volume: Volume) -> dict[str, Any]:
 
 
 def _funnel_group(volume: Volume) -> dict[str, Any]:
+    steps = {step.code: step for step in volume.funnel}
     populations = []
-    for step in volume.funnel:
-        populations.append(_population(step.code, _FUNNEL_STEP, step.count, _FUNNEL[step.code]))
-        populations += [
-            {"code": _concept(_FUNNEL_LOSS, reason) | {"text": f"lost at {step.code}: {reason}"}, "count": number}
-            for reason, number in step.why
-        ]
-    return {"code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"), "population": populations}
+    why: dict[str, dict[str, int]] = {}
+    for code, text in _FUNNEL.items():
+        step = steps.get(code)
+        populations.append(_population(code, _FUNNEL_STEP, step.count if step else None, text))
+        if code in _LOST:
+            populations.append(_population(_lost(code), _FUNNEL_LOSS, step.lost if step else None, _LOST[code]))
+        for reason, number in step.why if step else ():
+            why.setdefault(reason, {})[_lost(code)] = number
+    strata = [
+        (_reason(reason), [_population(code, _FUNNEL_LOSS, number) for code, number in numbers.items()])
+        for reason, numbers in why.items()
+    ]
+    return {
+        "code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"),
+        "population": populations,
+        "stratifier": [_stratifier("lost-why", _FUNNEL_STRATIFIERS, strata)],
+    }
+
+
+def _lost(step: str) -> str:
+    """Code of the population of what was lost at a step."""
+    return f"lost-at-{step}"
+
+
+def _by_reason(volume: Volume) -> dict[str, Tally]:
+    """What became of the sessions, by the reason of the decision."""
+    rows = {"counted": Tally(counted=volume.counted)} if volume.counted else {}
+    for reason, number in volume.not_counted_by_reason.items():
+        rows[reason] = rows.get(reason, Tally()).plus(Tally(not_counted=number))
+    for reason, number in volume.review_by_reason.items():
+        rows[reason] = rows.get(reason, Tally()).plus(Tally(review=number))
+    return rows
+
+
+def _stratified_by(stratifiers: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"code": _concept(_STRATIFIER, code, text), "criteria": _expression(text)} for code, text in stratifiers.items()
+    ]
 
 
 def _session_populations(tally: Tally) -> list[dict[str, Any]]:
@@ -310,28 +349,27 @@ def _session_populations(tally: Tally) -> list[dict[str, Any]]:
     ]
 
 
-def _reasons(what: str, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    return [
-        {"code": _concept(_REASON, reason) | {"text": f"{what}: {reason}"}, "count": number}
-        for reason, number in numbers.items()
-    ]
-
-
 def _strata(code: str, rows: Mapping[str, tuple[dict[str, Any], Tally]]) -> dict[str, Any]:
-    stratifier: dict[str, Any] = {"code": [_concept(_STRATIFIER, code, _STRATIFIERS[code])]}
-    if rows:
-        stratifier["stratum"] = [
-            {"value": value, "population": _session_populations(tally)} for value, tally in rows.values()
-        ]
-    return stratifier
+    return _stratifier(code, _STRATIFIERS, [(value, _session_populations(tally)) for value, tally in rows.values()])
+
+
+def _stratifier(
+    code: str, known: Mapping[str, str], rows: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]
+) -> dict[str, Any]:
+    strata = [{"value": value, "population": populations} for value, populations in rows]
+    return {"code": [_concept(_STRATIFIER, code, known[code])], **({"stratum": strata} if strata else {})}
 
 
 def _month(month: str) -> dict[str, Any]:
     return {"text": "month not known" if month == UNKNOWN_MONTH else month}
 
 
-def _population(code: str, system: str, count: int, display: str = "") -> dict[str, Any]:
-    return {"code": _concept(system, code, display), "count": count}
+def _reason(code: str) -> dict[str, Any]:
+    return _concept(_REASON, code) | {"text": code}
+
+
+def _population(code: str, system: str, count: int | None, display: str = "") -> dict[str, Any]:
+    return {"code": _concept(system, code, display), **({"count": count} if count is not None else {})}
 
 
 def _criteria(code: str, system: str, text: str, query: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 
 from sqlalchemy import Connection
 
@@ -16,6 +17,8 @@ from io_fhir_adapter.ledger.facts import (
     quarantine_reasons,
     tally_procedures,
 )
+from io_fhir_adapter.ledger.retention import tallied_procedures, tallied_sessions
+from io_fhir_adapter.model import Decision
 from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
 from io_fhir_adapter.volume.settled import after_deciding
 
@@ -27,11 +30,17 @@ def count_ledger(
 ) -> Volume:
     """Counts the decisions of a period and tallies the Procedures behind them; ``scoped`` as in `VolumeCounter`.
 
+    What was removed since because it need not be kept any longer still counts, as it was decided last, by its month.
+
     ``today`` is the local date for what ends in the future; where empty, that of the clock in UTC.
     """
     counter = VolumeCounter(period, programme.threshold, programme.counts, scoped=scoped)
     for decision in decisions_between(connection, period.start, period.end):
         counter.add(decision)
+    for gone in tallied_sessions(connection, period.start, period.end):
+        one = Decision("", "", gone.month, gone.category, gone.decision, gone.reason)
+        for _ in range(gone.number):
+            counter.add(one)
     seen, set_aside = _seen(connection, period), procedures_set_aside(connection)
     aside = {(fact.source, fact.id) for fact in set_aside}
     today = today or datetime.now(UTC).date().isoformat()
@@ -47,7 +56,7 @@ def count_ledger(
 def _seen(connection: Connection, period: Period) -> Seen:
     by_status: dict[str, int] = {}
     mapped = known = outside = undated = 0
-    for day, status, is_mapped, is_known, number in tally_procedures(connection):
+    for day, status, is_mapped, is_known, number in chain(tally_procedures(connection), tallied_procedures(connection)):
         place = period.place(day)
         if place != "inside":
             outside += number if place == "outside" else 0
