@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets wheel demo test draws interop canaries chaos lint audit sbom format bench docs manual clean
+.PHONY: help setup assets wheel demo test draws interop canaries chaos year lint audit sbom format bench docs manual clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ canaries: $(STAMP) ## the canary campaign in full: a unique string in all that F
 
 chaos: $(STAMP) ## 200 submissions through a network that fails in every way, between machines that are killed
 	CHAOS=full $(BIN)/python -m pytest -s $(PYTEST_ARGS) tests/campaigns/test_chaos.py
+
+year: $(STAMP) ## a simulated year: 366 nights with what goes wrong in one, to the ground truth at its end
+	YEAR=full $(BIN)/python -m pytest $(PYTEST_ARGS) tests/campaigns/test_year.py
 
 lint: $(STAMP) audit sbom ## style, types, architecture, and what the project is made of
 	$(BIN)/ruff check .

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import classify, deidentify, files, pull
+from benchmarks import classify, deidentify, files, pull, receive
 
 __all__ = ["main"]
 
 _SHORT, _FULL = 200_000, 1_000_000
-_FEW, _RESOURCES = 50_000, 20_000
+_FEW, _RESOURCES, _SUBMISSIONS = 50_000, 20_000, 20
 _BOUNDS: dict[str, tuple[float, bool]] = {  # figure: (bound, whether more is better)
     "rate_to_decode_only": (0.5, True),
     "rate_to_duckdb_2_threads": (0.5, True),
@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures |= classify.measure(options.out, _SHORT)
     figures |= deidentify.measure(options.out, _RESOURCES)
     figures |= pull.measure(options.out, _SHORT if options.full else _FEW, rounds=3 if options.full else 1)
+    figures |= receive.measure(options.out, _SUBMISSIONS)
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

@@ -101,24 +101,23 @@ class SyntheticDraw:
         return draw_list(self.commitment.digest, self.nonce, "local", self.places)
 
 
+def make_draw(
+    cases: int = 3, reserves: int = 2, size: int = 120, facility: str = "F-001", seed: str = ""
+) -> SyntheticDraw:
+    """A true draw from a frame of synthetic tokens."""
+    tokens = sorted(hashlib.sha256(f"{seed}{number}".encode()).hexdigest() for number in range(size))
+    ruleset = "sha256:" + "b" * 64
+    commitment = Commitment("iasios", facility, "2024-12-02", "2025-12-01", ruleset, tuple(tokens), (cases, reserves))
+    nonce = "ab" * 32
+    order = rank(bytes.fromhex(nonce), tokens)[: cases + reserves]
+    places = [Place(token, "case" if index < cases else "reserve") for index, token in enumerate(order)]
+    return SyntheticDraw(commitment, nonce, tuple(places))
+
+
 @pytest.fixture(scope="session")
 def synthetic_draw() -> Callable[..., SyntheticDraw]:
     """Makes a draw: ``synthetic_draw(cases=3, reserves=2, size=120, facility="F-001")``."""
-
-    def make(
-        cases: int = 3, reserves: int = 2, size: int = 120, facility: str = "F-001", seed: str = ""
-    ) -> SyntheticDraw:
-        tokens = sorted(hashlib.sha256(f"{seed}{number}".encode()).hexdigest() for number in range(size))
-        ruleset = "sha256:" + "b" * 64
-        commitment = Commitment(
-            "iasios", facility, "2024-12-02", "2025-12-01", ruleset, tuple(tokens), (cases, reserves)
-        )
-        nonce = "ab" * 32
-        order = rank(bytes.fromhex(nonce), tokens)[: cases + reserves]
-        places = [Place(token, "case" if index < cases else "reserve") for index, token in enumerate(order)]
-        return SyntheticDraw(commitment, nonce, tuple(places))
-
-    return make
+    return make_draw
 
 
 _SETTINGS = "-c listen_addresses= -c fsync=off -c full_page_writes=off -c synchronous_commit=off -c shared_buffers=16MB"
@@ -201,8 +200,18 @@ class Postgres:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for the tests of one process, which are kept in one by their group."""
+    with postgres_server() as server:
+        if server is None:
+            pytest.skip("postgres is not installed")
+        yield server
+
+
+@contextmanager
+def postgres_server() -> Iterator[Postgres | None]:
+    """A PostgreSQL server, None where none is installed."""
     if _program("initdb") is None:
-        pytest.skip("postgres is not installed")
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="io-fhir-adapter-") as folder:
         server = Postgres(Path(folder))
         server.start()

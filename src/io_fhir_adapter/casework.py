@@ -36,7 +36,7 @@ from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, ne
 from io_fhir_adapter.review.completing import accept, completeness
 from io_fhir_adapter.review.forms import canonical, load_questionnaire, parse_questionnaire
 from io_fhir_adapter.review.guard import Guarded, classes_of, guard_cases, patients_of, scanner_for
-from io_fhir_adapter.review.keys import check_key, pseudonym_key
+from io_fhir_adapter.review.keys import key_of
 from io_fhir_adapter.review.leaks import LeakScanner
 from io_fhir_adapter.review.profile import load_profile
 from io_fhir_adapter.review.sample import Sample, frame_of
@@ -121,11 +121,11 @@ class Casework:
         self, sample: Sample, questionnaire: Json | None = None, needs: list[CaseNeeds] | None = None
     ) -> tuple[list[PreparedCase], LeakScanner]:
         """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
-        profile, key = load_profile(), pseudonym_key(self.config.review.key_file)
+        profile = load_profile()
         needs = needs if needs is not None else self.needs(sample)
         with self.ledger.read() as connection:
             drawn = patients_of(connection, sample.draw)
-        check_key(key, self.config.facility.code, [need.case for need in needs])
+        key = key_of(self.config.review.key_file, self.config.facility.code, [need.case for need in needs])
         self._progress("reading the drawn cases", 0, len(needs))
         questionnaire = questionnaire or await self.form()
         pulled = await fetch_resources(self.config, _wanted(needs))

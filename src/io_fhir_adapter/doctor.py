@@ -26,7 +26,7 @@ from io_fhir_adapter.ledger.soundness import check_database, check_hashes, check
 from io_fhir_adapter.ledger.upkeep import Fares, Waiting, fares, newest_drawn
 from io_fhir_adapter.preflight import Check, signature_check
 from io_fhir_adapter.report.output import check_folder
-from io_fhir_adapter.review.keys import check_key, pseudonym_key
+from io_fhir_adapter.review.keys import key_of, pseudonym_key
 from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.hints import Hint, connection_hints, failure_hints
@@ -170,11 +170,11 @@ def _key(connection: Connection | None, config: Config) -> Check:
             return Check(name, "ok", f"{file}: made at the first draw")
         do = "restore it from where copies of keys are kept; see the manual on a lost key"
         return Check(name, "fail", f"{file}: missing, and cases were drawn with it", do)
-    key = pseudonym_key(file)
+    pseudonym_key(file)
     if connection is None or draw is None:
         return Check(name, "ok", f"{file}: only its owner can read it; no case to compare it with")
     cases = cases_of(connection, draw, None)
-    check_key(key, config.facility.code, cases)
+    key_of(file, config.facility.code, cases)
     return Check(name, "ok", f"{file}: only its owner can read it; it fits the {len(cases)} patients of the last draw")
 
 

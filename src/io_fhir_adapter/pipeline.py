@@ -23,6 +23,7 @@ from io_fhir_adapter.errors import AdapterError, PullError, SubmitError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.handover.work import Handover, Signed
 from io_fhir_adapter.handover.year import Year
+from io_fhir_adapter.ledger.audited import note_changes, note_sent
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.draws import StoredCase, cases_of
 from io_fhir_adapter.ledger.lease import only_job
@@ -40,6 +41,7 @@ from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sa
 from io_fhir_adapter.submit.announce import ask_nonce
 from io_fhir_adapter.submit.deliver import Delivered, Prepared, as_it_stands, collect_receipts, make_due
 from io_fhir_adapter.submit.verdicts import Polled, poll_verdicts
+from io_fhir_adapter.trust.canonical import canonical_json, digest_bytes
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.period import Period
 
@@ -129,6 +131,7 @@ class Nightly:
         with self.alone():
             with self.ledger.begin() as connection:
                 run = start_run(connection, datetime.now(UTC))
+                note_changes(connection, self._digests(), datetime.now(UTC))
             night = Night(run, self.as_of)
             try:
                 with within_run(run):
@@ -304,7 +307,17 @@ class Nightly:
 
     async def deliver(self) -> list[Delivered]:
         """Sends what is due; where people sign in, only what was approved."""
-        return await self.handover.deliver()
+        delivered = await self.handover.deliver()
+        if delivered:
+            with self.ledger.begin() as connection:
+                for one in delivered:
+                    note_sent(connection, one.identifier, one.state, datetime.now(UTC))
+        return delivered
+
+    def _digests(self) -> dict[str, str]:
+        """What the audit tells changes of; the configuration holds no secret, but only where each lies."""
+        configured = canonical_json(self.config.model_dump(mode="json"))
+        return {"Configuration": digest_bytes(configured), "Mappings": self.ruleset.digest}
 
     async def ask_verdicts(self, *, soon: bool = False) -> Polled:
         """Asks what the accreditation body says of what was accepted; see :func:`.verdicts.poll_verdicts`."""

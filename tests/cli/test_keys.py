@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tests.ledgers import new_ledger
 
 from io_fhir_adapter.cli.main import run
+from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.ledger.audit import entries
+from io_fhir_adapter.ledger.draws import StoredCase, commit_frame, put_cases, put_nonce
+from io_fhir_adapter.review.keys import key_of, pseudonym_key
 from io_fhir_adapter.submit.withdrawal import seal_withdrawal
+from io_fhir_adapter.trust.frame import patient_token
 from io_fhir_adapter.trust.keys import signature_key
 from io_fhir_adapter.trust.signature import ALGORITHMS, sign_bundle
 
@@ -68,3 +75,33 @@ def test_verify_says_whether_it_is_signed_and_by_which_key(tmp_path: Path, capsy
     assert (code, "was changed" in words) == (1, True)
     assert run(["verify", str(file), "--jwks", str(private)]) == 1  # a key, but no set of them
     assert "is no JWKS" in capsys.readouterr().err
+
+
+def test_the_pseudonym_key_is_changed_for_the_draws_to_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, path = tmp_path / "hospital.yaml", tmp_path / "pseudonym.key"
+    document = {"facility": {"code": "F-1"}, "sources": [{"name": "s", "kind": "files", "paths": ["x"]}]}
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    first = pseudonym_key(path)
+    drawn = [StoredCase(1, "case", patient_token(first, "F-1", "Patient/1"), "Patient/1", "2025-05-05", "tace", ())]
+    window = ("2025-01-01", "2025-12-31")
+    ledger = new_ledger(tmp_path / "ledger.sqlite")
+    with ledger.begin() as connection:
+        draw = commit_frame(connection, "iasios", "2025", window, b"{}", "sha256:a", 9, NOW)
+    assert run(["keys", "rotate", "-c", str(config)]) == 2
+    assert "nobody is drawn from it yet" in capsys.readouterr().err.replace("\n", " ")
+    assert pseudonym_key(path) == first
+    with ledger.begin() as connection:
+        put_nonce(connection, draw, "5a" * 32, "local", NOW)
+        put_cases(connection, draw, drawn, NOW)
+    assert run(["keys", "rotate", "-c", str(config)]) == 0
+    (former,) = tmp_path.glob("pseudonym.key.until-*")
+    assert former.stat().st_mode & 0o777 == 0o600
+    assert pseudonym_key(path) not in {first, b""}
+    assert key_of(path, "F-1", drawn) == first  # the draw under way keeps its own
+    assert key_of(path, "F-1", []) == pseudonym_key(path)
+    with ledger.read() as connection:
+        assert [(one.entity, one.detail) for one in entries(connection)] == [("Key/pseudonym", "changed")]
+    ledger.close()
+    former.unlink()
+    with pytest.raises(ReviewError, match="not the one that the cases were drawn with"):
+        key_of(path, "F-1", drawn)

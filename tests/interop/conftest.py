@@ -34,7 +34,7 @@ def records(logs: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def hapi(logs: Path) -> Iterator[str]:
-    """Base URL of a HAPI FHIR JPA server, one for all tests: those that read from it come first, and it is empty then."""
+    """Base URL of a HAPI FHIR JPA server, one for all; it is empty for those that read from it, which come first."""
     try:
         with servers.hapi(logs) as url:
             yield url

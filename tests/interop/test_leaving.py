@@ -218,7 +218,8 @@ def test_fhir_resources_finds_no_error(papers: Papers) -> None:
 @pytest.fixture(scope="module")
 def pyrofile() -> Validator:
     try:
-        return RootRules(ValidatorConfig(local_package_paths=[str(servers.core_definitions())], allow_unknown_extensions=True))
+        core = [str(servers.core_definitions())]
+        return RootRules(ValidatorConfig(local_package_paths=core, allow_unknown_extensions=True))
     except servers.Unavailable as reason:
         pytest.skip(str(reason))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.conftest import same_nonces
 from tests.interop.leaving import Facility, facility
 
-from io_fhir_adapter.ledger.outbox import OutboxItem, latest_receipt, receipts_of
+from io_fhir_adapter.ledger.outbox import OutboxItem, latest_receipt
 from io_fhir_adapter.submit.channels import Answered, open_channel
 from io_fhir_adapter.trust.keys import new_signature_key
 
@@ -62,7 +62,8 @@ def test_a_year_at_hapi(hapi: str, records: Path, tmp_path: Path) -> None:
         sender.assess("met")
         night = sender.night()
         assert night.problem is None
-        assert night.sample is not None and night.sample.draw.nonce_origin == "local"  # HAPI takes the announcement, and nobody gives a nonce
+        assert night.sample is not None
+        assert night.sample.draw.nonce_origin == "local"  # HAPI takes the announcement, and nobody gives a nonce
         sender.review()
         sender.night()
         first = sender.approve()
@@ -76,7 +77,6 @@ def test_a_year_at_hapi(hapi: str, records: Path, tmp_path: Path) -> None:
         assert stored(hapi, searches) == {1: len(searches)}
 
         again = sent_again(sender, first)
-        Path("/tmp/D/again.json").write_bytes(again.body); Path("/tmp/D/first.json").write_bytes(first.body)
         assert again.verdict.kind == "accepted", again.verdict.sentence
         assert statuses(again.body) == {"200": len(bundle["entry"])}
         assert stored(hapi, searches) == {1: len(searches)}
@@ -100,3 +100,33 @@ def test_a_year_at_hapi(hapi: str, records: Path, tmp_path: Path) -> None:
         kept = httpx.get(f"{hapi}/{statement['request']['url']}").raise_for_status().json()
         assert kept["activity"]["coding"][0]["code"] == "NULLIFY"
         assert not sender.night().problem
+
+    with facility(tmp_path / "facility", records, key, url=hapi, channel="submit-data") as sender:
+        sender.assess("not-met")
+        sender.night()
+        third = sender.approve()
+        assert third.state == "rejected"  # this server has no such operation, and says so
+        assert "refused" in third.cause
+        assert stored(hapi, searches) == {1: len(searches)}
+
+
+@pytest.mark.xdist_group("medplum")
+def test_an_answer_that_is_half_a_success_is_none(medplum: str, records: Path, tmp_path: Path) -> None:
+    key = new_signature_key("ES256")
+    with same_nonces(), facility(tmp_path / "facility", records, key, url=medplum, nonce="local") as sender:
+        sender.night()
+        sender.review()
+        sender.night()
+        found = sender.approve()
+        assert (found.state, found.cause) == ("accepted", "")
+        bundle = json.loads(found.body)
+        searches = conditional(bundle)
+        assert sent_again(sender, found).verdict.kind == "accepted"
+        assert stored(medplum, searches) == {1: len(searches)}
+
+        place, patient = next((n, one) for n, one in enumerate(bundle["entry"]) if "Patient?" in one["request"]["url"])
+        patient["request"]["url"] = "Patient/nobody"
+        half = sent_again(sender, replace(found, body=json.dumps(bundle).encode()))
+        assert (half.status, half.verdict.kind) == (200, "rejected")
+        assert statuses(half.body) == {"200": len(bundle["entry"]) - 1, "400": 1}
+        assert f"1 of {len(bundle['entry'])} entries were refused, the first is entry {place}" in half.verdict.sentence

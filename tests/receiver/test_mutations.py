@@ -266,7 +266,11 @@ MUTATIONS = [
     Mutation("a negative count", lambda b: volume(b)["population"][0].update(count=-1), ".count"),
     Mutation("an extra stratifier", extra_stratifier, ".stratifier[3]"),
     Mutation("a count moved and a stratum dropped", moved_count, ".stratifier[0]"),
-    Mutation("another reason's count", lambda b: volume(b)["population"][4].update(count=999), ".population"),
+    Mutation(
+        "another reason's count",
+        lambda b: volume(b)["stratifier"][2]["stratum"][1]["population"][2].update(count=999),
+        ".stratifier[2]",
+    ),
     Mutation("another Measure", setting("MeasureReport", measure=f"{BASE}/Measure/other|1"), ".measure"),
     # the draw
     Mutation("a changed nonce", lambda b: source(b, "draw-nonce").update(value="0" * 64), "Bundle.entry"),

@@ -6,10 +6,12 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.sandbox.faults import Faults
 from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
-from io_fhir_adapter.sandbox.server import create_app
+from io_fhir_adapter.sandbox.server import SandboxApp, create_app
 from io_fhir_adapter.sandbox.store import SandboxStore
 
 PATIENCE_S = 60.0
@@ -34,9 +36,13 @@ def hospital() -> Hospital:
     return build_hospital(3, patients=60, procedures=300)
 
 
-def serving(hospital: Hospital, faults: Faults | None = None) -> LoopbackServer:
+def of(hospital: Hospital, faults: Faults | None = None) -> SandboxApp:
     resources = [resource for found in hospital.resources.values() for resource in found]
-    return LoopbackServer(create_app(SandboxStore.from_resources(resources, (), ()), faults))
+    return create_app(SandboxStore.from_resources(resources, (), ()), faults)
+
+
+def serving(hospital: Hospital, faults: Faults | None = None) -> LoopbackServer:
+    return LoopbackServer(of(hospital, faults))
 
 
 def write_config(folder: Path, url: str) -> Path:
@@ -149,7 +155,8 @@ def test_before_the_first_run_nothing_was_missed(
 def test_a_night_under_way_leaves_the_pages_awake_and_ends_when_asked_to(
     hospital: Hospital, tmp_path: Path, start: Callable[[Path], Service]
 ) -> None:
-    with serving(hospital, Faults(latency_s=0.5)) as sandbox:
+    app = of(hospital, Faults(latency_s=0.5))
+    with LoopbackServer(app) as sandbox:
         config = write_config(tmp_path, f"{sandbox.base_url}/fhir")
         remember_a_run(config, timedelta(days=800))
         service = start(config)
@@ -167,6 +174,16 @@ def test_a_night_under_way_leaves_the_pages_awake_and_ends_when_asked_to(
         assert len(other.stderr.splitlines()) == 1
         assert service.stop() < 15
         assert "Traceback" not in service.log.read_text()
+        app.planner.switch(Faults())
+        again = start(config)  # what was stopped is taken up at once, and not twice
+        again.until(lambda: 'runs_total{outcome="complete"} 1.0' in again.get("/metrics").text)
+        metrics = again.get("/metrics").text
+        assert 'job_ended_timestamp_seconds{job="nightly",outcome="complete"}' in metrics
+        assert 'job_due_timestamp_seconds{job="nightly"}' in metrics
+        assert again.stop() < 15
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
+        ended = connection.execute("select state, error from runs order by id").fetchall()
+    assert ended[1:] == [("failed", "the run was stopped before it ended"), ("complete", "")]
 
 
 def test_an_address_in_use_is_a_sentence(hospital: Hospital, tmp_path: Path) -> None:

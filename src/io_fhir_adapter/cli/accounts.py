@@ -27,6 +27,7 @@ from io_fhir_adapter.ledger.accounts import (
     set_roles,
 )
 from io_fhir_adapter.ledger.audit import entries, verify_audit
+from io_fhir_adapter.ledger.audit_events import audit_event
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.sign_ins import roles_text
 from io_fhir_adapter.look.passwords import Passwords, check_password
@@ -146,11 +147,17 @@ def password(
 def audit(
     config: ConfigOption,
     as_json: JsonOption = False,
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="fhir prints AuditEvents (R4), one a line.")
+    ] = "",
     verify: Annotated[
         bool, typer.Option("--verify", help="Only check that nothing in it was changed, left out or put in.")
     ] = False,
 ) -> int:
     """Show who signed in, looked, signed and approved; --json prints one entry a line, for an archive."""
+    if form not in ("", "fhir"):
+        raise UsageError(f"there is no format {form!r}", where="--format", do="use --format fhir", number=37)
+    facility = load_config(config).facility.code
     with _ledger(config, write=False) as connection:
         if verify:
             number, digest = verify_audit(connection)
@@ -158,7 +165,9 @@ def audit(
             typer.echo(json.dumps(shown) if as_json else f"{number} entries, each follows from those before; {digest}")
             return 0
         for entry in entries(connection):
-            if as_json:
+            if form:
+                typer.echo(json.dumps(audit_event(entry, facility), ensure_ascii=False))
+            elif as_json:
                 typer.echo(json.dumps(entry.to_json(), ensure_ascii=False))
             else:
                 words = (entry.agent, entry.entity, entry.detail, "" if entry.outcome == "0" else "REFUSED")

@@ -6,6 +6,7 @@ their help, which is all that its own help shows, and imports the module of the 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -41,5 +42,9 @@ def _stands_in() -> None:
 def command(commands: Places, name: str) -> Any:
     """Imports a command."""
     holder = typer.Typer()
-    import_module(f"io_fhir_adapter.cli.{commands[name][0]}").register(holder)
+    gc.disable()  # importing makes much and throws little away: looking for cycles meanwhile takes a seventh longer
+    try:
+        import_module(f"io_fhir_adapter.cli.{commands[name][0]}").register(holder)
+    finally:
+        gc.enable()
     return get_group(holder).commands[name]

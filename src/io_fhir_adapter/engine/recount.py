@@ -14,7 +14,7 @@ from io_fhir_adapter.ledger.facts import all_patients, decisions_between, person
 from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.model import Decision
 from io_fhir_adapter.volume.count import Period, Volume, VolumeCounter
-from io_fhir_adapter.volume.tally import count_ledger
+from io_fhir_adapter.volume.tally import count_ledger, removed_decisions
 
 __all__ = ["Counted", "count_under"]
 
@@ -54,6 +54,7 @@ def count_under(connection: Connection, ruleset: Ruleset, periods: Iterable[Peri
     counted = []
     for period in periods:
         found = list(decisions_between(connection, period.start, period.end)) if kept else anew
+        found = [*found, *removed_decisions(connection, period)]
         programme, scoped = ruleset.programme, ruleset.scope is not None
         volume = count_ledger(connection, period, programme, scoped=scoped, today=today)
         if not kept:

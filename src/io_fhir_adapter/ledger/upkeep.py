@@ -13,7 +13,7 @@ from io_fhir_adapter.ledger.lease import job_of
 from io_fhir_adapter.ledger.runs import Run, last_complete, last_run, read_state
 from io_fhir_adapter.ledger.schema import draws, facts, outbox, quarantine, runs
 
-__all__ = ["Fares", "Waiting", "fares", "newest_drawn"]
+__all__ = ["Fares", "Waiting", "fares", "has_undrawn", "newest_drawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,12 @@ def fares(connection: Connection, now: datetime, lately: timedelta) -> Fares:
         set_aside=connection.execute(select(func.count()).select_from(quarantine)).scalar_one(),
         lately=connection.execute(select(func.count()).select_from(of_late).where(since)).scalar_one(),
     )
+
+
+def has_undrawn(connection: Connection) -> bool:
+    """Whether a frame that stands was committed to and nobody is drawn from it yet."""
+    query = select(draws.c.id).where(draws.c.nonce == "", draws.c.superseded == "").limit(1)
+    return connection.execute(query).first() is not None
 
 
 def newest_drawn(connection: Connection) -> int | None:

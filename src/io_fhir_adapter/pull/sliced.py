@@ -21,6 +21,11 @@ _CAP: Final = 10_000
 """Where search indexes stop counting or paging; a number that ends in so many is not believed."""
 
 
+_FILLED: Final = 0.8
+_WORTHWHILE: Final = 0.4
+"""So full a slice is meant to be, and at least, as part of the largest that is read in one chain."""
+
+
 class _NotUsed(Exception):  # noqa: N818 - a way out, not a failure
     """The server does not use the parameter that slices are cut by."""
 
@@ -52,6 +57,7 @@ class SlicedSearch:
         self._reader = reader
         self._outcome = outcome
         self._size = size
+        self._concurrency = concurrency
         self._turns = asyncio.Semaphore(concurrency)
 
     async def read(
@@ -128,7 +134,9 @@ class SlicedSearch:
         whole = Reading(total=total) if keep is not None else Reading(total, self._reader.seen_of(resource_type))
         parts = slices(ceil((total or self._size) / self._size))
         parameter = parts[0].parameter
-        work = _Slices(self._reader, self._outcome, resource_type, keep, whole, self._turns, self._size, cap)
+        work = _Slices(
+            self._reader, self._outcome, resource_type, keep, whole, self._turns, self._concurrency, self._size, cap
+        )
         try:
             without = [self._undated(work, replace(parts[0], low=None, high=None, undated=True))] if undated else []
             await side_by_side([*(work.read(part) for part in parts), *without])
@@ -178,6 +186,7 @@ class _Slices:
         keep: Keep | None,
         whole: Reading,
         turns: asyncio.Semaphore,
+        concurrency: int,
         size: int,
         cap: int,
     ) -> None:
@@ -188,6 +197,7 @@ class _Slices:
         self._keep = keep
         self._whole = whole
         self._turns = turns
+        self._concurrency = concurrency
         self._size = size
 
     async def read(self, part: Slice) -> None:
@@ -202,7 +212,7 @@ class _Slices:
         self._refuse_unused(part, first)
         total = first.total
         if total is not None and total > self._size and first.next_link:
-            smaller = part.split(ceil(total / self._size))
+            smaller = part.split(self._parts(total))
             if smaller:
                 return smaller
         try:
@@ -221,14 +231,23 @@ class _Slices:
         self._whole.nameless |= reading.nameless
         return ()
 
+    def _parts(self, total: int) -> int:
+        """In how many a slice that finds so many is cut: as many as are read at a time, or a multiple of that.
+
+        They are somewhat smaller than need be: few dates are as usual as others, and what has to be cut again was
+        asked for in vain.
+        """
+        needed = ceil(total / (_FILLED * self._size))
+        rounds = ceil(needed / self._concurrency) * self._concurrency
+        return rounds if total >= rounds * _WORTHWHILE * self._size else needed
+
     def _refuse_unused(self, part: Slice, first: SearchPage) -> None:
         """Ends the slicing where the server ignores what it is cut by.
 
         Raises:
             _NotUsed: Resources that do not belong to the slice, and as many as there are without it.
         """
-        outside = [one for one in first.resources if not part.admits(one)]
-        if not outside:
+        if all(map(part.admits, first.resources)):
             return
         if part.undated or first.total is None or first.total == self._whole.total:
             raise _NotUsed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -90,9 +91,16 @@ class Slice:
             return not any(map(_is_day, (start, end)))
         if not (start or end):
             return False
-        low = date.fromordinal(self.low - 1).isoformat() if self.low is not None else ""
-        high = date.fromordinal(self.high + 1).isoformat() if self.high is not None else ""
+        low, high = _a_day_wider(self.low, self.high)
         return may_precede(low, end or "9999") and (not high or may_precede(start, high))
+
+
+@lru_cache
+def _a_day_wider(low: int | None, high: int | None) -> tuple[str, str]:
+    return (
+        date.fromordinal(low - 1).isoformat() if low is not None else "",
+        date.fromordinal(high + 1).isoformat() if high is not None else "",
+    )
 
 
 def _is_day(text: str) -> bool:

@@ -20,6 +20,7 @@ from io_fhir_adapter.pull.from_files import pull_files
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.reconcile import read_whole
 from io_fhir_adapter.pull.search import SearchPull
+from io_fhir_adapter.pull.seldom import collecting_seldom
 from io_fhir_adapter.pull.strategy import choose
 from io_fhir_adapter.pull.targets import fetch_by_reference, fetch_from_files
 from io_fhir_adapter.transport.client import FhirClient
@@ -39,12 +40,13 @@ async def pull_sources(
                 read_whole(connection, name, run)
     tz = zone(config.facility.time_zone)
     outcomes = []
-    for source in config.sources:
-        if isinstance(source, FhirSourceConfig):
-            async with FhirClient(source, f"sources.{source.name}") as client:
-                outcomes.append(await _pull_server(source, config, client, ledger, ruleset, tz, run, progress))
-        else:
-            outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
+    with collecting_seldom():
+        for source in config.sources:
+            if isinstance(source, FhirSourceConfig):
+                async with FhirClient(source, f"sources.{source.name}") as client:
+                    outcomes.append(await _pull_server(source, config, client, ledger, ruleset, tz, run, progress))
+            else:
+                outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
     with ledger.read() as connection:
         touched = stale_patients(connection)  # also those of a run that was cut off before it decided
     for outcome in outcomes:

@@ -82,10 +82,12 @@ class Incoming:
             TransportError: It is larger, or does not arrive whole.
         """
         limit = mebibytes << 20
-        data = bytearray()
+        pieces: list[bytes] = []
+        size = 0
         async for chunk in self.chunks():
-            data += chunk
-            if len(data) > limit:
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > limit:
                 raise TransportError(
                     f"the answer is larger than {mebibytes} MiB",
                     where=self._where,
@@ -93,7 +95,7 @@ class Incoming:
                     number=5,
                     transient=False,
                 )
-        return bytes(data)
+        return b"".join(pieces)
 
     async def discard(self) -> None:
         """Closes it unread, but keeps the connection where the rest is short."""

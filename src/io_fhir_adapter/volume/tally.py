@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, repeat
 
 from sqlalchemy import Connection
 
@@ -22,7 +23,7 @@ from io_fhir_adapter.model import Decision
 from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
 from io_fhir_adapter.volume.settled import after_deciding
 
-__all__ = ["count_ledger"]
+__all__ = ["count_ledger", "removed_decisions"]
 
 
 def count_ledger(
@@ -30,17 +31,15 @@ def count_ledger(
 ) -> Volume:
     """Counts the decisions of a period and tallies the Procedures behind them; ``scoped`` as in `VolumeCounter`.
 
-    What was removed since because it need not be kept any longer still counts, as it was decided last, by its month.
+    What was removed since counts as in :func:`removed_decisions`.
 
     ``today`` is the local date for what ends in the future; where empty, that of the clock in UTC.
     """
     counter = VolumeCounter(period, programme.threshold, programme.counts, scoped=scoped)
     for decision in decisions_between(connection, period.start, period.end):
         counter.add(decision)
-    for gone in tallied_sessions(connection, period.start, period.end):
-        one = Decision("", "", gone.month, gone.category, gone.decision, gone.reason)
-        for _ in range(gone.number):
-            counter.add(one)
+    for decision in removed_decisions(connection, period):
+        counter.add(decision)
     seen, set_aside = _seen(connection, period), procedures_set_aside(connection)
     aside = {(fact.source, fact.id) for fact in set_aside}
     today = today or datetime.now(UTC).date().isoformat()
@@ -51,6 +50,15 @@ def count_ledger(
     ]
     seen = replace(seen, quarantined=seen.quarantined - len(aside))
     return counter.result(after_deciding(seen, period, [(fact.day, fact.status) for fact in set_aside], ended))
+
+
+def removed_decisions(connection: Connection, period: Period) -> Iterator[Decision]:
+    """Sessions that were removed because they need not be kept any longer, as they were decided last, by their month.
+
+    They can be decided on by no other rules or programme any more.
+    """
+    for gone in tallied_sessions(connection, period.start, period.end):
+        yield from repeat(Decision("", "", gone.month, gone.category, gone.decision, gone.reason), gone.number)
 
 
 def _seen(connection: Connection, period: Period) -> Seen:
