@@ -24,18 +24,28 @@ PAGES = 4
 
 
 class Server:
-    """Pages with one Procedure each; says which of them was asked for. ``links`` is where each leads."""
+    """Pages with one Procedure each; says which of them was asked for.
 
-    def __init__(self, links: Callable[[int], str]) -> None:
+    ``links`` is where each leads; ``holds`` keeps all but the first back.
+    """
+
+    def __init__(self, links: Callable[[int], str], *, holds: bool = False) -> None:
+        self._holds = holds
         self.asked = [Event() for _ in range(PAGES + 1)]
         self._links = links
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
+            for moment in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{moment}.complete"})
             return
         await receive()
         number = int(scope["query_string"].decode().partition("page=")[2])
         self.asked[number].set()
+        if number and self._holds:
+            await receive()  # until whoever asks hangs up
+            return
         link = [{"relation": "next", "url": target}] if (target := self._links(number)) else []
         entry = [{"resource": {"resourceType": "Procedure", "id": f"p{number}"}}]
         body = json.dumps({"resourceType": "Bundle", "link": link, "entry": entry}).encode()
@@ -55,13 +65,15 @@ def read(server: Server, work: Callable[[FhirClient, SearchPage], Awaitable[None
         config = FhirSourceConfig.model_validate({"name": "his", "kind": "fhir", "url": url, "retries": 0})
         async with FhirClient(config, "sources.his") as client:
             first = await client.read("Procedure?page=0", lambda answer: parse_searchset(answer, url, "Procedure"))
-            async with aclosing(pages_from(client, "Procedure", first, lambda: False, None)) as pages:
-                async for page in pages:
-                    await work(client, page)
-            assert client.limit.under_way == 0
+            try:
+                async with aclosing(pages_from(client, "Procedure", first, lambda: False, None)) as pages:
+                    async for page in pages:
+                        await work(client, page)
+            finally:
+                assert client.limit.under_way == 0
 
     with LoopbackServer(server) as loopback:
-        asyncio.run(all_of_it(loopback.url))
+        asyncio.run(all_of_it(loopback.base_url))
 
 
 def number_of(page: SearchPage) -> int:
@@ -88,7 +100,7 @@ def test_what_is_under_way_ends_with_whoever_wanted_it() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        read(Server(following), work)
+        read(Server(following, holds=True), work)
 
 
 def test_a_page_counts_although_its_link_leads_elsewhere() -> None:
@@ -103,9 +115,14 @@ def test_a_page_counts_although_its_link_leads_elsewhere() -> None:
 
 
 def test_the_collector_is_as_it_was_after_a_pull() -> None:
-    usual, frozen = gc.get_threshold(), gc.get_freeze_count()
-    with pytest.raises(LookupError), collecting_seldom():
-        assert gc.get_threshold() > usual
-        assert gc.get_freeze_count() > frozen
-        raise LookupError
-    assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, frozen)
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    try:
+        for usual in ((700, 10, 10), (1_000_000, 100, 100), (0, 10, 10)):
+            gc.set_threshold(*usual)
+            with collecting_seldom():
+                assert gc.get_threshold() >= usual
+                assert (gc.get_threshold() == usual) == (usual[0] != 700)
+                assert gc.get_freeze_count() > frozen
+            assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, frozen)
+    finally:
+        gc.set_threshold(*before)

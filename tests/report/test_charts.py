@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from io_fhir_adapter.model import Decision
-from io_fhir_adapter.report.charts import Size, cumulative_chart, funnel_chart, monthly_chart, to_png
 from io_fhir_adapter.look.drawing import even_ticks
 from io_fhir_adapter.look.theme import DARK, FAMILIES, LIGHT, family_of
+from io_fhir_adapter.model import Decision
+from io_fhir_adapter.report.charts import Size, cumulative_chart, funnel_chart, monthly_chart, to_png
 from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
 
 COUNTS = {"tace": "yes", "ablation-mwa": "yes"}

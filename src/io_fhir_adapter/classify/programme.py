@@ -35,7 +35,9 @@ __all__ = [
 
 Counts = Literal["yes", "no", "review"]
 
-_DESCRIBES = frozenset({"groups", "ungrouped", "group_thresholds", "standards", "statuses", "cycle", "roles", "retention"})
+_DESCRIBES = frozenset(
+    {"groups", "ungrouped", "group_thresholds", "standards", "statuses", "cycle", "roles", "retention"}
+)
 
 
 class _Part(BaseModel):
@@ -225,8 +227,8 @@ class RetentionRule(_Fact):
 class Programme(_Part):
     """One accreditation programme; see mappings/programmes/.
 
-    ``groups`` to ``retention`` describe and never decide. ``ungrouped`` names the categories that roll up to no group on
-    purpose.
+    ``groups`` to ``retention`` describe and never decide. ``ungrouped`` names the categories that roll up to no group
+    on purpose.
     """
 
     id: str

@@ -49,7 +49,10 @@ COMMANDS: Final = {
         "withdraw",
         "Take back a submission that was accepted: tell the accreditation system, once. Nothing is deleted.",
     ),
-    "keys": ("keys", "The key that submissions are signed with: make one, show its public half; change the pseudonym key."),
+    "keys": (
+        "keys",
+        "The key that submissions are signed with: make one, show its public half; change the pseudonym key.",
+    ),
     "readiness": ("readiness", "Say how far the facility is from its seal, requirement by requirement."),
     "standards": (
         "readiness",

@@ -1,4 +1,4 @@
-"""The standards self-assessment of a programme: as people answered it last, the draft of the next one, and its evidence.
+"""The standards self-assessment of a programme: as people answered it last, the next draft, and its evidence.
 
 Of evidence only name, size and digest of a file are known here; the file itself was never given to the adapter.
 """

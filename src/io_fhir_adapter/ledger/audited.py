@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from io_fhir_adapter.ledger.audit import note
+from io_fhir_adapter.ledger.audit import Outcome, note
 from io_fhir_adapter.ledger.runs import read_state, write_state
 
 __all__ = ["note_changes", "note_sent"]
@@ -37,7 +37,7 @@ def note_changes(connection: Connection, digests: Mapping[str, str], now: dateti
 
 def note_sent(connection: Connection, identifier: str, state: str, now: datetime) -> None:
     """Enters that a submission was sent, and where that left it."""
-    outcome = "0" if state in {"accepted", "sent"} else "8" if state in {"rejected", "parked"} else "4"
+    outcome: Outcome = "0" if state in {"accepted", "sent"} else "8" if state in {"rejected", "parked"} else "4"
     entity = f"Outbox/{identifier}"
     note(connection, at=now, agent=_AGENT, role="", action="E", entity=entity, outcome=outcome,
          detail=f"submission sent: {state}")  # fmt: skip

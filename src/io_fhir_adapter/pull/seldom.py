@@ -13,8 +13,7 @@ from typing import Final
 
 __all__ = ["collecting_seldom"]
 
-_NEW_OBJECTS: Final = 10_000  # more than there were: look through the new ones
-_TIMES: Final = 20, 50
+_SELDOM: Final = 10_000, 20, 50  # see gc.set_threshold
 
 
 @contextmanager
@@ -22,7 +21,8 @@ def collecting_seldom() -> Iterator[None]:
     """Leaves alone what there is when the block begins, and looks at what it makes more rarely than is usual."""
     usual = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, *_TIMES)
+    if usual[0]:  # else whoever runs this has switched it off
+        gc.set_threshold(*map(max, usual, _SELDOM))
     try:
         yield
     finally:
