@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from pydantic import HttpUrl
+
 from io_fhir_adapter.config import (
     Config,
     FacilityConfig,
@@ -139,7 +141,8 @@ def _facility(folder: Path, hospital: Hospital) -> Iterator[tuple[Config, Ledger
         LoopbackServer(receiver_app(received, registry=registry, require_signature=True)) as receiver,
     ):
         config = demo_config(f"{sandbox.base_url}/fhir", f"{receiver.base_url}/fhir", folder)
-        config = config.model_copy(update={"submission": own.model_copy(update={"url": f"{receiver.base_url}/fhir"})})
+        address = HttpUrl(f"{receiver.base_url}/fhir")
+        config = config.model_copy(update={"submission": own.model_copy(update={"url": address})})
         with closing(open_ledger(config.ledger)) as ledger:
             yield config, ledger, received
 

@@ -130,6 +130,9 @@ class Proxy:
 
     def __init__(self, rng: Random, upstream: int, machines: Machines, now: Callable[[], datetime]) -> None:
         self._rng = rng
+        self._first = iter(
+            ("duplicate", "kill-receiver", "kill-sender")
+        )  # befall also the few requests of a short round
         self._upstream = upstream
         self._machines = machines
         self._now = now
@@ -139,7 +142,7 @@ class Proxy:
         """One connection, one request."""
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await whole_request(reader)
-            fault = self._rng.choices(list(FAULTS), list(FAULTS.values()))[0]
+            fault = next(self._first, "") or self._rng.choices(list(FAULTS), list(FAULTS.values()))[0]
             self.seen[fault] += 1
             await self._meet(fault, request, writer)
         writer.close()

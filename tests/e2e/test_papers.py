@@ -6,7 +6,10 @@ import asyncio
 import csv
 import io
 import json
+import shutil
+import sqlite3
 import zipfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,11 +135,16 @@ def test_the_papers_hold_no_canary(facility: Facility, tmp_path: Path, capfd: py
 def test_papers_that_nobody_approved_are_a_draft(
     facility: Facility, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    document = yaml.safe_load(Path(facility.config).read_text(encoding="utf-8"))
+    approved = Path(facility.config)
+    plain = shutil.copytree(approved.parent, tmp_path / "unapproved") / approved.name
+    with closing(sqlite3.connect(plain.with_name("ledger.sqlite"))) as ledger, ledger:
+        ledger.execute("DELETE FROM approvals")
+        ledger.execute("UPDATE outbox SET state = 'queued'")
+    document = yaml.safe_load(plain.read_text(encoding="utf-8"))
     document |= {"sign_in": {"public_url": "https://accreditation.example", "accounts": True}}
-    config = Path(facility.config).with_name("with-sign-in.yaml")
-    config.write_text(yaml.safe_dump(document), encoding="utf-8")
-    for path, told_so in ((config, True), (Path(facility.config), False)):
+    signing_in = plain.with_name("with-sign-in.yaml")
+    signing_in.write_text(yaml.safe_dump(document), encoding="utf-8")
+    for path, told_so in ((signing_in, True), (plain, True), (approved, False)):
         assert run(["dossier", "--config", str(path), "--out", str(tmp_path), "--as-of", AS_OF.isoformat()]) == 0
         assert ("draft: nobody approved the submission yet" in capfd.readouterr().err) == told_so
         method = (tmp_path / "method.csv").read_text(encoding="utf-8-sig")

@@ -35,7 +35,7 @@ def dossier(
     check_folder(folder)
     with facility(config) as opened:
         today = as_of_date(as_of) or datetime.now(zone(opened.config.facility.time_zone)).date()
-        found = dossier_of(opened.config, opened.ledger, opened.rules, today)
+        found = dossier_of(opened.ledger, opened.rules, today)
     made = dossier_files(found, evidence=evidence)
     show_files(write_files(folder, made.files))
     out.print(f"submission   {found.identifier}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date
 
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import SubmitError
 from io_fhir_adapter.ledger.approvals import Approval, approval_of, clears
 from io_fhir_adapter.ledger.assessments import assessment_of
@@ -28,11 +27,10 @@ _KEPT = {
 }
 
 
-def dossier_of(config: Config, ledger: Ledger, rules: Ruleset, today: date) -> Dossier:
+def dossier_of(ledger: Ledger, rules: Ruleset, today: date) -> Dossier:
     """The dossier of the submission that was sealed last for the year that is due.
 
     Args:
-        config: The facility's configuration.
         ledger: Its ledger.
         rules: What decides.
         today: The local date.
@@ -71,7 +69,7 @@ def dossier_of(config: Config, ledger: Ledger, rules: Ruleset, today: date) -> D
         assessed=f"taken on {day_words(known.at[:10])}, {known.digest}" if known is not None else "",
         approval=_approval(said),
         delivery=sealed.state + (f", answered on {day_words(receipt.received[:10])}" if receipt is not None else ""),
-        draft=_draft(sealed, said, needed=config.sign_in is not None),
+        draft=_draft(sealed, said),
     )
 
 
@@ -79,8 +77,8 @@ def _approval(said: Approval | None) -> str:
     return f"{said.verdict} on {day_words(said.at[:10])} by a person in the role {said.role}" if said else ""
 
 
-def _draft(sealed: OutboxItem, said: Approval | None, *, needed: bool) -> str:
+def _draft(sealed: OutboxItem, said: Approval | None) -> str:
     """Why the papers must not be handed on yet; an approval is of the very bytes."""
     if sealed.state in _KEPT:
         return _KEPT[sealed.state]
-    return "nobody approved the submission yet" if needed and not clears(said, sealed.body) else ""
+    return "" if clears(said, sealed.body) else "nobody approved the submission yet"

@@ -77,7 +77,7 @@ def dossier_router(view: View) -> APIRouter:
 def _dossier(view: View) -> Dossier | None:
     """The dossier of the year that is due, None where nothing is sealed yet."""
     try:
-        return dossier_of(view.web.config, view.web.ledger, view.ruleset, view.today)
+        return dossier_of(view.web.ledger, view.ruleset, view.today)
     except SubmitError as exc:
         if exc.code == _NOTHING_SEALED:
             return None
