@@ -27,6 +27,7 @@ import httpx
 import psycopg
 import pytest
 from hypothesis import settings
+from tests.logging_kept import logging_put_back
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.ledger.database import open_ledger
@@ -42,6 +43,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 def pytest_xdist_auto_num_workers() -> int:
     """One more worker than processors: many tests wait for a server, a browser or a command of their own."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(autouse=True)
+def _logging_put_back() -> Iterator[None]:
+    """What a test's command set up would write to that test's streams, which are closed by the next."""
+    with logging_put_back():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

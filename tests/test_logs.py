@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import logging_put_back
 
 from io_fhir_adapter.logs import KEYS, configure_logs, log, within_run
 
@@ -21,11 +20,10 @@ CANARY = "Mustermann 4711"
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
+def stream() -> io.StringIO:
     written = io.StringIO()
-    with logging_put_back():
-        configure_logs(written)
-        yield written
+    configure_logs(written)
+    return written
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -304,13 +304,10 @@ def test_thirty_cases_are_completed_signed_approved_by_another_and_sent(site: Si
     item(reviewer, "out.stay").fill("4")
     item(reviewer, "out.stay").press("Tab")
     complete_and_sign(site, reviewer, 2)
-    for number in range(3, 6):
-        open_case(site, reviewer, number)
-        complete_and_sign(site, reviewer, number)
-    open_case(site, reviewer, 6)
-    for number in range(7, 31):
+    open_case(site, reviewer, 3)
+    for number in range(4, 31):
         assert reviewer.evaluate(COMPLETE_OTHER, number) == [200, {"next": f"/cases?signed={number}"}]
-    complete_and_sign(site, reviewer, 6)
+    complete_and_sign(site, reviewer, 3)
     assert reviewer.get_by_text("30 of 30 signed").is_visible()
 
     # who signed makes the submission, and is refused the approval: on the page, and by the service

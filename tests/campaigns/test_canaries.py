@@ -195,7 +195,7 @@ def store(garden: Garden) -> SandboxStore:
 
 
 def test_no_byte_of_a_night_holds_a_canary(
-    garden: Garden, store: SandboxStore, tmp_path: Path, capfd: pytest.CaptureFixture[str], own_logs: None
+    garden: Garden, store: SandboxStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     detector = Detector(garden.planted)
     assert len(detector.tokens) > 1_000
@@ -248,7 +248,7 @@ def signed_in(url: str, role: str) -> httpx.Client:
 
 
 def test_no_page_holds_a_canary_for_whoever_may_not_see_an_identity(
-    garden: Garden, store: SandboxStore, tmp_path: Path, capfd: pytest.CaptureFixture[str], own_logs: None
+    garden: Garden, store: SandboxStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     detector = Detector(garden.planted)
     kept = ReceiverStore("sqlite://")
@@ -298,7 +298,6 @@ def test_without_the_allow_list_the_night_is_refused_and_the_error_names_no_cana
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-    own_logs: None,
 ) -> None:
     def careless(resource: Json, profile: Any, context: DeidContext) -> Json:
         made = deidentify(resource, profile, context)

@@ -171,7 +171,7 @@ class Site:
 def test_a_job_killed_anywhere_ends_like_one_that_was_not(tmp_path: Path) -> None:
     rng = Random(SEED)
     drawn: set[str] = set()
-    made = build_hospital(patients=100, procedures=1500)
+    made = build_hospital(patients=60, procedures=1500)
     with ExitStack() as stack:
         worker = Worker(stack)
         folders = [tmp_path / name for name in ("undisturbed", "killed")]

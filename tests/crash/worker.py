@@ -1,8 +1,8 @@
 """Nightly jobs, each in a process of its own, which may kill itself in or after its n-th transaction.
 
-Everything is imported once; then each line on stdin (a JSON list: source, receiver, folder, date, transaction, kind)
-forks a process. What is said about it on stdout: its id, the number of its transactions where it got through, and its
-exit code, negative for a signal; one line each.
+Everything is imported and loaded once; then each line on stdin (a JSON list: source, receiver, folder, date,
+transaction, kind) forks a process. What is said about it on stdout: its id, the number of its transactions where it got
+through, and its exit code, negative for a signal; one line each.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.demo import demo_config
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.pipeline import Nightly, rules_for
+from io_fhir_adapter.review.forms import load_questionnaire
 
 
 class DyingLedger(Ledger):
@@ -50,13 +52,13 @@ def say(text: object) -> None:
     sys.stdout.flush()
 
 
-def run(source: str, receiver: str, folder: str, as_of: str, at: int, kind: str) -> None:
+def run(rules: Ruleset, source: str, receiver: str, folder: str, as_of: str, at: int, kind: str) -> None:
     """One night."""
     config = demo_config(source, receiver, Path(folder))
     ledger = open_ledger(config.ledger)
     DyingLedger.at, DyingLedger.committed = at, kind == "committed"
     ledger.__class__ = DyingLedger
-    night = asyncio.run(Nightly(config, ledger, rules_for(config), as_of=date.fromisoformat(as_of)).run())
+    night = asyncio.run(Nightly(config, ledger, rules, as_of=date.fromisoformat(as_of)).run())
     ledger.close()
     if night.problem is not None:
         raise night.problem
@@ -65,11 +67,14 @@ def run(source: str, receiver: str, folder: str, as_of: str, at: int, kind: str)
 
 def main() -> None:
     """Forks until there is nothing more to do."""
+    nowhere = "http://127.0.0.1:9/fhir"
+    rules = rules_for(demo_config(nowhere, nowhere, Path()))
+    load_questionnaire()  # its expressions are remembered
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             try:
-                run(*json.loads(line))
+                run(rules, *json.loads(line))
             except BaseException:  # noqa: BLE001 - shown, and told by the exit code
                 traceback.print_exc()
                 os._exit(1)

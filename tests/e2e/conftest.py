@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import io
 import json
-import logging
 import os
 import re
 import sqlite3
@@ -26,8 +25,8 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-import structlog
 import yaml
+from tests.logging_kept import logging_put_back
 
 from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.demo import AS_OF, LOCAL_SYSTEM
@@ -156,28 +155,8 @@ def here(*arguments: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-@contextmanager
-def logging_put_back() -> Iterator[None]:
-    """Puts the logging of the process back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()
-
-
 @pytest.fixture
-def own_logs() -> Iterator[None]:
-    """For a test that runs a command in this process."""
-    with logging_put_back():
-        yield
-
-
-@pytest.fixture
-def say(capfd: pytest.CaptureFixture[str], own_logs: None) -> Say:
+def say(capfd: pytest.CaptureFixture[str]) -> Say:
     """Runs a command in this process, where that it is one of its own is not the point; gives what `command` gives."""
 
     def call(*arguments: str) -> tuple[int, str, str]:

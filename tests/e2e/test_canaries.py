@@ -141,7 +141,7 @@ def test_the_terminal_shows_no_canary(world: World, canaries: Canaries) -> None:
     ids=lambda arguments: arguments[0] + ("-json" if "--json" in arguments else ""),
 )
 def test_no_command_shows_a_canary(
-    world: World, canaries: Canaries, arguments: list[str], capfd: pytest.CaptureFixture[str], own_logs: None
+    world: World, canaries: Canaries, arguments: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run([part.format(config=world.config) for part in arguments]) == 0
     shown = capfd.readouterr()
@@ -199,7 +199,6 @@ def test_no_failing_night_shows_a_canary(
     tmp_path: Path,
     failure: str,
     capfd: pytest.CaptureFixture[str],
-    own_logs: None,
     undrawn: None,
 ) -> None:
     faults, receiver_faults, code = FAILURES[failure]

@@ -35,7 +35,10 @@ PROCEDURES = {
     "fhir-test-cases": 1,
 }
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are absent")
+pytestmark = [
+    pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are absent"),
+    pytest.mark.xdist_group("real-data"),  # each set is read once
+]
 
 
 @cache

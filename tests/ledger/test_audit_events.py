@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.e2e.conftest import Say, own_logs, say
+from tests.e2e.conftest import Say, say
 from tests.ledgers import new_ledger
 
 from io_fhir_adapter.fhir.validity import resource_problems
@@ -16,7 +16,7 @@ from io_fhir_adapter.ledger.audit import AuditEntry, entries, note, verify_audit
 from io_fhir_adapter.ledger.audit_events import audit_event
 from io_fhir_adapter.ledger.audited import note_changes, note_sent
 
-__all__ = ["own_logs", "say"]
+__all__ = ["say"]
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 ENTRIES = [

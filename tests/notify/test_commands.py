@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from apprise import Apprise
-from tests.e2e.conftest import Say, own_logs, say
+from tests.e2e.conftest import Say, say
 from tests.ledgers import new_ledger
 from tests.notify.conftest import NIGHT
 
@@ -22,7 +22,7 @@ from io_fhir_adapter.errors import ConfigError
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.notify.send import FOOT, send
 
-__all__ = ["own_logs", "say"]
+__all__ = ["say"]
 
 Json = dict[str, Any]
 

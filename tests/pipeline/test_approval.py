@@ -127,7 +127,8 @@ class Facility:
         """The hospital corrects the birth date of a drawn patient by twenty years."""
         patient = self.desk().casework.identity(self.desk().sample(), number).patient_id
         record = next(one for one in self.resources if (one["resourceType"], one["id"]) == ("Patient", patient))
-        record["birthDate"] = f"{int(record['birthDate'][:4]) - 20}{record['birthDate'][4:]}"
+        born = int(record["birthDate"][:4])
+        record["birthDate"] = f"{born - 20 if born > 1950 else born + 20}{record['birthDate'][4:]}"  # none stays 90+
         self.write()
 
     def recount(self) -> None:

@@ -21,6 +21,7 @@ from io_fhir_adapter.model import Decision
 from io_fhir_adapter.review.draw import Draw, Frame, build_frame, draw_cases
 from io_fhir_adapter.trust.frame import Commitment, rank
 
+pytestmark = pytest.mark.xdist_group("draws")  # the rounds are drawn once
 ROUNDS = int(os.environ.get("DRAW_ROUNDS", "10000"))
 PATIENTS, SIZE, RESERVES = 48, 30, 10
 LEAST_P = 0.001

@@ -22,6 +22,7 @@ from io_fhir_adapter.sandbox.recipes import IO_RECIPES, LOOK_ALIKES, PROFILES, R
 from io_fhir_adapter.sandbox.truth import SessionTruth
 from io_fhir_adapter.shipped import shipped_path
 
+pytestmark = pytest.mark.xdist_group("hospital")  # one for all of them: making it takes seconds
 BERLIN = ZoneInfo("Europe/Berlin")
 YEARS = (2024, 2025)
 IO_NAMES = {recipe.name for recipe in IO_RECIPES}

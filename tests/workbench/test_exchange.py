@@ -31,6 +31,7 @@ from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.model import Code, ProcedureFact
 from io_fhir_adapter.shipped import shipped_path
 
+pytestmark = pytest.mark.xdist_group("exchange")  # what goes out is made once
 DAY = date(2026, 1, 15)
 URI = "http://hospital.example/keys"
 OPS = "http://fhir.de/CodeSystem/bfarm/ops"
