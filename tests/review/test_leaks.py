@@ -297,7 +297,7 @@ def test_a_name_like_an_element_is_found_as_value_only() -> None:
     assert scan(json.dumps(payload).encode(), ["Link"])[0].kind == "value"
 
 
-def test_two_thousand_identifiers_in_a_megabyte_take_under_a_second() -> None:
+def test_a_hundred_times_the_identifiers_take_hardly_longer() -> None:
     source = random.Random(7)
     letters = "abcdefghijklmnopqrstuvwxyz"
     identifiers = ["".join(source.choices(letters, k=source.randint(5, 14))) + "Q" for _ in range(2000)]
@@ -306,9 +306,13 @@ def test_two_thousand_identifiers_in_a_megabyte_take_under_a_second() -> None:
     ]
     payload = json.dumps(entries).encode()
     assert len(payload) > 1_000_000
-    started = time.process_time()
-    assert scan(payload, identifiers) == []
-    assert time.process_time() - started < 1.0
+
+    def taken(known: list[str]) -> float:
+        started = time.process_time()
+        assert scan(payload, known) == []
+        return time.process_time() - started
+
+    assert min(taken(identifiers) for _ in range(2)) < 2 * max(taken(identifiers[:20]) for _ in range(2))
 
 
 RECORD: dict[str, Any] = {
