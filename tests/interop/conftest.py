@@ -33,6 +33,12 @@ def records(logs: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of a small hospital, of which every patient is a case; for servers that are slow with large transactions."""
+    return write_records(build_hospital(patients=60, procedures=300), tmp_path_factory.mktemp("few"))
+
+
+@pytest.fixture(scope="session")
 def hapi(logs: Path) -> Iterator[str]:
     """Base URL of a HAPI FHIR JPA server, one for all; it is empty for those that read from it, which come first."""
     try:

@@ -159,7 +159,9 @@ def facility(folder: Path, records: Path, key: Any, **submission: Any) -> Iterat
         "mappings": {"site_tables": [table]},
         "ledger": {"path": folder / "ledger.sqlite"},
         "review": {"key_file": secret},
-        "submission": {"signing_key": {"file": private}, "name_approver": True, "retries": 0, **submission},
+        "submission": {
+            "signing_key": {"file": private}, "name_approver": True, "retries": 0, "read_timeout_s": 600, **submission,
+        },
         "sign_in": {"accounts": True},
     })  # fmt: skip
     with closing(open_ledger(config.ledger)) as ledger:
