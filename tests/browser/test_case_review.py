@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
 
-# The days before the treatment that tests type (-404 to -423) are more than the synthetic hospital ever has: to type what
-# the draw happened to bring would be no change, and nothing would be saved.
+# The days before the treatment that tests type (-404 to -423) are more than the synthetic hospital ever has: to type
+# what the draw happened to bring would be no change, and nothing would be saved.
 SCRIPT = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
 # Answers whatever is open the way the form's own options allow. Questions that another answer makes appear are answered

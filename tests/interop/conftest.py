@@ -34,7 +34,7 @@ def records(logs: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of a small hospital, of which every patient is a case; for servers that are slow with large transactions."""
+    """Files of a small hospital, of which every patient is a case; for servers to which much at once is too much."""
     return write_records(build_hospital(patients=60, procedures=300), tmp_path_factory.mktemp("few"))
 
 
