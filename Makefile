@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SBOM_STAMP := $(VENV)/sbom/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup assets wheel demo test draws interop canaries chaos year lint audit sbom format bench docs manual clean
@@ -52,9 +53,9 @@ lint: $(STAMP) audit sbom ## style, types, architecture, and what the project is
 audit: $(STAMP) ## known vulnerabilities in what it is installed with
 	$(BIN)/python .ci/audit_dependencies.py
 
-sbom: $(STAMP) ## the list of all parts, as CycloneDX, in build/sbom.json
+sbom: $(SBOM_STAMP) $(STAMP) ## the list of all parts, as CycloneDX, in build/sbom.json
 	mkdir -p build
-	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
+	$(VENV)/sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
 
 format: $(STAMP) ## put the code into its form
 	$(BIN)/ruff check --fix .
@@ -88,4 +89,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+$(SBOM_STAMP): $(STAMP)
+	$(BIN)/python -m venv --clear $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group sbom
 	@touch $@
