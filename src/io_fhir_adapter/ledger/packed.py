@@ -87,7 +87,7 @@ def _known(connection: Connection, source: str, ids: Iterable[str]) -> dict[str,
 def _rows(source: str, items: Iterable[PackedProcedure], run: int) -> list[tuple[object, ...]]:
     return [
         (
-            source, _NAME, item.id, item.patient, item.status, item.day, item.mapped, item.known_system, item.digest,
+            source, _NAME, item.id, item.patient, item.status, item.day, int(item.mapped), int(item.known_system), item.digest,
             item.data, run,
         )
         for item in items

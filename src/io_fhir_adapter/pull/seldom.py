@@ -13,7 +13,7 @@ from typing import Final
 
 __all__ = ["collecting_seldom"]
 
-_SELDOM: Final = 10_000, 20, 50  # see gc.set_threshold
+_SELDOM: Final = 100_000, 20, 50  # see gc.set_threshold
 
 
 @contextmanager

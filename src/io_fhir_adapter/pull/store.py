@@ -80,8 +80,9 @@ class FactStore:
     def put_packed(self, connection: Connection, items: Iterable[PackedProcedure], outcome: TypeOutcome) -> None:
         """Writes Procedures that a :meth:`packer` made ready; of several with one id the last is taken."""
         given = {item.id: item for item in items}
-        for name in self._unwanted(connection, {item.id: item.day for item in given.values()}):
-            del given[name]
+        if self._horizon[0]:
+            for name in self._unwanted(connection, {item.id: item.day for item in given.values()}):
+                del given[name]
         stored = put_packed(connection, self.source, given, self.run, expected_new=self._all_new[0])
         self._all_new[0] = stored.new == len(given)
         drop_quarantined(connection, self.source, "Procedure", (f"Procedure/{name}" for name in given))
