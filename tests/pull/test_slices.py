@@ -125,8 +125,8 @@ def test_many_changes_are_read_in_slices_too(make_site: Make, kit: Any) -> None:
 
 def test_slices_are_read_side_by_side(make_site: Make, kit: Any) -> None:
     site = make_site(archive(kit), own=True)
-    site.switch(Faults(latency_s=0.02))
-    assert site.pull(slice_size=10, page_size=4, concurrency=5).error == ""
+    site.switch(Faults(latency_s=0.12))
+    assert site.pull(slice_size=10, page_size=10, concurrency=5).error == ""
     assert site.app._stats.most_in_flight == 5
 
 
