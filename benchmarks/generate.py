@@ -11,6 +11,9 @@ __all__ = ["procedure", "write_procedures"]
 
 _OPS = "http://fhir.de/CodeSystem/bfarm/ops"
 _SNOMED = "http://snomed.info/sct"
+_MILLION = 1_000_000
+_IDS = (b'"prc-', b"/pat-", b"/enc-", b"/con-")  # what each id and reference begins with
+_BLOCK = 1 << 20
 # mostly ordinary hospital work; about one in a hundred is a code that the tables know:
 # a hospital with 300 interventional-oncology sessions a year among 100,000 coded procedures, and three times as many
 # look-alikes
@@ -63,14 +66,34 @@ def procedure(rng: random.Random, number: int, patients: int) -> dict[str, Any]:
 
 
 def write_procedures(path: Path, number: int, seed: int = 1) -> Path:
-    """Writes that many Procedures as NDJSON, unless the file is there already."""
+    """Writes that many Procedures as NDJSON, unless the file is there already.
+
+    Several millions are copies of the first one, under other ids and of other patients.
+    """
     if path.exists():
         return path
+    if number > _MILLION and number % _MILLION == 0:
+        return _write_copies(path, number // _MILLION, seed)
     rng = random.Random(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as handle:
         for index in range(number):
             handle.write(json.dumps(procedure(rng, index, max(number // 12, 1)), separators=(",", ":")) + "\n")
+    part.replace(path)
+    return path
+
+
+def _write_copies(path: Path, copies: int, seed: int) -> Path:
+    first = write_procedures(path.with_name(f"procedures-{_MILLION}.ndjson"), _MILLION, seed)
+    part = path.with_suffix(".part")
+    with part.open("wb") as handle:
+        for copy in range(copies):
+            with first.open("rb") as lines:
+                while block := lines.read(_BLOCK):
+                    whole = block + lines.readline()
+                    for begin in _IDS:
+                        whole = whole.replace(begin, begin + b"%d-" % copy)
+                    handle.write(whole)
     part.replace(path)
     return path

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from io_fhir_adapter.classify.ruleset import Ruleset, load_ruleset, rules_for
-from io_fhir_adapter.cli.console import err, out, show_volume
+from io_fhir_adapter.cli.console import err, out, show_volume, told_progress
+from io_fhir_adapter.cli.on_spark import asked_for
 from io_fhir_adapter.config import Config, load_config
-from io_fhir_adapter.engine.local import classify_files, count_files
-from io_fhir_adapter.engine.scan import Scan
+from io_fhir_adapter.engine.local import classify_lines, count_files
+from io_fhir_adapter.engine.pool import usable_cores
+from io_fhir_adapter.engine.scan import Advance, Scan
 from io_fhir_adapter.errors import InputError, UsageError
 from io_fhir_adapter.fhir.dates import zone
-from io_fhir_adapter.model import Decision
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.volume.count import Period, Volume
 
-__all__ = ["decision_json", "register"]
+__all__ = ["register"]
 
 _UNMAPPED_SHOWN = 10
 _QUARANTINED_SHOWN = 10
@@ -35,7 +38,23 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration: time zone, programme, tables.")
 ]
 ProgrammeOption = Annotated[str | None, typer.Option(help="Programme id or file; default iasios.")]
-EngineOption = Annotated[str, typer.Option(help="Engine that does the work: local.")]
+EngineOption = Annotated[str, typer.Option(help="Engine that does the work: local or spark.")]
+MasterOption = Annotated[
+    str | None, typer.Option(help="Spark: the cluster, such as local[2], spark://host:7077, yarn or k8s://….")
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option("--out", help="Spark: folder for decisions and quarantine in Parquet, any Hadoop path."),
+]
+SparkConfOption = Annotated[
+    list[str] | None, typer.Option(help="Spark: a setting, KEY=VALUE; may be given several times.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that share the work; default: as many as cores may be used. Small input needs one."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -51,33 +70,14 @@ def _rules(config: Config | None, programme: str | None) -> Ruleset:
     return rules_for(config if programme is None else config.model_copy(update={"programme": programme}))
 
 
-def _check_engine(engine: str) -> None:
-    if engine != "local":
-        raise UsageError(f"there is no engine {engine!r}", do="use --engine local", number=2)
-
-
-def decision_json(decision: Decision) -> dict[str, object]:
-    """A decision in the form of the command contract."""
-    return {
-        "source": decision.source,
-        "patient": decision.patient,
-        "date": decision.date,
-        "category": decision.category,
-        "decision": decision.decision,
-        "reason": decision.reason,
-        "findings": [
-            {
-                "technique": found.technique, "site": found.site, "approach": found.approach, "agent": found.agent,
-                "system": found.system, "code": found.code, "rule": found.rule,
-            }
-            for found in decision.findings
-        ],
-        "indication": {
-            "level": decision.indication.level, "system": decision.indication.system, "code": decision.indication.code,
-        },
-        "procedures": list(decision.procedures),
-        "categories": list(decision.categories),
-    }  # fmt: skip
+@contextmanager
+def _progress(*, shown: bool = True) -> Iterator[Advance | None]:
+    """Progress bars, where somebody looks on and they do not stand among the lines of the result."""
+    if not (shown and err.is_terminal):
+        yield None
+        return
+    with told_progress() as told:
+        yield told
 
 
 def classify(
@@ -85,23 +85,33 @@ def classify(
     config: ConfigOption = None,
     programme: ProgrammeOption = None,
     engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    master: MasterOption = None,
+    out_folder: OutOption = None,
+    spark_conf: SparkConfOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Decide on every session in files: one JSON line each, in a stable order.
 
-    What was read, set aside and not understood is said on stderr (not with --json).
+    What was read, set aside and not understood is said on stderr (not with --json). With --out the decisions go there,
+    and are printed with --json only.
     """
-    _check_engine(engine)
+    cluster = asked_for(engine, master, spark_conf, out_folder)
     if not paths:
         raise UsageError("no input is named", do="name files, a folder, a glob, or - for stdin", number=4)
     settings = load_config(config) if config is not None else None
     rules = _rules(settings, programme)
     tz = zone(settings.facility.time_zone) if settings is not None else None
-    with classify_files(find_inputs(paths), rules, tz=tz) as (scan, decisions):
-        write = typer.get_binary_stream("stdout").write
-        for decision in decisions:
-            write(msgspec.json.encode(decision_json(decision)) + b"\n")
-        typer.get_binary_stream("stdout").flush()
+    with (
+        _progress(shown=cluster is None and not sys.stdout.isatty()) as told,
+        classify_lines(find_inputs(paths), rules, tz=tz, advance=told, workers=workers or usable_cores())
+        if cluster is None
+        else cluster.classified(paths, rules, tz, lines=as_json) as (scan, lines),
+    ):
+        stdout = typer.get_binary_stream("stdout")
+        for line in lines:
+            stdout.write(line)
+        stdout.flush()
     if not as_json:
         _say_scan(scan)
     return _say_damage(scan)
@@ -113,10 +123,14 @@ def count(
     period: Annotated[str | None, typer.Option(help="Year to count, such as 2025.")] = None,
     programme: ProgrammeOption = None,
     engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    master: MasterOption = None,
+    out_folder: OutOption = None,
+    spark_conf: SparkConfOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Count a year's volume: from files, or from the ledger with --config alone. --json prints a MeasureReport."""
-    _check_engine(engine)
+    cluster = asked_for(engine, master, spark_conf, out_folder)
     settings = load_config(config) if config is not None else None
     rules = _rules(settings, programme)
     scan: Scan | None = None
@@ -125,9 +139,15 @@ def count(
             raise UsageError("no period is named", do="add --period with a year, such as --period 2025", number=4)
         year = Period.year(period)
         tz = zone(settings.facility.time_zone) if settings is not None else None
-        counted = count_files(find_inputs(paths), rules, year, tz=tz)
+        if cluster is not None:
+            counted = cluster.counted(paths, rules, year, tz)
+        else:
+            with _progress() as told:
+                counted = count_files(
+                    find_inputs(paths), rules, year, tz=tz, advance=told, workers=workers or usable_cores()
+                )
         volume, scan = counted.volume, counted.scan
-    elif settings is not None:
+    elif settings is not None and cluster is None:
         from io_fhir_adapter.cli.counting import count_kept  # noqa: PLC0415 - the database, which files do without
 
         volume = count_kept(settings, rules, period)

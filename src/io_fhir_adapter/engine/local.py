@@ -1,30 +1,34 @@
-"""Classifying and counting files: one pass over the input, then one patient at a time."""
+"""Classifying and counting files: one pass over the input, then patient by patient, on as many cores as there are."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import BinaryIO
 
-from io_fhir_adapter.classify.decide import decide_patient
-from io_fhir_adapter.classify.findings import read_codes
-from io_fhir_adapter.classify.lifespan import set_aside
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.classify.sessions import latest
-from io_fhir_adapter.classify.statuses import has_ended
-from io_fhir_adapter.engine.scan import FileReport, Scan, scan_files
+from io_fhir_adapter.engine.deciding import Deciding
+from io_fhir_adapter.engine.lines import decision_line
+from io_fhir_adapter.engine.parallel import decided_apart
+from io_fhir_adapter.engine.partial import QUARANTINED_KEPT
+from io_fhir_adapter.engine.parts import Part, parts_of, size_of
+from io_fhir_adapter.engine.scan import Advance, FileReport, Scan, scan_files
 from io_fhir_adapter.engine.spool import Spool
-from io_fhir_adapter.model import Decision, ProcedureFact, Quarantined
+from io_fhir_adapter.engine.worker import Decided
+from io_fhir_adapter.model import Decision, Quarantined
 from io_fhir_adapter.pull.files import InputFile
-from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
+from io_fhir_adapter.volume.count import Period, Volume, VolumeCounter
 from io_fhir_adapter.volume.settled import after_deciding
 
-__all__ = ["Counted", "classify_files", "count_files"]
+__all__ = ["ALL_TIME", "Counted", "classify_files", "classify_lines", "count_files"]
 
-_QUARANTINED_KEPT = 1_000
-_ALL_TIME = Period("0001-01-01", "9999-12-31", "all")
+_SMALL = 32 << 20  # bytes: with less, one process is as quick
+_SMALL_FOR_LINES = 4 << 20  # the same where every session gets a line
+_PIECE = 1 << 20
+ALL_TIME = Period("0001-01-01", "9999-12-31", "all")
 Progress = Callable[[FileReport], None]
 
 
@@ -44,6 +48,7 @@ def classify_files(
     tz: tzinfo | None = None,
     stdin: BinaryIO | None = None,
     progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> Iterator[tuple[Scan, Iterator[Decision]]]:
     """Reads the inputs and gives what was read and one decision per session, by patient and date.
 
@@ -51,9 +56,61 @@ def classify_files(
     """
     with Spool() as spool:
         scan = scan_files(
-            inputs, ruleset, spool, tz=tz, period=_ALL_TIME, keep_all=True, stdin=stdin, progress=progress
+            inputs,
+            ruleset,
+            spool,
+            tz=tz,
+            period=ALL_TIME,
+            keep_all=True,
+            stdin=stdin,
+            progress=progress,
+            advance=advance,
         )
-        yield scan, _Deciding(scan, ruleset).decisions(spool)
+        yield scan, _decisions(Deciding(ruleset, None, _today()), spool, scan)
+
+
+def _decisions(deciding: Deciding, spool: Spool, scan: Scan) -> Iterator[Decision]:
+    yield from deciding.decisions(spool.patients())
+    _set_aside(scan, deciding.quarantined)
+
+
+@contextmanager
+def classify_lines(
+    inputs: Sequence[InputFile],
+    ruleset: Ruleset,
+    *,
+    tz: tzinfo | None = None,
+    stdin: BinaryIO | None = None,
+    progress: Progress | None = None,
+    advance: Advance | None = None,
+    workers: int = 1,
+) -> Iterator[tuple[Scan, Iterator[bytes]]]:
+    """The same as lines of JSON, one or more at a time, over as many processes as are worth it.
+
+    Raises:
+        InputError: A process ended before it was done.
+    """
+    parts = _parts(inputs, workers, _SMALL_FOR_LINES)
+    if len(parts) < 2:
+        with classify_files(inputs, ruleset, tz=tz, stdin=stdin, progress=progress, advance=advance) as (scan, found):
+            yield scan, map(decision_line, found)
+        return
+    with decided_apart(
+        parts, workers, ruleset, ALL_TIME, everything=True, tz=tz, progress=progress, advance=advance
+    ) as (scan, ranges):
+        yield scan, _lines(ranges, scan)
+
+
+def _lines(ranges: Iterator[Decided], scan: Scan) -> Iterator[bytes]:
+    aside: list[Quarantined] = []
+    for decided in ranges:
+        if decided.lines is not None:
+            with decided.lines.open("rb") as handle:
+                while piece := handle.read(_PIECE):
+                    yield piece
+            decided.lines.unlink()
+        aside += decided.quarantined
+    _set_aside(scan, aside)
 
 
 def count_files(
@@ -64,56 +121,62 @@ def count_files(
     tz: tzinfo | None = None,
     stdin: BinaryIO | None = None,
     progress: Progress | None = None,
+    advance: Advance | None = None,
+    workers: int = 1,
 ) -> Counted:
-    """The volume of the period in the inputs."""
+    """The volume of the period in the inputs, counted over as many processes as are worth it.
+
+    Raises:
+        InputError: A process ended before it was done.
+    """
     programme = ruleset.programme
     scoped = ruleset.scope is not None
     counter = VolumeCounter(period, programme.volume.threshold, programme.counts, scoped=scoped)
-    with Spool() as spool:
-        scan = scan_files(inputs, ruleset, spool, tz=tz, period=period, keep_all=False, stdin=stdin, progress=progress)
-        deciding = _Deciding(scan, ruleset, period)
-        for decision in deciding.decisions(spool):
-            counter.add(decision)
-    return Counted(counter.result(deciding.seen()), scan)
+    parts = _parts(inputs, workers, _SMALL)
+    aside: Counter[tuple[str, str]] = Counter()
+    ended: Counter[str] = Counter()
+    quarantined: list[Quarantined] = []
+    if len(parts) < 2:
+        with Spool() as spool:
+            scan = scan_files(
+                inputs,
+                ruleset,
+                spool,
+                tz=tz,
+                period=period,
+                keep_all=False,
+                stdin=stdin,
+                progress=progress,
+                advance=advance,
+            )
+            deciding = Deciding(ruleset, period, _today())
+            for decision in deciding.decisions(spool.patients()):
+                counter.add(decision)
+        aside, ended, quarantined = deciding.aside, deciding.ended, deciding.quarantined
+    else:
+        with decided_apart(
+            parts, workers, ruleset, period, everything=False, tz=tz, progress=progress, advance=advance
+        ) as (scan, ranges):
+            for decided in ranges:
+                for shape, number in decided.shapes.items():
+                    counter.add(Decision("", "", *shape), number)
+                aside.update(decided.aside)
+                ended.update(decided.ended)
+                quarantined += decided.quarantined
+    _set_aside(scan, quarantined)
+    return Counted(counter.result(after_deciding(scan.seen, period, aside.elements(), ended.elements())), scan)
 
 
-class _Deciding:
-    """Decides patient by patient, and notes what reading alone could not know of a Procedure.
+def _parts(inputs: Sequence[InputFile], workers: int, small: int) -> list[Part]:
+    """What several processes are to read; nothing where one is as quick, or has to because it comes from a pipe."""
+    if workers < 2 or any(source.path is None for source in inputs) or sum(map(size_of, inputs)) < small:
+        return []
+    return parts_of(inputs, workers)
 
-    Args:
-        scan: What was read; takes what is set aside now.
-        ruleset: What decides.
-        period: Patients who have nothing to do with it are left out; None for all.
-    """
 
-    def __init__(self, scan: Scan, ruleset: Ruleset, period: Period | None = None) -> None:
-        self._scan = scan
-        self._ruleset = ruleset
-        self._period = period
-        self._today = datetime.now(UTC).date().isoformat()
-        self._aside: list[tuple[str, str]] = []
-        self._ended: list[str] = []
+def _set_aside(scan: Scan, quarantined: Sequence[Quarantined]) -> None:
+    scan.quarantined.extend(quarantined[: QUARANTINED_KEPT - len(scan.quarantined)])
 
-    def decisions(self, spool: Spool) -> Iterator[Decision]:
-        """The decisions on all patients, by patient and date."""
-        for facts in spool.patients():
-            versions = latest(facts.procedures)
-            good, aside = set_aside(facts.patient, versions, facts.people, self._ruleset)
-            if aside:
-                self._note(versions, aside)
-            if self._ruleset.programme.takes_ended_for_completed:
-                self._ended += [fact.day for fact in good if self._has_ended(fact)]
-            if self._period is None or any(self._period.place(fact.day) != "outside" for fact in good):
-                yield from decide_patient(good, facts.conditions, facts.encounters, self._ruleset, today=self._today)
 
-    def _has_ended(self, fact: ProcedureFact) -> bool:
-        return has_ended(fact, self._today) and bool(read_codes(fact, self._ruleset).findings)
-
-    def _note(self, versions: Sequence[ProcedureFact], aside: Sequence[Quarantined]) -> None:
-        places = {entry.position for entry in aside}
-        self._aside += [(fact.day, fact.status) for fact in versions if f"Procedure/{fact.id}" in places]
-        self._scan.quarantined.extend(aside[: max(0, _QUARANTINED_KEPT - len(self._scan.quarantined))])
-
-    def seen(self) -> Seen:
-        """What was read, with what is known now."""
-        return after_deciding(self._scan.seen, self._period or _ALL_TIME, self._aside, self._ended)
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.redecide import decided_with
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.ledger.facts import all_patients, decisions_between, person_of, survivor
+from io_fhir_adapter.ledger.explored import decisions_alike
+from io_fhir_adapter.ledger.facts import all_patients, person_of, survivor
 from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.model import Decision
 from io_fhir_adapter.volume.count import Period, Volume, VolumeCounter
@@ -37,7 +39,9 @@ class Counted:
     open: Mapping[str, int]
 
 
-def count_under(connection: Connection, ruleset: Ruleset, periods: Iterable[Period], *, today: str) -> list[Counted]:
+def count_under(
+    connection: Connection, ruleset: Ruleset, periods: Iterable[Period], *, today: str, as_decided: bool = False
+) -> list[Counted]:
     """The volume of each period under the ruleset.
 
     Where the decisions in the ledger were made with the very same rules they are counted; else every patient is
@@ -48,26 +52,29 @@ def count_under(connection: Connection, ruleset: Ruleset, periods: Iterable[Peri
         ruleset: Tables, rules and the programme to count for.
         periods: What to count.
         today: Local date.
+        as_decided: Count the decisions in the ledger whatever rules they were made with.
     """
-    kept = decided_with(connection) == ruleset.digest
+    kept = as_decided or decided_with(connection) == ruleset.digest
     anew = [] if kept else list(_decided(connection, ruleset, today))
     counted = []
     for period in periods:
-        found = list(decisions_between(connection, period.start, period.end)) if kept else anew
-        found = [*found, *removed_decisions(connection, period)]
+        found = decisions_alike(connection, period.start, period.end) if kept else zip(anew, repeat(1))
+        alike = [*found, *((gone, 1) for gone in removed_decisions(connection, period))]
         programme, scoped = ruleset.programme, ruleset.scope is not None
         volume = count_ledger(connection, period, programme, scoped=scoped, today=today)
         if not kept:
             counter = VolumeCounter(period, programme.threshold, programme.counts, scoped=scoped)
-            for decision in found:
-                counter.add(decision)
+            for decision, number in alike:
+                counter.add(decision, number)
             volume = counter.result(volume.seen)
-        within = [decision for decision in found if period.contains(decision.date)]
+        within = [(decision, number) for decision, number in alike if period.contains(decision.date)]
         counted.append(
             Counted(
                 volume,
-                _by_category(one for one in within if one.decision == "counted" or one.reason == _PASSED_OVER),
-                _by_category(one for one in within if one.decision == "review"),
+                _by_category(
+                    pair for pair in within if pair[0].decision == "counted" or pair[0].reason == _PASSED_OVER
+                ),
+                _by_category(pair for pair in within if pair[0].decision == "review"),
             )
         )
     return counted
@@ -82,8 +89,8 @@ def _decided(connection: Connection, ruleset: Ruleset, today: str) -> Iterator[D
         )
 
 
-def _by_category(decisions: Iterable[Decision]) -> dict[str, int]:
+def _by_category(alike: Iterable[tuple[Decision, int]]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for decision in decisions:
-        found[decision.category] = found.get(decision.category, 0) + 1
+    for decision, number in alike:
+        found[decision.category] = found.get(decision.category, 0) + number
     return found

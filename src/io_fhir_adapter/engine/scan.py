@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from typing import BinaryIO
 
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.engine.spool import Spool
+from io_fhir_adapter.engine.distinct import DistinctTally
+from io_fhir_adapter.engine.partial import QUARANTINED_KEPT, FileReport, Gathered, Partial, Scan
+from io_fhir_adapter.engine.parts import size_of
+from io_fhir_adapter.engine.spool import Fact, Spool
 from io_fhir_adapter.engine.tally import ProcedureTally, UnmappedCode
 from io_fhir_adapter.errors import InputError, ResourceError
 from io_fhir_adapter.fhir.dates import tomorrow
@@ -17,68 +18,87 @@ from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_f
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
 from io_fhir_adapter.model import Quarantined
 from io_fhir_adapter.pull.decode import DAMAGED, Item, Resource
-from io_fhir_adapter.pull.files import Block, InputFile, read_input
-from io_fhir_adapter.volume.count import Period, Seen
+from io_fhir_adapter.pull.files import Block, InputFile, LineIndex, Span, read_input
+from io_fhir_adapter.volume.count import Period
 
-__all__ = ["SOURCE", "FileReport", "Scan", "UnmappedCode", "scan_files"]
+__all__ = ["READING", "SOURCE", "Advance", "FileReport", "Scan", "Scanner", "UnmappedCode", "scan_files"]
 
 SOURCE = "files"
-_QUARANTINED_KEPT = 1_000
+READING = "reading (MB)"
+"""What is being done while files are read, and in what that is counted."""
+Advance = Callable[[str, int, int | None], None]
+"""Told what is being done, how much of it is, and of how much."""
 
 
-@dataclass(slots=True)
-class FileReport:
-    """What one input held; ``damaged`` counts what is no JSON at all, the first of it at ``damage``."""
+class Scanner:
+    """Reads parts of the input; remembers from one to the next what it found out about what hospitals write.
 
-    name: str
-    procedures: int = 0
-    other: Counter[str] = field(default_factory=Counter)
-    quarantined: int = 0
-    damaged: int = 0
-    damage: str = ""
-    refused: str = ""
-
-
-@dataclass(slots=True)
-class Scan:
-    """The outcome of one pass; ``seen`` is over distinct Procedures, ``files`` over everything read.
-
-    ``quarantined`` holds the first thousand resources that could not be used; ``quarantined_total`` is their number.
+    Args:
+        tally: Tallies every Procedure.
+        tz: The facility's time zone, None for dates as written.
+        not_after: Last local date that can be true.
+        keep_all: Whether every Procedure is handed on, not just those that a row matches.
+        add: Takes the facts that decisions need.
+        named: How many resources that could not be used are named in one :meth:`take`.
     """
 
-    files: list[FileReport]
-    quarantined: list[Quarantined]
-    seen: Seen
-    unmapped: list[UnmappedCode]
-    without_code: int
+    def __init__(
+        self,
+        tally: ProcedureTally,
+        tz: tzinfo | None,
+        not_after: str,
+        *,
+        keep_all: bool,
+        add: Callable[[Fact], None],
+        named: int = QUARANTINED_KEPT,
+    ) -> None:
+        self._tally = tally
+        self._tz = tz
+        self._not_after = not_after
+        self._keep_all = keep_all
+        self._add = add
+        self._named = named
+        self._files: list[FileReport] = []
+        self._quarantined: list[Quarantined] = []
+        self._quarantined_procedures = 0
 
-    @property
-    def procedures_read(self) -> int:
-        """All Procedures decoded, repeated ones included."""
-        return sum(report.procedures for report in self.files)
+    def read(
+        self,
+        source: InputFile,
+        stdin: BinaryIO | None = None,
+        *,
+        span: Span | None = None,
+        index: LineIndex | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> FileReport:
+        """Reads one input, or a span of it, as :func:`read_input` does.
 
-    @property
-    def quarantined_total(self) -> int:
-        """All resources that could not be used."""
-        return sum(report.quarantined for report in self.files)
-
-
-class _Scanner:
-    """The state of one pass. ``keep_all`` spools every Procedure, not just those a row matches."""
-
-    def __init__(self, tally: ProcedureTally, tz: tzinfo | None, spool: Spool, keep_all: bool, not_after: str) -> None:
-        self.tally = tally
-        self.tz = tz
-        self.spool = spool
-        self.keep_all = keep_all
-        self.not_after = not_after
-        self.quarantined: list[Quarantined] = []
-        self.quarantined_procedures = 0
+        Args:
+            source: What to read.
+            stdin: Where stdin is read from.
+            span: What part of it.
+            index: Takes the lines of the span.
+            advance: Called now and then with the number of bytes that were read.
+        """
+        report = FileReport(source.name)
+        self._files.append(report)
+        try:
+            for part in read_input(source, stdin, glance=not self._keep_all, span=span, index=index):
+                if isinstance(part, Block):
+                    self.block(part, report)
+                    if advance is not None:
+                        advance(part.start)
+                else:
+                    self.item(part, report)
+        except InputError as exc:
+            report.refused = exc.sentence
+        return report
 
     def block(self, block: Block, report: FileReport) -> None:
+        """Takes a block of an input."""
         if block.glances:
             report.procedures += len(block.glances)
-            for line, procedure, problem in block.whole(self.tally.glance(block.glances)):
+            for line, procedure, problem in block.whole(self._tally.glance(block.glances)):
                 report.procedures -= procedure is None  # its code says what no code can say
                 reason = self._procedure(procedure, problem)
                 if reason:
@@ -88,6 +108,7 @@ class _Scanner:
             self.item(Item(f"{block.name}:{line}", block.resource_type, resource), report)
 
     def item(self, item: Item, report: FileReport) -> None:
+        """Takes a single resource of an input."""
         if item.problem:
             reason = item.problem
         elif item.resource_type == "Procedure":
@@ -104,22 +125,22 @@ class _Scanner:
         if not isinstance(procedure, Procedure):
             return problem
         try:
-            fact = procedure_fact(procedure, SOURCE, self.tz, fallback_id, not_after=self.not_after)
+            fact = procedure_fact(procedure, SOURCE, self._tz, fallback_id, not_after=self._not_after)
         except ResourceError as exc:
             return exc.what
-        if self.tally.closer(fact) or self.keep_all:
-            self.spool.add(fact)
+        if self._tally.closer(fact) or self._keep_all:
+            self._add(fact)
         return ""
 
     def _background(self, resource: Resource | None, fallback_id: str) -> str:
         """Spools what decisions rest on; or says why it cannot be used."""
         try:
             if isinstance(resource, Condition):
-                self.spool.add(condition_fact(resource, SOURCE, self.tz, fallback_id))
+                self._add(condition_fact(resource, SOURCE, self._tz, fallback_id))
             elif isinstance(resource, Encounter):
-                self.spool.add(encounter_fact(resource, SOURCE, self.tz, fallback_id))
+                self._add(encounter_fact(resource, SOURCE, self._tz, fallback_id))
             elif isinstance(resource, Patient):
-                self.spool.add(patient_fact(resource, SOURCE, self.tz, fallback_id))
+                self._add(patient_fact(resource, SOURCE, self._tz, fallback_id))
         except ResourceError as exc:
             return exc.what
         return ""
@@ -129,18 +150,29 @@ class _Scanner:
         if reason in DAMAGED:
             report.damaged += 1
             report.damage = report.damage or position
-        self.quarantined_procedures += kind == "Procedure"
-        if len(self.quarantined) < _QUARANTINED_KEPT:
-            self.quarantined.append(Quarantined(SOURCE, position, kind, reason))
+        self._quarantined_procedures += kind == "Procedure"
+        if len(self._quarantined) < self._named:
+            self._quarantined.append(Quarantined(SOURCE, position, kind, reason))
 
-    def result(self, files: list[FileReport]) -> Scan:
-        unmapped = self.tally.unmapped()
-        seen = self.tally.seen(self.quarantined_procedures)
-        return Scan(files, self.quarantined, seen, unmapped, self.tally.without_code)
+    def take(self, line_ends: int = 0, *, continues: bool = False) -> Partial:
+        """What was found since the last time; the arguments as in :class:`Partial`."""
+        unmapped, without_code = self._tally.take()
+        part = Partial(
+            self._files, self._quarantined, self._quarantined_procedures, unmapped, without_code, line_ends, continues
+        )
+        self._files, self._quarantined, self._quarantined_procedures = [], [], 0
+        return part
+
+
+def _in_all(advance: Advance | None, done: int, total: int) -> Callable[[int], None] | None:
+    """Tells how far all is, of one who knows how far one input is."""
+    if advance is None:
+        return None
+    return lambda byte: advance(READING, min(done + byte, total) // 1_000_000, total // 1_000_000)
 
 
 def scan_files(
-    inputs: Iterable[InputFile],
+    inputs: Sequence[InputFile],
     ruleset: Ruleset,
     spool: Spool,
     *,
@@ -149,6 +181,7 @@ def scan_files(
     keep_all: bool,
     stdin: BinaryIO | None = None,
     progress: Callable[[FileReport], None] | None = None,
+    advance: Advance | None = None,
 ) -> Scan:
     """Reads everything once.
 
@@ -161,23 +194,18 @@ def scan_files(
         keep_all: Spool every Procedure, for decisions on all sessions.
         stdin: Where ``-`` reads from.
         progress: Called after each file.
+        advance: Told of what is done.
     """
-    reports: list[FileReport] = []
     not_after = tomorrow()
-    tally = ProcedureTally(ruleset, period, tz, not_after)
-    with tally.distinct:
-        scanner = _Scanner(tally, tz, spool, keep_all, not_after)
+    gathered = Gathered()
+    with DistinctTally() as distinct:
+        tally = ProcedureTally(ruleset, period, tz, not_after, distinct.extend)
+        scanner = Scanner(tally, tz, not_after, keep_all=keep_all, add=spool.add)
+        done, total = 0, sum(map(size_of, inputs))
         for source in inputs:
-            report = FileReport(source.name)
-            reports.append(report)
-            try:
-                for part in read_input(source, stdin, glance=not keep_all):
-                    if isinstance(part, Block):
-                        scanner.block(part, report)
-                    else:
-                        scanner.item(part, report)
-            except InputError as exc:
-                report.refused = exc.sentence
+            report = scanner.read(source, stdin, advance=_in_all(advance, done, total))
+            done += size_of(source)
             if progress is not None:
                 progress(report)
-        return scanner.result(reports)
+        gathered.add(scanner.take())
+        return gathered.scan(distinct.result())

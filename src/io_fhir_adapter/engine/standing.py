@@ -15,7 +15,7 @@ from io_fhir_adapter.submit.resting import noted
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.period import Period, due_period
 
-__all__ = ["CountedYear", "facts_under", "rules_under", "years_under"]
+__all__ = ["CountedYear", "facts_under", "rules_under", "years_as_decided", "years_under"]
 
 CountedYear = tuple[Volume, tuple[GroupCount, ...]]
 """The volume of a year, and its sessions by the body's groups."""
@@ -37,10 +37,25 @@ def years_under(connection: Connection, rules: Ruleset, today: date) -> tuple[Co
             patient is decided on anew and nothing of it is kept.
         today: The local date.
     """
+    return _years(connection, rules, today, as_decided=False)
+
+
+def years_as_decided(connection: Connection, rules: Ruleset, today: date) -> tuple[CountedYear, CountedYear]:
+    """The same of the decisions in the ledger, whatever rules they were made with: the numbers of the last night.
+
+    Args:
+        connection: Reads the ledger.
+        rules: Has the programme.
+        today: The local date.
+    """
+    return _years(connection, rules, today, as_decided=True)
+
+
+def _years(connection: Connection, rules: Ruleset, today: date, *, as_decided: bool) -> tuple[CountedYear, CountedYear]:
     years = [Period.year(str(today.year)), Period.year(str(today.year - 1))]
     running, last = (
         (counted.volume, group_counts(rules.programme, counted.done, counted.open))
-        for counted in count_under(connection, rules, years, today=today.isoformat())
+        for counted in count_under(connection, rules, years, today=today.isoformat(), as_decided=as_decided)
     )
     return running, last
 

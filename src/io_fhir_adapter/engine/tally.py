@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final
@@ -12,14 +12,16 @@ import msgspec
 
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.engine.distinct import DistinctTally
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import days_apart, local_day
 from io_fhir_adapter.fhir.structs import CodeableConcept, ProcedureGlance
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.volume.count import Period, Seen
 
-__all__ = ["ProcedureTally", "UnmappedCode"]
+__all__ = ["Extend", "ProcedureTally", "UnmappedCode", "seen_of"]
+
+Extend = Callable[[Iterable[int], Iterable[int]], None]
+"""Takes the hashes of the ids of Procedures, and one byte of flags of each."""
 
 _STATUSES = (
     "completed", "not-done", "entered-in-error", "in-progress", "preparation", "on-hold", "stopped", "unknown",
@@ -85,18 +87,19 @@ def _beside(offsets: list[int], keys: list[int]) -> list[int]:
 
 
 class ProcedureTally:
-    """The tallies of one pass. Use as a context manager.
+    """The tallies of one pass.
 
     Args:
         ruleset: The tables.
         period: Whose Procedures are tallied.
         tz: The facility's time zone, None for dates as written.
         not_after: Last local date that can be true.
+        extend: Takes what is tallied over distinct Procedures; :func:`seen_of` makes the tallies of it.
     """
 
-    def __init__(self, ruleset: Ruleset, period: Period, tz: tzinfo | None, not_after: str = "9999-12-31") -> None:
-        self.distinct = DistinctTally()
-        self.without_code = 0
+    def __init__(self, ruleset: Ruleset, period: Period, tz: tzinfo | None, not_after: str, extend: Extend) -> None:
+        self._extend = extend
+        self._without_code = 0
         self._ruleset = ruleset
         self._period = period
         self._tz = tz
@@ -104,7 +107,7 @@ class ProcedureTally:
         self._codes: dict[tuple[str, str], list[int]] = {}  # (system, code) → [flags, codings]
         # Hospitals write the same things to the byte again and again: each is looked at once
         self._concepts = _Known(self._concept)
-        self._texts: list[bytes] = []  # number of a code element → as it is written
+        self._known: list[list[list[int]]] = []  # number of a code element → what is known of each of its codes
         self._times_read: list[int] = []  # number of a code element → how often it was read
         self._days = _Known(self._day)
         self._times = _Known(self._time)
@@ -137,7 +140,7 @@ class ProcedureTally:
             times[what >> _FLAG_BITS] += 1
         if closer:
             keys = [key for key, what in zip(keys, found, strict=True) if what < _CLOSER]
-        self.distinct.extend(keys, [what & _FLAGS for what in kept])
+        self._extend(keys, [what & _FLAGS for what in kept])
         return closer
 
     def _first_look(self, procedure: ProcedureGlance) -> int:
@@ -168,6 +171,9 @@ class ProcedureTally:
         """Keeps what is remembered in bounds. Only between blocks: numbers of code elements hold within one."""
         if len(self._concepts) > _LIMIT:
             self._settle_concepts()
+            self._concepts.clear()
+            self._known.clear()
+            self._times_read.clear()
         for known in (self._days, self._times, self._statuses):
             if len(known) > _LIMIT:
                 known.clear()
@@ -206,9 +212,9 @@ class ProcedureTally:
                 flags |= _MAPPED
         if flags & _MAPPED:
             return _CLOSER
-        self._texts.append(text)
+        self._known.append([self._code(system, code) for system, code in codes])
         self._times_read.append(0)
-        return len(self._texts) - 1 << _FLAG_BITS | flags
+        return len(self._known) - 1 << _FLAG_BITS | flags
 
     def _code(self, system: str, code: str) -> list[int]:
         known = self._codes.get((system, code))
@@ -220,14 +226,11 @@ class ProcedureTally:
 
     def _settle_concepts(self) -> None:
         """Moves what was counted by code element to what is counted by code."""
-        for text, times in zip(self._texts, self._times_read, strict=True):
-            codes = _codes_of(_CONCEPT.decode(text) if text else None)
-            self.without_code += 0 if codes else times
-            for system, code in codes:
-                self._code(system, code)[1] += times
-        self._concepts.clear()
-        self._texts.clear()
-        self._times_read.clear()
+        for codes, times in zip(self._known, self._times_read, strict=True):
+            self._without_code += 0 if codes else times
+            for known in codes:
+                known[1] += times
+        self._times_read[:] = [0] * len(self._times_read)
 
     def closer(self, fact: ProcedureFact) -> bool:
         """Tallies one Procedure that was looked at whole; says whether a row of the tables matches."""
@@ -238,45 +241,53 @@ class ProcedureTally:
             flags |= known[0]
         if not flags & _MAPPED and read_codes(fact, self._ruleset).from_text:
             flags |= _MAPPED | _KNOWN
-        self.without_code += not fact.codes
+        self._without_code += not fact.codes
         flags |= self._statuses[fact.status] | _PLACES[self._period.place(fact.day)]
-        self.distinct.extend((hash(fact.id),), (flags,))
+        self._extend((hash(fact.id),), (flags,))
         return bool(flags & _MAPPED)
 
-    def seen(self, quarantined: int) -> Seen:
-        """The tallies over distinct Procedures, beside those that could not be read."""
-        status: Counter[str] = Counter()
-        completed = mapped = known = outside = unplaced = 0
-        for flags, number in self.distinct.result().items():
-            where = flags & _PLACE
-            if where != _INSIDE:
-                outside += number if where == _OUTSIDE else 0
-                unplaced += number if where == _UNPLACED else 0
-                continue
-            index = flags >> _STATUS_BITS
-            name = _STATUSES[index] if index < len(_STATUSES) else "other"
-            status[name] += number
-            if name == "completed":
-                completed += number
-                mapped += number if flags & _MAPPED else 0
-                known += number if flags & _KNOWN else 0
-        return Seen(
-            procedures=status.total(),
-            completed=completed,
-            by_status=dict(sorted(status.items())),
-            mapped=mapped,
-            known_system=known,
-            quarantined=quarantined,
-            undated=unplaced,
-            outside=outside,
-        )
-
-    def unmapped(self) -> list[UnmappedCode]:
-        """Codes that no row matches, those read most often first."""
+    def take(self) -> tuple[list[UnmappedCode], int]:
+        """Codes that no row matches, in no order, and Procedures without any code, both since the last time."""
         self._settle_concepts()
-        codes: Iterable[UnmappedCode] = (
-            UnmappedCode(system, code, bool(flags & _KNOWN), number)
-            for (system, code), (flags, number) in self._codes.items()
-            if number and not flags & _MAPPED
-        )
-        return sorted(codes, key=lambda entry: (-entry.codings, entry.system, entry.code))
+        unmapped = []
+        for (system, code), known in self._codes.items():
+            flags, number = known
+            known[1] = 0
+            if number and not flags & _MAPPED:
+                unmapped.append(UnmappedCode(system, code, bool(flags & _KNOWN), number))
+        without_code, self._without_code = self._without_code, 0
+        return unmapped, without_code
+
+
+def seen_of(distinct: Mapping[int, int], quarantined: int) -> Seen:
+    """The tallies over distinct Procedures.
+
+    Args:
+        distinct: Flags to number of Procedures that have them.
+        quarantined: How many could not be read.
+    """
+    status: Counter[str] = Counter()
+    completed = mapped = known = outside = unplaced = 0
+    for flags, number in distinct.items():
+        where = flags & _PLACE
+        if where != _INSIDE:
+            outside += number if where == _OUTSIDE else 0
+            unplaced += number if where == _UNPLACED else 0
+            continue
+        index = flags >> _STATUS_BITS
+        name = _STATUSES[index] if index < len(_STATUSES) else "other"
+        status[name] += number
+        if name == "completed":
+            completed += number
+            mapped += number if flags & _MAPPED else 0
+            known += number if flags & _KNOWN else 0
+    return Seen(
+        procedures=status.total(),
+        completed=completed,
+        by_status=dict(sorted(status.items())),
+        mapped=mapped,
+        known_system=known,
+        quarantined=quarantined,
+        undated=unplaced,
+        outside=outside,
+    )

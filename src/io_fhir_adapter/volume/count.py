@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -161,6 +161,12 @@ class Volume:
         """All sessions of the period."""
         return self.counted + self.review + self.not_counted
 
+    def alone(self) -> Volume:
+        """The same without what was read of other periods: it says nothing of this one, and grows every night."""
+        seen = replace(self.seen, outside=0)
+        sessions = (step for step in self.funnel if step.unit == "sessions")
+        return replace(self, seen=seen, funnel=(*_procedure_steps(seen), *sessions))
+
     @property
     def reached(self) -> bool:
         """Whether the counted sessions alone reach the threshold."""
@@ -228,26 +234,26 @@ class VolumeCounter:
         self._lost: dict[str, Counter[str]] = {code: Counter() for code in _SESSION_STEPS}
         self._unplaced = 0
 
-    def add(self, decision: Decision) -> None:
-        """Add one decision; one of another period changes nothing."""
+    def add(self, decision: Decision, number: int = 1) -> None:
+        """Add a decision, or so many of the same date, category, decision and reason; of another period nothing."""
         place = self._period.place(decision.date)
         if place == "outside":
             return
         if place == "unplaced":
             if decision.category != _NOT_IO:
-                self._unplaced += 1
+                self._unplaced += number
                 survives = decision.decision == "counted"
                 step, reason = ("dated", _UNDATED) if survives else (self._lost_at(decision), decision.reason)
-                self._lost[step][reason] += 1
+                self._lost[step][reason] += number
             return
         day, kind = decision.date, decision.decision
         month = day[:7] if len(day) >= 7 else UNKNOWN_MONTH
-        self._cells[month, decision.category][_KINDS[kind]] += 1
-        self._reasons[kind][decision.reason] += 1
+        self._cells[month, decision.category][_KINDS[kind]] += number
+        self._reasons[kind][decision.reason] += number
         if kind == "counted":
-            self._days[self._period.latest(day)] += 1
+            self._days[self._period.latest(day)] += number
         else:
-            self._lost[self._lost_at(decision)][decision.reason] += 1
+            self._lost[self._lost_at(decision)][decision.reason] += number
 
     def _lost_at(self, decision: Decision) -> str:
         if decision.reason in _SCOPE_REASONS:
