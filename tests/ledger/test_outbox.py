@@ -113,7 +113,7 @@ def test_what_is_parked_waits_for_a_person(ledger: Ledger) -> None:
             settle(connection, name, state, "no")
     with ledger.begin() as connection:
         assert [(found.identifier, found.state) for found in pending(connection)] == [("a", "parked"), ("c", "queued")]
-        assert retry_parked(connection, NOW) == 1
+        assert retry_parked(connection, NOW) == ["a"]
     assert [take(ledger), take(ledger), take(ledger)] == ["a", "c", ""]
     assert state_of(ledger, "a") == ("sending", 1)
 

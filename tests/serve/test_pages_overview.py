@@ -27,7 +27,7 @@ from io_fhir_adapter.demo import AS_OF
 from io_fhir_adapter.engine.standing import years_under
 from io_fhir_adapter.ledger.accounts import Actor, add_account
 from io_fhir_adapter.ledger.audit import entries
-from io_fhir_adapter.ledger.outbox import Receipt, item, put_receipt, settle
+from io_fhir_adapter.ledger.outbox import Receipt, item, items, put_receipt, settle
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.ledger.verdicts import BodyVerdict, put_verdict
 from io_fhir_adapter.look.passwords import Passwords
@@ -245,6 +245,32 @@ def test_what_was_parked_is_tried_again_by_who_may_and_that_is_noted(opened: Ope
     assert (answer.status_code, answer.headers["location"]) == (303, "/submissions?done=retried")
     assert state() == "queued"
     assert pages.audit()[-1] == ("adler", "E", f"Submission/{identifier}", "tried once more")
+
+
+def test_an_approver_withdraws_what_was_accepted_for_a_reason_and_once(opened: Open) -> None:
+    pages = opened(sealed=True)
+    ledger, identifier = pages.facility.ledger, pages.facility.proposal().identifier
+    taken = {"identifier": identifier, "reason": "counted-wrongly"}
+    assert "Withdraw this submission" not in pages.text("/submissions", "lang")  # nobody has it yet
+    assert pages.at("lang").fill("/submissions", taken, "/submissions/withdraw").status_code == 409
+    with ledger.begin() as connection:
+        settle(connection, identifier, "accepted")
+    for account in PEOPLE:
+        assert ("Withdraw this submission" in pages.text("/submissions", account)) == (account == "lang")
+        if account != "lang":
+            assert pages.at(account).fill("/submissions", taken, "/submissions/withdraw").status_code == 403
+    unsaid = pages.at("lang").fill("/submissions", {**taken, "reason": ""}, "/submissions/withdraw")
+    assert (unsaid.status_code, "Give a reason" in unsaid.text) == (422, True)
+    for reason in ("counted-wrongly", "other"):
+        answer = pages.at("lang").fill("/submissions", {**taken, "reason": reason}, "/submissions/withdraw")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/submissions?done=withdrawn")
+        with ledger.begin() as connection:
+            made, _ = items(connection)
+            settle(connection, made.identifier, "accepted")
+    assert pages.audit()[-1] == ("lang", "E", f"Submission/{identifier}", "withdrawn: counted-wrongly")
+    text = pages.text("/submissions?done=withdrawn", "lang")
+    assert "Withdrawal for 2025" in text
+    assert "The withdrawal is made" in text
 
 
 def test_the_dossier_is_made_from_the_sealed_submission_for_an_approver(opened: Open) -> None:

@@ -15,6 +15,7 @@ from tests.submit.endpoint import Endpoint, outcome, response
 
 from io_fhir_adapter.config import SubmissionConfig
 from io_fhir_adapter.errors import ConfigError, LedgerError
+from io_fhir_adapter.ledger.audit import entries
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.outbox import (
     OutboxItem,
@@ -25,6 +26,7 @@ from io_fhir_adapter.ledger.outbox import (
     lease_due,
     receipts_of,
     retry,
+    settle,
     supersede_open,
 )
 from io_fhir_adapter.loopback import LoopbackServer
@@ -199,6 +201,19 @@ def test_who_works_alone_takes_over_from_a_dead_sender_at_once(facility: Facilit
     make_due(facility.ledger, START)
     assert [one.state for one in facility.deliver()] == ["accepted"]
     assert (facility.item.attempts, facility.story()) == (2, [(200, "accepted")])
+
+
+@pytest.mark.parametrize("state", ["parked", "rejected"])
+def test_what_somebody_has_sent_again_is_noted(state: str, facility: Facility) -> None:
+    with facility.ledger.begin() as connection:
+        settle(connection, "sha256:ab", state, "no")
+    make_due(facility.ledger, START)
+    assert facility.item.state == state  # nobody asked for it
+    make_due(facility.ledger, START, ended="sha256:ab")
+    assert facility.item.state == "queued"
+    with facility.ledger.read() as connection:
+        noted = [(one.agent, one.entity, one.detail) for one in entries(connection)]
+    assert noted == [("console", "Submission/sha256:ab", "tried once more")]
 
 
 def test_a_dropped_submission_waits_for_its_receipt_and_is_not_dropped_again(

@@ -15,7 +15,7 @@ from io_fhir_adapter.canonical_urls import APPROVER_SYSTEM
 from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import SubmitError, UsageError
-from io_fhir_adapter.handover.withdrawing import Withdrawal, withdraw
+from io_fhir_adapter.handover.withdrawing import Approver, Withdrawal, withdraw
 from io_fhir_adapter.ledger.accounts import Account, Actor, account_of, add_account
 from io_fhir_adapter.ledger.approvals import approval_of, approve, clears, hold_unapproved
 from io_fhir_adapter.ledger.audit import entries
@@ -62,7 +62,8 @@ class Office:
             settle(connection, self.name, "accepted")
 
     def withdraw(self, reason: str = "counted-wrongly", approver: Account | None = None) -> Withdrawal:
-        return asyncio.run(withdraw(self.config, self.ledger, self.name, reason, approver=approver))
+        says = Approver(approver.name, approver.display, approver.roles) if approver is not None else None
+        return asyncio.run(withdraw(self.config, self.ledger, self.name, reason, approver=says))
 
     def account(self, name: str, *roles: Any) -> Account:
         hashed = Passwords().hash(PASSWORD)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.lifespan import set_aside
-from io_fhir_adapter.classify.ruleset import Entry, Ruleset
-from io_fhir_adapter.classify.tables import CodeRow
+from io_fhir_adapter.classify.recorded import CodeRead, codes_read, text_read
+from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.ledger.facts import find_procedure, person_of, quarantined, survivor
@@ -20,7 +20,6 @@ from io_fhir_adapter.model import Decision, EncounterFact, ProcedureFact, Quaran
 
 __all__ = ["Explanation", "explain_procedure", "in_words"]
 
-_SHIPPED = "codes/"  # where the rules of shipped rows begin
 _OUTCOME = {
     "counted": "COUNTED",
     "review": "FOR REVIEW",
@@ -110,30 +109,25 @@ def _recorded(fact: ProcedureFact, patient: str, ruleset: Ruleset) -> Iterator[s
         yield f"  recorded for {fact.patient}, which was merged into {patient}"
     if not fact.codes:
         yield "  it has no code"
-    for code in fact.codes:
-        entry = ruleset.entry(code.system, code.code)
-        row = entry.row_on(fact.day)
-        if row is not None:
-            what = ", ".join(part for part in (row.finding.technique, row.finding.site, row.finding.approach) if part)
-            yield f"  {entry.system} {entry.code}: {what} ({row.finding.rule}){_instead(entry, row, fact.day)}"
-        elif entry.system in ruleset.table_systems:
-            yield f"  {entry.system} {entry.code}: no row in the tables"
+    for code in codes_read(fact, ruleset):
+        if code.finding is not None:
+            said = code.finding
+            what = ", ".join(part for part in (said.technique, said.site, said.approach) if part)
+            yield f"  {code.system} {code.code}: {what} ({said.rule}){_instead(code)}"
+        elif code.has_table:
+            yield f"  {code.system} {code.code}: no row in the tables"
         else:
             yield f"  {code.system or '(no system)'} {code.code}: not a code system that has a table"
-    reading = read_codes(fact, ruleset)
-    if reading.from_text:
-        for finding in reading.findings:
-            what = ", ".join(part for part in (finding.technique, finding.site, finding.role) if part)
-            yield f"  its text: {what} ({finding.rule})"
+    for finding in text_read(fact, ruleset):
+        what = ", ".join(part for part in (finding.technique, finding.site, finding.role) if part)
+        yield f"  its text: {what} ({finding.rule})"
 
 
-def _instead(entry: Entry, row: CodeRow, day: str) -> str:
+def _instead(code: CodeRead) -> str:
     """That a site's own row decides where a shipped one would have."""
-    if row.finding.rule.startswith(_SHIPPED):
+    if not code.own:
         return ""
-    shipped = replace(entry, rows=tuple(other for other in entry.rows if other.finding.rule.startswith(_SHIPPED)))
-    ours = shipped.row_on(day)
-    return f", the site's own row in place of {ours.finding.rule}" if ours is not None else ", the site's own row"
+    return f", the site's own row in place of {code.in_place_of}" if code.in_place_of else ", the site's own row"
 
 
 def _why_apart(fact: ProcedureFact, ruleset: Ruleset, encounters: Iterable[EncounterFact]) -> str:

@@ -24,7 +24,7 @@ from io_fhir_adapter.model import Finding
 from io_fhir_adapter.shipped import shipped_path
 from io_fhir_adapter.trust.canonical import digest
 
-__all__ = ["Entry", "Ruleset", "SiteTable", "load_ruleset", "rules_for"]
+__all__ = ["Entry", "Ruleset", "SiteTable", "load_ruleset", "rules_for", "rules_now"]
 
 _CACHE_LIMIT = 500_000
 _SITE_PREFIX = "site:"
@@ -253,6 +253,16 @@ def rules_for(config: Config) -> Ruleset:
     tables = [SiteTable(table.system, table.file) for table in config.mappings.site_tables]
     maps = [item.file for item in config.mappings.concept_maps]
     return load_ruleset(config.programme, tables, scope=Scope.of(config.scope), concept_maps=maps)
+
+
+def rules_now(config: Config, known: Ruleset) -> Ruleset:
+    """The ruleset of a configuration as its files are now; the known one where nothing that decides changed.
+
+    Raises:
+        MappingError: Somebody changed a file, and it is wrong now.
+    """
+    found = rules_for(config)
+    return known if found.digest == known.digest else found
 
 
 def _digest(files: Mapping[str, Path], programme: Programme, scope: Scope | None) -> str:

@@ -14,8 +14,8 @@ from io_fhir_adapter.cli.console import out
 from io_fhir_adapter.cli.facility import ConfigOption
 from io_fhir_adapter.config import load_config
 from io_fhir_adapter.errors import UsageError
+from io_fhir_adapter.handover.withdrawing import Approver
 from io_fhir_adapter.handover.withdrawing import withdraw as take_back
-from io_fhir_adapter.ledger.accounts import Account
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.outbox import find_item
 from io_fhir_adapter.look.passwords import Passwords
@@ -57,7 +57,7 @@ def withdraw(
     return 0 if made.item.state in {"accepted", "sent"} else 1
 
 
-def _approver(ledger: Ledger, name: str, password_file: Path | None) -> Account:
+def _approver(ledger: Ledger, name: str, password_file: Path | None) -> Approver:
     password = asked_password(password_file, confirm=False)
     account = right_account(ledger, Passwords(), name, password, lambda: datetime.now(UTC))
     if account is None or account.one_time:
@@ -67,4 +67,4 @@ def _approver(ledger: Ledger, name: str, password_file: Path | None) -> Account:
             do="see the accounts list command; a one-time password has to be changed first",
             number=74,
         )
-    return account
+    return Approver(account.name, account.display, account.roles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
@@ -20,7 +20,9 @@ from io_fhir_adapter.submit.seal import StandardsContent, SubmissionContent, rep
 from io_fhir_adapter.submit.signing import Finish, signing_key
 from io_fhir_adapter.trust.approver import approver_agent, approver_token
 from io_fhir_adapter.trust.canonical import digest
-from io_fhir_adapter.trust.signature import SignatureKey, named_key
+
+if TYPE_CHECKING:  # cryptography: for who signs
+    from io_fhir_adapter.trust.signature import SignatureKey
 
 __all__ = ["approved_form", "seal_correcting", "sign_anew", "standards_digest", "standards_of"]
 
@@ -82,6 +84,8 @@ def sign_anew(connection: Connection, identifier: str, body: bytes, key: Signatu
     found = item(connection, identifier)
     if key is None or found is None or found.state not in {"rejected", "parked"}:
         return
+    from io_fhir_adapter.trust.signature import named_key  # noqa: PLC0415 - as above
+
     if named_key(json.loads(found.body)) == key.kid:
         return
     put_body(connection, identifier, body)

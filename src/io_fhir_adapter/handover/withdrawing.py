@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from io_fhir_adapter import __version__
-from io_fhir_adapter.config import Config
+from io_fhir_adapter.config import Config, Role
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.handover.sealing import approved_form
-from io_fhir_adapter.ledger.accounts import Account
 from io_fhir_adapter.ledger.approvals import approve
 from io_fhir_adapter.ledger.audit import note
 from io_fhir_adapter.ledger.database import Ledger
@@ -22,7 +22,16 @@ from io_fhir_adapter.submit.signing import Finish, signing_key
 from io_fhir_adapter.submit.withdrawal import find_withdrawal, seal_withdrawal, to_withdraw, withdrawal_label
 from io_fhir_adapter.trust.canonical import canonical_json, digest_bytes
 
-__all__ = ["Withdrawal", "withdraw"]
+__all__ = ["Approver", "Withdrawal", "withdraw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Who withdraws a submission, proved to be themselves: the account, the name for people, what they may do."""
+
+    account: str
+    name: str
+    roles: Collection[Role]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class Withdrawal:
 
 
 async def withdraw(
-    config: Config, ledger: Ledger, identifier: str, reason: str, *, approver: Account | None = None
+    config: Config, ledger: Ledger, identifier: str, reason: str, *, approver: Approver | None = None
 ) -> Withdrawal:
     """Takes a submission back, once, and sends that; the submission itself and its receipts stay as they are.
 
@@ -43,7 +52,7 @@ async def withdraw(
         ledger: Its ledger.
         identifier: The submission.
         reason: One of :data:`~io_fhir_adapter.submit.withdrawal.WITHDRAWING`.
-        approver: Who says so, proved to be themselves; needed where people sign in.
+        approver: Who says so; needed where people sign in.
 
     Raises:
         UsageError: People sign in, and none of them who may approve says so.
@@ -54,7 +63,7 @@ async def withdraw(
         raise UsageError(
             "where people sign in, only an approver withdraws a submission",
             where="--by",
-            do="name a local account with the role approver",
+            do="name a local account with the role approver, or use the page of the submissions",
             number=70,
         )
     with only_job(ledger):
@@ -67,10 +76,10 @@ async def withdraw(
         return Withdrawal(find_item(connection, made.item.identifier), made.fresh)
 
 
-def _make(config: Config, ledger: Ledger, identifier: str, reason: str, approver: Account | None) -> Withdrawal:
+def _make(config: Config, ledger: Ledger, identifier: str, reason: str, approver: Approver | None) -> Withdrawal:
     now = datetime.now(UTC)
     finish = (
-        approved_form(config, approver.name, approver.display, now)
+        approved_form(config, approver.account, approver.name, now)
         if approver is not None
         else Finish(signing_key(config.submission), now)
     )
@@ -90,9 +99,11 @@ def _make(config: Config, ledger: Ledger, identifier: str, reason: str, approver
             enqueue(connection, own, label, finish(body), now)
         else:
             enqueue(connection, own, label, body, now, held=True)
-            approve(connection, None, own, digest_bytes(body), by=approver.name, role="approver", at=now, finish=finish)
+            approve(
+                connection, None, own, digest_bytes(body), by=approver.account, role="approver", at=now, finish=finish
+            )
         note(
-            connection, at=now, agent=approver.name if approver is not None else "console",
+            connection, at=now, agent=approver.account if approver is not None else "console",
             role=roles_text(approver.roles) if approver is not None else "", action="E",
             entity=f"Submission/{identifier}", detail=f"withdrawn: {reason}",
         )  # fmt: skip

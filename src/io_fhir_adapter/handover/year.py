@@ -55,10 +55,13 @@ class Year:
             )
 
     def report(self, volume: Volume) -> dict[str, Any]:
-        """The MeasureReport of a volume, dated by the day that the job runs for."""
+        """The MeasureReport of a volume, dated by the day that the job runs for.
+
+        It says nothing of other periods: each night's Procedures would make another submission of a year long over.
+        """
         facility = self._facility
         return build_measure_report(
-            volume,
+            volume.alone(),
             programme_id=self._ruleset.programme.id,
             facility_code=facility.code,
             facility_name=facility.name or facility.code,

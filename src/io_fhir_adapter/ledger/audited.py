@@ -1,4 +1,4 @@
-"""What the adapter itself enters in the audit: that what decides or what is configured changed, and what was sent."""
+"""What is entered in the audit beside what people do on the pages: what decides changed, what was sent, what again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from sqlalchemy import Connection
 from io_fhir_adapter.ledger.audit import Outcome, note
 from io_fhir_adapter.ledger.runs import read_state, write_state
 
-__all__ = ["note_changes", "note_sent"]
+__all__ = ["note_changes", "note_retried", "note_sent"]
 
 _AGENT: Final = "adapter"
+_CONSOLE: Final = "console"
 _SHOWN: Final = 24
 
 
@@ -33,6 +34,22 @@ def note_changes(connection: Connection, digests: Mapping[str, str], now: dateti
         detail = f"now {digest[:_SHOWN]}, {was}"
         note(connection, at=now, agent=_AGENT, role="", action="U" if before else "C", entity=name, detail=detail)
         write_state(connection, f"audited {name}", digest)
+
+
+def note_retried(
+    connection: Connection, identifier: str, now: datetime, *, agent: str = _CONSOLE, role: str = ""
+) -> None:
+    """Enters that somebody had a submission sent again that was parked or rejected.
+
+    Args:
+        connection: An open transaction that writes, the one that queues it.
+        identifier: The submission.
+        now: When.
+        agent: The account; the command line where nobody signed in.
+        role: The account's roles, by comma.
+    """
+    entity = f"Submission/{identifier}"
+    note(connection, at=now, agent=agent, role=role, action="E", entity=entity, detail="tried once more")
 
 
 def note_sent(connection: Connection, identifier: str, state: str, now: datetime) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, text, tuple_, union
+from sqlalchemy import Connection, delete, func, select, text, union
 
 from io_fhir_adapter.errors import LedgerError
 from io_fhir_adapter.ledger.database import among
@@ -42,6 +42,7 @@ __all__ = [
     "put_decisions",
     "quarantine_reasons",
     "quarantined",
+    "quarantined_by",
     "referenced",
     "survivor",
     "tally_procedures",
@@ -294,25 +295,34 @@ def ended_procedures(connection: Connection) -> list[ProcedureFact]:
 
 def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> Iterator[ProcedureFact]:
     """Every Procedure, or every one that no row of the code tables matches; read in steps of ids."""
-    last = ("", "")
-    while True:
-        columns = facts.c
-        query = (
-            select(columns.source, columns.id, columns.data)
-            .where(columns.resource_type == "Procedure", tuple_(columns.source, columns.id) > last)
-            .order_by(columns.source, columns.id)
-            .limit(_STEP)
-        )
-        if unmapped_only:
-            query = query.where(~columns.mapped)
-        rows = connection.execute(query).all()
-        if not rows:
-            return
-        for row in rows:
-            fact = decode_fact("Procedure", row.data)
-            if isinstance(fact, ProcedureFact):
-                yield fact
-        last = (rows[-1].source, rows[-1].id)
+    columns = facts.c
+    for source in _sources(connection):
+        last = ""
+        while True:
+            query = (
+                select(columns.id, columns.data)
+                .where(columns.source == source, columns.resource_type == "Procedure", columns.id > last)
+                .order_by(columns.id)
+                .limit(_STEP)
+            )
+            rows = connection.execute(query.where(~columns.mapped) if unmapped_only else query).all()
+            if not rows:
+                break
+            for row in rows:
+                fact = decode_fact("Procedure", row.data)
+                if isinstance(fact, ProcedureFact):
+                    yield fact
+            last = rows[-1].id
+
+
+def _sources(connection: Connection) -> Iterator[str]:
+    """The names of the sources that there are facts of; each is the first entry of the index behind the one before."""
+    columns = facts.c
+    name: str | None = ""
+    while (
+        name := connection.execute(select(func.min(columns.source)).where(columns.source > name)).scalar()
+    ) is not None:
+        yield name
 
 
 def unmapped_since(connection: Connection, day: str) -> Iterator[ProcedureFact]:
@@ -358,6 +368,15 @@ def quarantined(connection: Connection) -> list[Quarantined]:
         columns.source, columns.resource_type, columns.position
     )
     return [Quarantined(*row) for row in connection.execute(query)]
+
+
+def quarantined_by(connection: Connection, run: int) -> list[tuple[str, str, str, int]]:
+    """(resource type, code, reason, number) of what a run set aside and no later one has come to see, most first."""
+    columns = quarantine.c
+    parts = (columns.resource_type, columns.code, columns.reason)
+    query = select(*parts, func.count()).where(columns.run == run).group_by(*parts)
+    ordered = query.order_by(func.count().desc(), *parts)
+    return [(kind, code, reason, number) for kind, code, reason, number in connection.execute(ordered)]
 
 
 def quarantine_reasons(connection: Connection) -> Counter[tuple[str, str]]:

@@ -11,9 +11,11 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, delete, update
@@ -35,12 +37,27 @@ BUSY: Final = "IOA-LED-006"
 """Code of the error that says that another one is at it."""
 _RENEW_S = 30.0
 _NAME = "job"
-_HOLDER: Final = re.compile(r"process (?P<pid>\d+)\.\d+ on (?P<host>.+)")
+_HOLDER: Final = re.compile(r"process (?P<pid>\d+)\.\d+ on (?P<host>.+?)(?: \((?P<space>[0-9a-f]+-\d+)\))?")
 
 
 def new_holder() -> str:
     """A name for a holder in this process, unlike any other's."""
-    return f"process {os.getpid()}.{secrets.randbits(48)} on {socket.gethostname()}"
+    space = f" ({_space()})" if _space() else ""
+    return f"process {os.getpid()}.{secrets.randbits(48)} on {socket.gethostname()}{space}"
+
+
+@cache
+def _space() -> str:
+    """In which processes are numbered as in this one, empty where the system does not say.
+
+    Two containers may have the same name of their host, and two machines that are copies of one; the number of a living
+    process of the one is that of none in the other.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return f"{boot.strip().replace('-', '')[:12]}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def take(connection: Connection, holder: str, now: datetime, name: str = _NAME) -> str:
@@ -72,7 +89,7 @@ def take(connection: Connection, holder: str, now: datetime, name: str = _NAME) 
 def _has_died(holder: str) -> bool:
     """Whether a holder was a process of this machine that is no more; of other machines nothing is known."""
     found = _HOLDER.fullmatch(holder)
-    if found is None or found["host"] != socket.gethostname():
+    if found is None or found["host"] != socket.gethostname() or (found["space"] or _space()) != _space():
         return False
     try:
         os.kill(int(found["pid"]), 0)
@@ -119,7 +136,7 @@ def only_job(ledger: Ledger) -> Iterator[None]:
     Raises:
         LedgerError: On entering, where another one is at it.
     """
-    holder = f"process {os.getpid()}.{threading.get_ident()} on {socket.gethostname()}"
+    holder = new_holder()
     with ledger.begin() as connection:
         other = take(connection, holder, datetime.now(UTC))
     if other:
@@ -135,14 +152,25 @@ def only_job(ledger: Ledger) -> Iterator[None]:
 
 
 @contextmanager
-def holding(ledger: Ledger, holder: str, name: str = _NAME) -> Iterator[None]:
-    """Holds on to a lease that was taken for as long as the block runs, and gives it back."""
+def holding(ledger: Ledger, holder: str, name: str = _NAME, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds on to a lease that was taken for as long as the block runs, and gives it back.
+
+    Args:
+        ledger: Has the lease.
+        holder: Who took it.
+        name: Which one.
+        lost: Called, from another thread, where it was found to be another's: this process stood still so long, or did
+            not reach the ledger, that it was taken to be dead.
+    """
     ended = threading.Event()
 
     def hold() -> None:
         while not ended.wait(_RENEW_S):
             with suppress(LedgerError), ledger.begin() as connection:  # a busy database: once more in half a minute
-                renew(connection, holder, datetime.now(UTC), name)
+                ours = renew(connection, holder, datetime.now(UTC), name)
+                if not ours:
+                    lost()
+                    return
 
     thread = threading.Thread(target=hold, name="lease", daemon=True)
     thread.start()

@@ -232,10 +232,14 @@ def release(connection: Connection, now: datetime) -> int:
     return connection.execute(update(outbox).where(outbox.c.state == "sending").values(**values)).rowcount
 
 
-def retry_parked(connection: Connection, now: datetime) -> int:
-    """Queues all parked submissions again; gives their number."""
-    values = {"state": "queued", "next_attempt": timestamp(now), "attempts": 0}
-    return connection.execute(update(outbox).where(outbox.c.state == "parked").values(**values)).rowcount
+def retry_parked(connection: Connection, now: datetime) -> list[str]:
+    """Queues all parked submissions again; gives their identifiers."""
+    columns = outbox.c
+    parked = select(columns.identifier).where(columns.state == "parked").order_by(columns.identifier)
+    found = list(connection.execute(parked).scalars())
+    for identifier in found:
+        retry(connection, identifier, now)
+    return found
 
 
 def retry(connection: Connection, identifier: str, now: datetime) -> None:

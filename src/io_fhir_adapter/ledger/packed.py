@@ -47,7 +47,7 @@ def put_packed(
     new = 0
     if expected_new and connection.dialect.name == "sqlite":
         ordered = sorted(items.values(), key=_BY_ID)  # neighbours in the index are written one after the other
-        new = write_tuples(connection, facts, _COLUMNS, _rows(source, ordered, run), _KEY, replace=False)
+        new = write_tuples(connection, facts, _COLUMNS, _rows(connection, source, ordered, run), _KEY, replace=False)
         if new == len(ordered):
             mark_stale(connection, {item.patient for item in ordered if item.mapped})
             return Stored(new)
@@ -69,7 +69,7 @@ def put_packed(
             concerned.add(item.patient)
         to_write.append(item)
     to_write.sort(key=_BY_ID)
-    write_tuples(connection, facts, _COLUMNS, _rows(source, to_write, run), _KEY)
+    write_tuples(connection, facts, _COLUMNS, _rows(connection, source, to_write, run), _KEY)
     mark_stale(connection, concerned)
     changed = len(to_write) - (new - inserted)
     return Stored(new, changed, len(items) - new - changed)
@@ -84,11 +84,13 @@ def _known(connection: Connection, source: str, ids: Iterable[str]) -> dict[str,
     return {row[0]: tuple(row) for row in connection.execute(query)}
 
 
-def _rows(source: str, items: Iterable[PackedProcedure], run: int) -> list[tuple[object, ...]]:
+def _rows(connection: Connection, source: str, items: Iterable[PackedProcedure], run: int) -> list[tuple[object, ...]]:
+    # SQLite's driver looks for a way to write each truth value, and takes a number as it is; PostgreSQL wants truth
+    truth = int if connection.dialect.name == "sqlite" else bool
     return [
         (
-            source, _NAME, item.id, item.patient, item.status, item.day, int(item.mapped), int(item.known_system), item.digest,
-            item.data, run,
+            source, _NAME, item.id, item.patient, item.status, item.day, truth(item.mapped), truth(item.known_system),
+            item.digest, item.data, run,
         )
         for item in items
     ]  # fmt: skip

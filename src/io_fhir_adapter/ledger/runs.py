@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from io_fhir_adapter.ledger.database import timestamp, upsert
 from io_fhir_adapter.ledger.schema import cursors, runs, state
@@ -16,7 +16,7 @@ from io_fhir_adapter.ledger.schema import cursors, runs, state
 __all__ = [
     "Run", "change_state", "cursor", "finish_run", "first_started", "last_complete", "last_ended",
     "last_run", "move_cursor",
-    "read_state", "recent_runs", "start_run", "write_state",
+    "read_state", "recent_runs", "run_numbered", "start_run", "write_state",
 ]  # fmt: skip
 
 
@@ -62,10 +62,20 @@ def last_ended(connection: Connection) -> Run | None:
     return next((run for run in recent_runs(connection, 5) if run.finished), None)
 
 
-def recent_runs(connection: Connection, most: int) -> list[Run]:
-    """The runs started last, the newest first."""
-    rows = connection.execute(select(runs).order_by(runs.c.id.desc()).limit(most))
-    return [Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error) for row in rows]
+def recent_runs(connection: Connection, most: int, *, before: int | None = None) -> list[Run]:
+    """The runs started last, the newest first; of those with a lower number than ``before`` where it is given."""
+    query = select(runs).order_by(runs.c.id.desc()).limit(most)
+    return [_run(row) for row in connection.execute(query if before is None else query.where(runs.c.id < before))]
+
+
+def run_numbered(connection: Connection, number: int) -> Run | None:
+    """One run, None where there is none of that number."""
+    row = connection.execute(select(runs).where(runs.c.id == number)).first()
+    return _run(row) if row is not None else None
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(row.id, row.started, row.finished, row.state, json.loads(row.summary), row.error)
 
 
 def first_started(connection: Connection) -> str:

@@ -93,7 +93,8 @@ decisions: Final = Table(
     Column("decision", String(12), nullable=False),
     Column("reason", String(32), nullable=False),
     Column("data", LargeBinary, nullable=False),  # the whole decision with its trail, JSON
-    Index("ix_decisions_date", "date"),
+    Index("ix_decisions_alike", "category", "decision", "reason", "date"),
+    Index("ix_decisions_listed", "date", "patient", "number", "category", "decision", "reason"),
     Index("ix_decisions_decision_date", "decision", "date"),
 )
 

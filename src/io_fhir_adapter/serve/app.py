@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import Depends, FastAPI, Response
@@ -27,8 +28,9 @@ from io_fhir_adapter.logs import log
 from io_fhir_adapter.serve.jobs import Jobs
 from io_fhir_adapter.serve.metrics import Metrics
 from io_fhir_adapter.serve.nights import jobs_of, window_of
-from io_fhir_adapter.serve.pages import install_pages
-from io_fhir_adapter.serve.web import Web
+
+if TYPE_CHECKING:
+    from io_fhir_adapter.pipeline import Night
 
 __all__ = ["create_app", "serve_forever"]
 
@@ -59,7 +61,17 @@ def create_app(
         as_of: The local date that the case pages work on; each day's own where omitted.
     """
     metrics = Metrics()
-    jobs = Jobs(ledger, jobs_of(config, ledger, ruleset, metrics.see), window_of(config))
+    after_night: list[Callable[[], None]] = []
+
+    def see(night: Night | None) -> None:
+        metrics.see(night)
+        try:
+            for step in after_night:
+                step()
+        except AdapterError as exc:  # nothing is lost: the first who looks has it counted
+            log.warning("not counted ahead", code=exc.code)
+
+    jobs = Jobs(ledger, jobs_of(config, ledger, ruleset, see), window_of(config))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -92,13 +104,17 @@ def create_app(
         today = datetime.now(zone(config.facility.time_zone)).date()
         return Response(metrics.show(ledger, ruleset, today), media_type=CONTENT_TYPE_LATEST)
 
-    web = Web(config, ledger, host=host) if config.sign_in is not None else None
-    if web is not None:
-        web.install(app)
-        install_pages(app, web, ruleset, as_of)
-    readers = [Depends(web.person())] if web is not None else []
+    readers = []
+    if config.sign_in is not None:
+        from io_fhir_adapter.serve.pages import install_pages  # noqa: PLC0415 - a third of the start, for who has pages
+        from io_fhir_adapter.serve.web import Web  # noqa: PLC0415
 
-    @app.get("/report" if web is not None else "/", response_class=HTMLResponse, dependencies=readers)
+        web = Web(config, ledger, host=host)
+        web.install(app)
+        after_night.append(install_pages(app, web, ruleset, as_of))
+        readers = [Depends(web.person())]
+
+    @app.get("/report" if readers else "/", response_class=HTMLResponse, dependencies=readers)
     async def page() -> HTMLResponse:
         report = config.output.folder / "report.html"
         try:

@@ -19,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.jobs import RUNNING, claim, end_job, lease_name, put_jobs, stored_jobs
-from io_fhir_adapter.ledger.lease import BUSY, holding, new_holder
+from io_fhir_adapter.ledger.lease import BUSY, holding, new_holder, renew
 from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
 from io_fhir_adapter.serve.schedule import Rule, Window, due_at_start, implausible
@@ -214,6 +214,7 @@ class Jobs:
                 self._put_right(job, now)
             elif due <= now or known.outcome == RUNNING:
                 with self._ledger.begin() as connection:
+                    now = self._clock()  # anew: a lease that began while another wrote might be over already
                     if claim(connection, name, self._holder, now, job.rule.after(now) + self._jitter(job)):
                         found.append(job)
         return found
@@ -229,9 +230,12 @@ class Jobs:
     def _do(self, job: Job, apart: _Apart) -> None:
         began = self._clock()
         try:
-            with holding(self._ledger, self._holder, lease_name(job.name)):
+            with holding(self._ledger, self._holder, lease_name(job.name), lost=apart.stop):
                 outcome, due = self._outcome(job, apart)
                 with self._ledger.begin() as connection:
+                    if not renew(connection, self._holder, self._clock(), lease_name(job.name)):
+                        log.warning("job taken over", job=job.name)  # another does it, and says how it ended
+                        return
                     end_job(connection, job.name, self._clock(), outcome, due)
         except AdapterError as exc:  # how it ended could not be written: it counts as cut off, and is done again
             log.error("job not noted", job=job.name, code=exc.code)

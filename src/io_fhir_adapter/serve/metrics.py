@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter as Tally
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from sqlalchemy import Connection
@@ -20,8 +20,10 @@ from io_fhir_adapter.ledger.outbox import items, pending
 from io_fhir_adapter.ledger.runs import last_complete, last_ended, read_state
 from io_fhir_adapter.notify.book import BOOK, Book
 from io_fhir_adapter.notify.incidents import TITLES
-from io_fhir_adapter.pipeline import Night
 from io_fhir_adapter.report.readiness_facts import Year
+
+if TYPE_CHECKING:
+    from io_fhir_adapter.pipeline import Night
 
 __all__ = ["Metrics"]
 

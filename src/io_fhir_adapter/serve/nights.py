@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from io_fhir_adapter.classify.ruleset import Ruleset
+from io_fhir_adapter.classify.ruleset import Ruleset, rules_now
 from io_fhir_adapter.config import Config, FhirSourceConfig
 from io_fhir_adapter.engine.horizon import horizon_of
 from io_fhir_adapter.errors import AdapterError
@@ -17,11 +18,12 @@ from io_fhir_adapter.ledger.outbox import is_anything_due
 from io_fhir_adapter.ledger.retention import purge
 from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
-from io_fhir_adapter.notify.tell import tell
-from io_fhir_adapter.pipeline import Night, Nightly
 from io_fhir_adapter.pull.reconcile import is_due, read_whole
 from io_fhir_adapter.serve.jobs import HOURS_OVER, NIGHTLY, Job, Tell
 from io_fhir_adapter.serve.schedule import Cron, Every, Window
+
+if TYPE_CHECKING:  # what a night needs takes a second to import: it is, when the first one begins
+    from io_fhir_adapter.pipeline import Night, Nightly
 
 __all__ = ["Nights", "jobs_of", "log_night", "window_of"]
 
@@ -159,17 +161,23 @@ class Nights:
         return True
 
     def _job(self, told: Tell | None = None) -> Nightly:
+        from io_fhir_adapter.pipeline import Nightly  # noqa: PLC0415 - see above
+
+        if told is not None:  # a night; a site's own table may have got rows since the one before
+            self._ruleset = rules_now(self._config, self._ruleset)
         left = window_of(self._config).left(self._clock()) if told is not None else None
         return Nightly(self._config, self._ledger, self._ruleset, progress=told, pull_for=left)
 
     async def _night(self, told: Tell) -> Night:
         job = self._job(told)
         night = await job.run()
-        files = await asyncio.to_thread(job.write_output, night, self._config.output.folder)
+        files = await asyncio.to_thread(job.write_output, night, self._config.output.folder, aside=True)
         log.info("written", files=len(files))
         return night
 
     async def _tell(self, failure: str) -> None:
+        from io_fhir_adapter.notify.tell import tell  # noqa: PLC0415 - see above
+
         now = self._clock()
         today = now.astimezone(zone(self._config.facility.time_zone)).date()
         try:

@@ -11,6 +11,7 @@ from typing import Literal
 from io_fhir_adapter.config import Config, SubmissionConfig
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.approvals import approval_of, hold_unapproved
+from io_fhir_adapter.ledger.audited import note_retried
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.ledger.outbox import (
     OutboxItem,
@@ -123,10 +124,13 @@ def make_due(ledger: Ledger, now: datetime, *, ended: str | None = None) -> None
     with ledger.begin() as connection:
         release(connection, now)
         if ended is not None:
-            retry_parked(connection, now)
+            again = retry_parked(connection, now)
             found = item(connection, ended)
             if found is not None and found.state == "rejected":
                 settle(connection, ended, "queued", found.cause, now)
+                again.append(ended)
+            for identifier in again:
+                note_retried(connection, identifier, now)
         for waiting in pending(connection):
             if waiting.state == "queued":
                 settle(connection, waiting.identifier, "queued", waiting.cause, now)

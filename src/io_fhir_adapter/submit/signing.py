@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from io_fhir_adapter.config import SignatureConfig, SubmissionConfig
 from io_fhir_adapter.errors import ConfigError
 from io_fhir_adapter.owner_only import read_owner_only
 from io_fhir_adapter.trust.approver import with_approver
 from io_fhir_adapter.trust.canonical import canonical_json
-from io_fhir_adapter.trust.keys import signature_key
-from io_fhir_adapter.trust.signature import SignatureKey, algorithm_of, sign_bundle
+
+if TYPE_CHECKING:  # cryptography, eight MiB: for who signs
+    from io_fhir_adapter.trust.signature import SignatureKey
 
 __all__ = ["UNSIGNED", "Finish", "read_signing_key", "signature_words", "signing_key"]
 
@@ -42,6 +43,8 @@ def read_signing_key(named: SignatureConfig, where: str) -> SignatureKey:
     Raises:
         ConfigError: As :func:`signing_key`.
     """
+    from io_fhir_adapter.trust.keys import signature_key  # noqa: PLC0415 - as above
+
     password = named.password.read(where) if named.password is not None else None
     try:
         return signature_key(read_owner_only(named.file, "signing key").decode(), password, named.kid)
@@ -58,7 +61,11 @@ def signature_words(config: SubmissionConfig | None) -> str:
         ConfigError: As :func:`signing_key`.
     """
     key = signing_key(config)
-    return f"submissions are signed ({algorithm_of(key)}, kid {key.kid})" if key is not None else UNSIGNED
+    if key is None:
+        return UNSIGNED
+    from io_fhir_adapter.trust.signature import algorithm_of  # noqa: PLC0415 - as above
+
+    return f"submissions are signed ({algorithm_of(key)}, kid {key.kid})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,8 @@ class Finish:
         if self.approver is not None:
             bundle = with_approver(bundle, self.approver)
         if self.key is not None:
+            from io_fhir_adapter.trust.signature import sign_bundle  # noqa: PLC0415 - as above
+
             bundle = sign_bundle(bundle, self.key, when=self.when)
         else:  # another signature is not of these bytes any more
             bundle.pop("signature", None)

@@ -17,6 +17,7 @@ from io_fhir_adapter.submit.seal import assembler, with_statement
 __all__ = [
     "WITHDRAWING",
     "find_withdrawal",
+    "labelled_period",
     "seal_withdrawal",
     "to_withdraw",
     "withdrawal_label",
@@ -42,6 +43,11 @@ _GONE: Final = ("superseded", "returned", "rejected")
 def withdrawal_label(period: str) -> str:
     """What the outbox has as the period of a withdrawal, so that no submission of the period takes its place."""
     return f"{_LABEL}{period}"
+
+
+def labelled_period(label: str) -> str:
+    """The period that a submission or a withdrawal is about, of what the outbox has as its period."""
+    return label.removeprefix(_LABEL)
 
 
 def to_withdraw(connection: Connection, identifier: str) -> OutboxItem:

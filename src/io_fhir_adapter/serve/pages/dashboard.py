@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from io_fhir_adapter.ledger.runs import Run, recent_runs
+from io_fhir_adapter.ledger.runs import recent_runs
 from io_fhir_adapter.look.theme import FAMILIES, LIGHT, families_present
 from io_fhir_adapter.report.gather import run_facts
-from io_fhir_adapter.report.nightly import RunFact
 from io_fhir_adapter.report.readiness_facts import Year
 from io_fhir_adapter.serve.language import language_of, translator
 from io_fhir_adapter.serve.pages.figures import Figures, Years
+from io_fhir_adapter.serve.pages.nights import funnel_in, night_of
 from io_fhir_adapter.serve.pages.plots import month_plot, months_by_family, running_plot
 from io_fhir_adapter.serve.pages.readiness import cards_of, readiness_with
 from io_fhir_adapter.serve.pages.submissions import submissions_of
 from io_fhir_adapter.serve.pages.view import View
-from io_fhir_adapter.serve.pages.wording import Translate, day_in, number_in, reason_words_in
+from io_fhir_adapter.serve.pages.wording import Translate, day_in, number_in
 from io_fhir_adapter.serve.people import Person
-from io_fhir_adapter.volume.count import FunnelStep, Volume
+from io_fhir_adapter.volume.count import Volume
 
 __all__ = ["dashboard_router"]
 
 _NIGHTS: Final = 7
 _SUBMISSIONS: Final = 3
-_REASONS: Final = 2
 _EARLY_DAYS: Final = 90
 """So long into a year people still work on the one before: that one is shown first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Night:
-    """One run in a line: how it ended, how long it took, and whether everything that it read was complete.
-
-    ``seconds`` is None where it did not end, ``read`` counts resources of all types.
-    """
-
-    run: Run
-    seconds: float | None
-    read: int
-    complete: bool
 
 
 def dashboard_router(view: View, figures: Figures) -> APIRouter:
@@ -65,13 +49,14 @@ def dashboard_router(view: View, figures: Figures) -> APIRouter:
             sent = submissions_of(connection, _SUBMISSIONS)
         ended = next((run for run in runs if run.finished), None)
         proof = run_facts(ended.summary.get("sources", ())) if ended is not None else []
+        newer = years is not None and ended is not None and years.ended != ended.finished
         response = view.web.render(
-            request, "dashboard.html", person, nights=[_night(run) for run in runs], proof=proof, sent=sent,
+            request, "dashboard.html", person, nights=[night_of(run) for run in runs], proof=proof, sent=sent,
             number=lambda value: number_in(language, value), colour=LIGHT, months=t("dashboard.months").split(),
-            ended=ended,
+            ended=ended, as_of=years.ended if years is not None else "", newer=newer,
             **(_counted(view, t, language, years, year) if years is not None else {"years": None}),
         )  # fmt: skip
-        if years is None:
+        if years is None or newer:
             response.headers["Refresh"] = "4"
         return response
 
@@ -90,6 +75,7 @@ def _counted(view: View, t: Translate, language: str, years: Years, wanted: str)
     families = families_present(code for code, tally in volume.by_category.items() if tally.counted)
     return {
         "years": labels,
+        "outdated": years.outdated,
         "label": label,
         "year": shown,
         "volume": volume,
@@ -102,7 +88,7 @@ def _counted(view: View, t: Translate, language: str, years: Years, wanted: str)
         "by_month": months_by_family(volume),
         "by_end": _by_end(volume, before),
         "families": {name: t(f"dashboard.families.{name}") for name in FAMILIES if name in families},
-        "funnel": _funnel(t, language, volume),
+        "funnel": funnel_in(t, language, volume.funnel),
         "found": found,
         "facts": facts,
         "cards": list(cards_of(t, language, years.rules.programme, facts, found)),
@@ -138,33 +124,3 @@ def _until(volume: Volume | None, month: int) -> int:
     if volume is None:
         return 0
     return max((many for day, many in volume.cumulative if int(day[5:7]) <= month), default=0)
-
-
-def _funnel(t: Translate, language: str, volume: Volume) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The steps by unit, each in per cent of the first of its unit."""
-    found: dict[str, list[FunnelStep]] = {}
-    for step in volume.funnel:
-        found.setdefault(step.unit, []).append(step)
-    return [(unit, [_step(t, language, step, steps[0]) for step in steps]) for unit, steps in found.items()]
-
-
-def _step(t: Translate, language: str, step: FunnelStep, first: FunnelStep) -> dict[str, Any]:
-    full = (first.count + first.lost) or 1
-    why = [f"{reason_words_in(t, code)} {number_in(language, many)}" for code, many in step.why[:_REASONS]]
-    return {
-        "name": t(f"dashboard.funnel.{step.code}"),
-        "count": step.count,
-        "lost": step.lost,
-        "why": ", ".join(why) + (" …" if len(step.why) > _REASONS else ""),
-        "share": round(100 * step.count / full, 2),
-        "was": round(100 * (step.count + step.lost) / full, 2),
-    }
-
-
-def _night(run: Run) -> Night:
-    facts: list[RunFact] = run_facts(run.summary.get("sources", ()))
-    seconds = None
-    if run.finished:
-        seconds = (datetime.fromisoformat(run.finished) - datetime.fromisoformat(run.started)).total_seconds()
-    complete = bool(facts) and all(fact.complete for fact in facts)
-    return Night(run, seconds, sum(fact.read for fact in facts), complete)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
 from io_fhir_adapter.classify.redecide import decided_with
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.engine.standing import CountedYear, rules_under, years_under
-from io_fhir_adapter.ledger.runs import recent_runs
+from io_fhir_adapter.engine.standing import CountedYear, rules_under, years_as_decided, years_under
+from io_fhir_adapter.ledger.runs import last_ended
+from io_fhir_adapter.serve.pages.kept import Kept
 from io_fhir_adapter.serve.pages.view import View
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.period import Period
@@ -21,8 +20,6 @@ __all__ = ["Figures", "Years"]
 
 _PATIENCE_S: Final = 2.0
 """So long a page waits for numbers that are being counted before it shows older ones, or says so, in seconds."""
-_LOOKED_AT: Final = 5
-"""Of so many runs, the last that ended is what numbers are of."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class Years:
         last: The year before it.
         before: The one before that; None where it is not the facility's own programme.
         ended: When the run ended that they are of, empty where none did.
+        outdated: Whether that run decided by other rules than those that the next one will decide by.
     """
 
     rules: Ruleset
@@ -44,6 +42,7 @@ class Years:
     last: CountedYear
     before: Volume | None
     ended: str
+    outdated: bool = False
 
     def volumes(self, label: str) -> tuple[Volume, Volume | None]:
         """The volume of a year, the year under way or the one before, with that of the year before it."""
@@ -63,10 +62,15 @@ class Figures:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
-        self._known: dict[str, tuple[tuple[str, ...], Future[Years]]] = {}
-        self._older: dict[str, Years] = {}
+        self._kept: Kept[Years] = Kept("figures")
+
+    def ahead(self) -> None:
+        """Begins to count the facility's own years, so that whoever looks next need not wait.
+
+        Raises:
+            AdapterError: The ledger could not be read.
+        """
+        self._years("", 0.0)
 
     def years(self, programme: str = "") -> Years | None:
         """The counted years of a programme, the facility's own where none is named.
@@ -77,33 +81,25 @@ class Figures:
         Raises:
             AdapterError: The ledger could not be read, or there is no such programme.
         """
+        return self._years(programme, _PATIENCE_S)
+
+    def _years(self, programme: str, patience_s: float) -> Years | None:
         rules = rules_under(self._view.web.config, self._view.ruleset, programme)
         name, today = rules.programme.id, self._view.today
         with self._view.web.ledger.read() as connection:
-            ended = next((run.finished for run in recent_runs(connection, _LOOKED_AT) if run.finished), "") or ""
+            last = last_ended(connection)
+            ended = (last.finished or "") if last is not None else ""
             state = (ended, decided_with(connection), today.isoformat(), rules.digest)
-        with self._lock:
-            known = self._known.get(name)
-            if known is None or known[0] != state or _failed(known[1]):
-                known = (state, self._pool.submit(self._counted, rules, today, ended))
-                self._known[name] = known
-        if not wait([known[1]], _PATIENCE_S).done:
-            return self._older.get(name)
-        found = known[1].result()
-        self._older[name] = found
-        return found
+        return self._kept.of(name, state, lambda: self._counted(rules, today, ended), patience_s)
 
     def _counted(self, rules: Ruleset, today: date, ended: str) -> Years:
         own = rules.programme.id == self._view.ruleset.programme.id
         with self._view.web.ledger.read() as connection:
-            running, last = years_under(connection, rules, today)
+            outdated = own and decided_with(connection) not in ("", rules.digest)
+            running, last = (years_as_decided if outdated else years_under)(connection, rules, today)
             before = None
             if own:
                 year = Period.year(str(today.year - 2))
                 scoped = rules.scope is not None
                 before = count_ledger(connection, year, rules.programme, scoped=scoped, today=today.isoformat())
-        return Years(rules, today, running, last, before, ended)
-
-
-def _failed(counting: Future[Years]) -> bool:
-    return counting.done() and counting.exception() is not None
+        return Years(rules, today, running, last, before, ended, outdated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,14 +14,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from io_fhir_adapter.canonical_urls import SUBMISSION_SYSTEM
-from io_fhir_adapter.errors import LedgerError
+from io_fhir_adapter.errors import AdapterError, LedgerError
+from io_fhir_adapter.handover.withdrawing import Approver, withdraw
 from io_fhir_adapter.ledger.approvals import Approval, approval_of
-from io_fhir_adapter.ledger.audit import note
+from io_fhir_adapter.ledger.audited import note_retried
 from io_fhir_adapter.ledger.outbox import OutboxItem, Receipt, items, receipts_of, retry
 from io_fhir_adapter.ledger.verdicts import BodyVerdict, verdicts_of
 from io_fhir_adapter.look.walls import RefusedError
 from io_fhir_adapter.serve.pages.view import View
 from io_fhir_adapter.serve.people import Person
+from io_fhir_adapter.submit.withdrawal import WITHDRAWING, labelled_period
 
 __all__ = ["Sent", "submissions_of", "submissions_router"]
 
@@ -52,6 +55,16 @@ class Sent:
         """Whether it can be tried once more."""
         return self.item.state in _RETRIED
 
+    @property
+    def period(self) -> str:
+        """What it is about."""
+        return labelled_period(self.item.period)
+
+    @property
+    def may_be_withdrawn(self) -> bool:
+        """Whether the body has it, and it is none that takes another one back."""
+        return self.item.state == "accepted" and self.kind != "withdrawal"
+
 
 def submissions_router(view: View) -> APIRouter:
     """The pages."""
@@ -63,12 +76,7 @@ def submissions_router(view: View) -> APIRouter:
         person: Person = Depends(view.web.person()),  # noqa: B008
         done: str = "",
     ) -> Response:
-        with view.web.ledger.read() as connection:
-            found = submissions_of(connection)
-        return view.web.render(
-            request, "submissions.html", person, found=found, names=view.names(), done=done == "retried",
-            may_retry=person.has("approver", "administrator"),
-        )  # fmt: skip
+        return _page(view, request, person, done=done if done in {"retried", "withdrawn"} else "")
 
     @router.post("/submissions/retry")
     def again(
@@ -78,15 +86,48 @@ def submissions_router(view: View) -> APIRouter:
         try:
             with view.web.ledger.begin() as connection:
                 retry(connection, identifier, view.web.now())
-                note(
-                    connection, at=view.web.now(), agent=person.account, role=person.role_text, action="E",
-                    entity=f"Submission/{identifier}", detail="tried once more",
-                )  # fmt: skip
+                note_retried(connection, identifier, view.web.now(), agent=person.account, role=person.role_text)
         except LedgerError as exc:
             raise RefusedError(HTTPStatus.CONFLICT) from exc
         return RedirectResponse("/submissions?done=retried", HTTPStatus.SEE_OTHER)
 
+    @router.post("/submissions/withdraw")
+    def take_back(
+        request: Request,
+        identifier: Annotated[str, Form(max_length=200)],
+        person: Person = Depends(view.web.person("approver")),  # noqa: B008
+        reason: Annotated[str, Form(max_length=40)] = "",
+    ) -> Response:
+        if reason not in WITHDRAWING:
+            return _page(view, request, person, HTTPStatus.UNPROCESSABLE_ENTITY, unsaid=identifier)
+        says = Approver(person.account, person.name, person.roles)
+        try:
+            asyncio.run(withdraw(view.web.config, view.web.ledger, identifier, reason, approver=says))
+        except AdapterError as exc:
+            return _page(view, request, person, HTTPStatus.CONFLICT, problem=exc.sentence)
+        return RedirectResponse("/submissions?done=withdrawn", HTTPStatus.SEE_OTHER)
+
     return router
+
+
+def _page(
+    view: View,
+    request: Request,
+    person: Person,
+    status: int = HTTPStatus.OK,
+    *,
+    done: str = "",
+    unsaid: str = "",
+    problem: str = "",
+) -> Response:
+    """The page; ``unsaid`` is the submission that somebody wanted to withdraw and gave no reason for."""
+    with view.web.ledger.read() as connection:
+        found = submissions_of(connection)
+    return view.web.render(
+        request, "submissions.html", person, status, found=found, names=view.names(), done=done, unsaid=unsaid,
+        problem=problem, may_retry=person.has("approver", "administrator"), may_withdraw=person.has("approver"),
+        reasons=list(WITHDRAWING),
+    )  # fmt: skip
 
 
 def submissions_of(connection: Connection, most: int | None = None) -> list[Sent]:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.errors import ReviewError
+from io_fhir_adapter.classify.redecide import decided_with
+from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
+from io_fhir_adapter.errors import MappingError, ReviewError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.fhir.form_words import category_title, form_in
 from io_fhir_adapter.handover.desk import Desk
 from io_fhir_adapter.ledger.accounts import all_accounts
+from io_fhir_adapter.logs import log
 from io_fhir_adapter.review.board import CaseLine
 from io_fhir_adapter.review.sample import Sample
 from io_fhir_adapter.serve.web import Web
@@ -66,10 +68,26 @@ class View:
 
     def __init__(self, web: Web, ruleset: Ruleset, as_of: date | None = None) -> None:
         self.web = web
-        self.ruleset = ruleset
+        self._ruleset = ruleset
+        self._looked = ruleset.digest
         self._as_of = as_of
         self._lock = threading.Lock()
         self._form: tuple[float, Json] | None = None
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """What decides: the rules that the decisions in the ledger were made with, once a night took other tables."""
+        with self.web.ledger.read() as connection:
+            decided = decided_with(connection)
+        if decided != self._looked:
+            self._looked = decided
+            try:
+                found = rules_for(self.web.config)
+            except MappingError as exc:
+                log.error("rules not renewed", code=exc.code)
+            else:
+                self._ruleset = found if found.digest == decided else self._ruleset
+        return self._ruleset
 
     def desk(self) -> Desk:
         """The desk of today."""
@@ -115,7 +133,7 @@ class View:
 
     def title(self, category: str, language: str) -> str:
         """The title of a category in a language."""
-        return category_title(category, self.ruleset.categories.get(category, category), language)
+        return category_title(category, self._ruleset.categories.get(category, category), language)
 
     def _row(self, line: CaseLine, names: dict[str, str], language: str) -> Row:
         return Row(

@@ -8,7 +8,7 @@ from typing import Final
 
 from io_fhir_adapter.report.wording import number, reason_words
 
-__all__ = ["Translate", "day_in", "number_in", "reason_in", "reason_words_in"]
+__all__ = ["Translate", "day_in", "number_in", "reason_in", "reason_words_in", "worded"]
 
 Translate = Callable[..., str]
 """``t(key, **values)``, see :mod:`io_fhir_adapter.serve.language`."""
@@ -68,3 +68,11 @@ def reason_words_in(t: Translate, code: str) -> str:
         return t(f"approval.reasons.{code}")
     except KeyError:
         return reason_words(code)
+
+
+def worded(t: Translate, key: str, otherwise: str) -> str:
+    """The text of a key; something else where there is none."""
+    try:
+        return t(key)
+    except KeyError:
+        return otherwise
