@@ -92,6 +92,18 @@ def test_every_pod_is_enclosed() -> None:
         assert writable == {"/var/lib/io-fhir-adapter", "/tmp"}, name  # noqa: S108 - a mount point in the pod
 
 
+def test_keys_that_kubernetes_mounts_are_ones_that_the_adapter_takes() -> None:
+    """With an fsGroup a Secret is root's, and its group reads it: that has to be the group that the process runs as."""
+    for name, pod in pods().items():
+        spec = pod["spec"]
+        (secrets,) = (volume["secret"] for volume in spec["volumes"] if volume["name"] == "secrets")
+        (mount,) = (one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "secrets")
+        assert secrets["defaultMode"] == 0o400, name
+        assert mount["readOnly"] is True, name
+        assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"], name
+        assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", name
+
+
 def test_the_network_policy_is_about_these_pods() -> None:
     (policy,) = (document for _, document in documents() if document["kind"] == "NetworkPolicy")
     wanted = policy["spec"]["podSelector"]["matchLabels"].items()

@@ -19,7 +19,7 @@ from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.demo import AS_OF, LOCAL_SYSTEM
 from io_fhir_adapter.handover.desk import Desk
-from io_fhir_adapter.handover.withdrawing import Withdrawal, withdraw
+from io_fhir_adapter.handover.withdrawing import Approver, Withdrawal, withdraw
 from io_fhir_adapter.ledger.accounts import Actor, account_of, add_account
 from io_fhir_adapter.ledger.assessments import put_assessment
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
@@ -129,7 +129,9 @@ class Facility:
                 by, now = Actor("console", ""), datetime.now(UTC)
                 add_account(connection, _APPROVER, _NAME, "-", ("approver",), one_time=False, by=by, at=now)
             approver = account_of(connection, _APPROVER)
-        return asyncio.run(withdraw(self.config, self.ledger, identifier, "counted-wrongly", approver=approver))
+        assert approver is not None
+        says = Approver(approver.name, approver.display, approver.roles)
+        return asyncio.run(withdraw(self.config, self.ledger, identifier, "counted-wrongly", approver=says))
 
     def item(self, identifier: str) -> OutboxItem:
         """A submission as the outbox has it."""

@@ -7,12 +7,10 @@ them the CSV files are made all the same, and a sentence says what is missing.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -21,6 +19,7 @@ from io_fhir_adapter.look.theme import LIGHT
 from io_fhir_adapter.report.case_sheets import CaseSheet
 from io_fhir_adapter.report.dossier import Dossier
 from io_fhir_adapter.report.standards import ANSWERS, Line, tally
+from io_fhir_adapter.report.typeset import typeset
 from io_fhir_adapter.report.wording import day_words, number
 
 __all__ = ["LIBRARIES", "Made", "Table", "archive", "dossier_files", "lacking_libraries", "shown_data", "tables"]
@@ -201,17 +200,7 @@ def _sealed(dossier: Dossier) -> datetime:
 
 
 def _pdf(dossier: Dossier, _made: Sequence[Table], evidence: bool) -> bytes:
-    import typst  # noqa: PLC0415 - an extra
-
-    template = resources.files("io_fhir_adapter.report").joinpath("templates", "dossier.typ").read_bytes()
-    made: bytes = typst.compile(
-        template,
-        format="pdf",
-        ignore_system_fonts=True,
-        sys_inputs={"data": json.dumps(shown_data(dossier, evidence=evidence), ensure_ascii=False)},
-        timestamp=_sealed(dossier),
-    )
-    return made
+    return typeset("dossier.typ", shown_data(dossier, evidence=evidence), _sealed(dossier))
 
 
 LIBRARIES: Final[tuple[tuple[str, str, str, str, Callable[[Dossier, Sequence[Table], bool], bytes]], ...]] = (

@@ -27,7 +27,7 @@ from io_fhir_adapter.report.nightly import (
 )
 from io_fhir_adapter.volume.count import Volume
 
-__all__ = ["DISPLAY_FROM", "TEXT_ONLY", "gather_report", "run_facts", "unmapped_codes"]
+__all__ = ["DISPLAY_FROM", "TEXT_ONLY", "UnmappedCodes", "gather_report", "run_facts", "unmapped_codes"]
 
 TEXT_ONLY = "(no code)"
 DISPLAY_FROM = 5  # patients who share a display before it is taken for a catalogue's word
@@ -37,6 +37,37 @@ _POSITIONS = 5
 _NOT_LEAVING = ("held", "returned", "superseded")
 
 
+class UnmappedCodes:
+    """Codes of Procedures that no row of the tables matches, told Procedure by Procedure."""
+
+    def __init__(self) -> None:
+        self._procedures: Counter[tuple[str, str]] = Counter()
+        self._patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._displays: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+
+    def add(self, fact: ProcedureFact) -> None:
+        """Takes one; who tells knows that no row matches."""
+        for system, code, display in _codes(fact):
+            key = (system, code)
+            self._procedures[key] += 1
+            self._patients[key].add(fact.patient)
+            if display:
+                self._displays[key][display].add(fact.patient)
+
+    def rows(self, ruleset: Ruleset, shared_by: int = DISPLAY_FROM) -> list[UnmappedCode]:
+        """The codes, as :func:`unmapped_codes` gives them."""
+        rows = []
+        for (system, code), number in self._procedures.items():
+            displays = self._displays[system, code]
+            shared = {text: len(who) for text, who in displays.items() if len(who) >= shared_by}
+            shown = min(shared, key=lambda text: (-shared[text], text)) if shared else None
+            withheld = len(displays) - len(shared)
+            rows.append(UnmappedCode(system, code, shown, number, len(self._patients[system, code]), withheld))
+        known = ruleset.table_systems
+        rows.sort(key=lambda row: (ruleset.systems.name(row.system) in known, -row.procedures, row.system, row.code))
+        return rows
+
+
 def unmapped_codes(connection: Connection, ruleset: Ruleset, shared_by: int = DISPLAY_FROM) -> list[UnmappedCode]:
     """Codes of completed Procedures without a row in the tables, most frequent first.
 
@@ -44,27 +75,11 @@ def unmapped_codes(connection: Connection, ruleset: Ruleset, shared_by: int = DI
     very same one, and of several the one that most share. Codes of systems that have a table come after those of
     unknown systems.
     """
-    procedures: Counter[tuple[str, str]] = Counter()
-    patients: dict[tuple[str, str], set[str]] = defaultdict(set)
-    displays: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    found = UnmappedCodes()
     for fact in every_procedure(connection, unmapped_only=True):
-        if fact.status != "completed":
-            continue
-        for system, code, display in _codes(fact):
-            key = (system, code)
-            procedures[key] += 1
-            patients[key].add(fact.patient)
-            if display:
-                displays[key][display].add(fact.patient)
-    rows = []
-    for (system, code), number in procedures.items():
-        shared = {text: len(who) for text, who in displays[system, code].items() if len(who) >= shared_by}
-        shown = min(shared, key=lambda text: (-shared[text], text)) if shared else None
-        withheld = len(displays[system, code]) - len(shared)
-        rows.append(UnmappedCode(system, code, shown, number, len(patients[system, code]), withheld))
-    known = ruleset.table_systems
-    rows.sort(key=lambda row: (ruleset.systems.name(row.system) in known, -row.procedures, row.system, row.code))
-    return rows
+        if fact.status == "completed":
+            found.add(fact)
+    return found.rows(ruleset, shared_by)
 
 
 def _codes(fact: ProcedureFact) -> list[tuple[str, str, str]]:

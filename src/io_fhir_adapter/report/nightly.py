@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,11 +21,15 @@ from io_fhir_adapter.volume.count import UNKNOWN_MONTH, Volume
 
 __all__ = [
     "CasesDrawn",
+    "CategoryRow",
     "QuarantineReason",
     "ReportData",
     "RunFact",
     "SubmissionState",
     "UnmappedCode",
+    "category_rows",
+    "pace_words",
+    "ranked",
     "render_report",
 ]
 
@@ -157,7 +162,7 @@ def render_report(data: ReportData) -> str:
         css_dark=css_variables(DARK),
         css_charts=Markup(dark_chart_css(".chart")),  # noqa: S704 - made of our own constants
         font=Markup(FONT),  # noqa: S704 - a constant
-        pace=_pace(volume, data.as_of),
+        pace=pace_words(volume, data.as_of),
         bar=_bar(volume),
         charts={
             "cumulative": _both_sizes(
@@ -168,9 +173,9 @@ def render_report(data: ReportData) -> str:
             "funnel": _both_sizes(funnel_chart(volume), funnel_chart(volume, size="narrow")),
         },
         month_ends=_month_ends(data),
-        categories=_categories(data),
-        not_counted=_ranked(volume.not_counted_by_reason),
-        review=_ranked(volume.review_by_reason),
+        categories=category_rows(data),
+        not_counted=ranked(volume.not_counted_by_reason),
+        review=ranked(volume.review_by_reason),
         positions=_MOST_POSITIONS,
     )
 
@@ -204,7 +209,7 @@ def _both_sizes(wide: str, narrow: str) -> Markup:
     return Markup(parts)  # noqa: S704
 
 
-def _pace(volume: Volume, as_of: str) -> str:
+def pace_words(volume: Volume, as_of: str) -> str:
     """One sentence on where the period stands."""
     period, threshold = volume.period, volume.threshold
     if volume.reached:
@@ -252,8 +257,19 @@ def _running(volume: Volume) -> list[tuple[str, int]]:
     ]
 
 
-def _categories(data: ReportData) -> list[tuple[str, str, str, list[int], int, int]]:
-    """Per category with something counted or for review: family, code, title, counted by month, counted, review."""
+class CategoryRow(NamedTuple):
+    """A category with something counted or for review: its family, code and title, counted by month, and the sums."""
+
+    family: str
+    code: str
+    title: str
+    grid: list[int]
+    counted: int
+    review: int
+
+
+def category_rows(data: ReportData) -> list[CategoryRow]:
+    """Every category with something counted or for review, by family; within one the most frequent first."""
     volume = data.volume
     order = list(FAMILIES)
     rows = []
@@ -263,13 +279,13 @@ def _categories(data: ReportData) -> list[tuple[str, str, str, list[int], int, i
                 volume.by_month_category[month][code].counted if code in volume.by_month_category.get(month, {}) else 0
                 for month in volume.by_month
             ]
-            rows.append(
-                (family_of(code), code, data.category_titles.get(code, code), grid, tally.counted, tally.review)
-            )
-    return sorted(rows, key=lambda row: (not row[4], order.index(row[0]), -row[4], -row[5], row[1]))
+            title = data.category_titles.get(code, code)
+            rows.append(CategoryRow(family_of(code), code, title, grid, tally.counted, tally.review))
+    return sorted(rows, key=lambda row: (not row.counted, order.index(row.family), -row.counted, -row.review, row.code))
 
 
-def _ranked(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
+def ranked(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Reason codes with their numbers, the most frequent first."""
     return sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
