@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 SBOM_STAMP := $(VENV)/sbom/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets wheel demo test draws interop canaries chaos year lint audit sbom format bench docs manual clean
+.PHONY: help setup assets wheel demo test draws interop canaries chaos year replicas lint audit sbom format bench docs manual clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ chaos: $(STAMP) ## 200 submissions through a network that fails in every way, be
 
 year: $(STAMP) ## a simulated year: 366 nights with what goes wrong in one, to the ground truth at its end
 	YEAR=full $(BIN)/python -m pytest $(PYTEST_ARGS) tests/campaigns/test_year.py
+
+replicas: $(STAMP) ## two services on one PostgreSQL, killed again and again for an hour: nothing is done or sent twice
+	REPLICAS=full $(BIN)/python -m pytest -s $(PYTEST_ARGS) tests/campaigns/test_replicas.py
 
 lint: $(STAMP) audit sbom ## style, types, architecture, and what the project is made of
 	$(BIN)/ruff check .

@@ -27,9 +27,6 @@ from io_fhir_adapter.ledger.identities import person_links
 from io_fhir_adapter.ledger.people import record_digest
 from io_fhir_adapter.ledger.reviews import CaseReview, reviews_of, save_draft, send_back, sign
 from io_fhir_adapter.model import Code, Indication, Lookup
-from io_fhir_adapter.pull.around import fetch_lookups
-from io_fhir_adapter.pull.form import fetch_form
-from io_fhir_adapter.pull.sources import fetch_resources
 from io_fhir_adapter.report.standards import questionnaire as standards_form
 from io_fhir_adapter.review.board import CaseForm, CaseLine, Identity, board_of, form_of, identity_of
 from io_fhir_adapter.review.cases import CaseNeeds, PreparedCase, lookups_of, needs_of, people_in, prepare_case
@@ -81,6 +78,8 @@ class Casework:
         """The case-review form: the body's own where one is configured, else the shipped one."""
         named = self.config.review.questionnaire
         if named is not None and "://" in named:
+            from io_fhir_adapter.pull.form import fetch_form  # noqa: PLC0415 - as below
+
             return parse_questionnaire(await fetch_form(self.config, named), named)
         return load_questionnaire(Path(named) if named is not None else None)
 
@@ -121,6 +120,10 @@ class Casework:
         self, sample: Sample, questionnaire: Json | None = None, needs: list[CaseNeeds] | None = None
     ) -> tuple[list[PreparedCase], LeakScanner]:
         """Pulls, pre-fills and de-identifies the cases; with a scanner for every identifier that was seen."""
+        # What pulls takes a fifth of a second to import, and the pages do without until a case is read.
+        from io_fhir_adapter.pull.around import fetch_lookups  # noqa: PLC0415
+        from io_fhir_adapter.pull.sources import fetch_resources  # noqa: PLC0415
+
         profile = load_profile()
         needs = needs if needs is not None else self.needs(sample)
         with self.ledger.read() as connection:

@@ -172,10 +172,10 @@ def _key(connection: Connection | None, config: Config) -> Check:
         return Check(name, "fail", f"{file}: missing, and cases were drawn with it", do)
     pseudonym_key(file)
     if connection is None or draw is None:
-        return Check(name, "ok", f"{file}: only its owner can read it; no case to compare it with")
+        return Check(name, "ok", f"{file}: nobody else can read it; no case to compare it with")
     cases = cases_of(connection, draw, None)
     key_of(file, config.facility.code, cases)
-    return Check(name, "ok", f"{file}: only its owner can read it; it fits the {len(cases)} patients of the last draw")
+    return Check(name, "ok", f"{file}: nobody else can read it; it fits the {len(cases)} patients of the last draw")
 
 
 def _runs(found: Fares, now: datetime) -> Iterator[Check]:

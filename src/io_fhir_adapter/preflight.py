@@ -22,6 +22,7 @@ from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import parse_searchset
 from io_fhir_adapter.pull.strategy import abilities_of, choose
 from io_fhir_adapter.report.output import check_folder
+from io_fhir_adapter.report.typeset import REPORT_PDF, needs_typst
 from io_fhir_adapter.review.keys import pseudonym_key
 from io_fhir_adapter.shipped import FORMS_LACKING, lacking_forms
 from io_fhir_adapter.submit.channels import OPERATION
@@ -106,6 +107,12 @@ def _local(config: Config) -> Iterator[Check]:
         lacking = lacking_forms()
         do = "install the wheel of a release; in a checkout, run make assets"
         yield Check("case forms", "fail", FORMS_LACKING, do) if lacking else Check("case forms", "ok", "LHC-Forms")
+    if config.output.pdf:
+        try:
+            needs_typst(REPORT_PDF, "output.pdf")
+            yield Check("report", "ok", "typst sets its PDF")
+        except AdapterError as exc:
+            yield Check("report", "fail", exc.what, exc.do)
     if config.ledger.path is not None and config.ledger.url is None:
         free = shutil.disk_usage(config.ledger.path.parent).free
         text = f"{free / (1 << 30):.1f} GiB free"

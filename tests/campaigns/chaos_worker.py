@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -46,22 +47,27 @@ def send(ledger: str, url: str, now: str, transaction: int, committed: bool) -> 
     opened.close()
 
 
-def main() -> None:
-    """Forks for each line."""
-    check_submission(json.loads(Path(sys.argv[1]).read_bytes()), limits=Limits())
+def fork_for_each_line(kinds: Mapping[str, Callable[..., None]]) -> None:
+    """Each line on stdin, a JSON list, names one of these and its arguments; it is run in a process of its own."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed
     for line in sys.stdin:
         kind, *arguments = json.loads(line)
         child = os.fork()
         if child == 0:
             try:
-                receive(*arguments) if kind == "receive" else send(*arguments)
+                kinds[kind](*arguments)
             except BaseException:  # noqa: BLE001 - shown, and told by the exit code
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
+
+
+def main() -> None:
+    """Forks for each line."""
+    check_submission(json.loads(Path(sys.argv[1]).read_bytes()), limits=Limits())
+    fork_for_each_line({"receive": receive, "send": send})
 
 
 if __name__ == "__main__":

@@ -8,20 +8,26 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from tests.campaigns.year import ZONE, Clock, Facility, moving
+from tests.campaigns.year import ZONE, Clock, Facility, Growing, moving, rules_of_few
 
+from io_fhir_adapter.config.notify import About
 from io_fhir_adapter.ledger.audit import verify_audit
 from io_fhir_adapter.ledger.chain import check_chain
-from io_fhir_adapter.ledger.database import open_ledger
+from io_fhir_adapter.ledger.database import known_schemas, open_ledger
+from io_fhir_adapter.ledger.outbox import items
 from io_fhir_adapter.ledger.runs import read_state
-from io_fhir_adapter.ledger.soundness import check_database
+from io_fhir_adapter.ledger.soundness import check_database, schema_of
 from io_fhir_adapter.notify.book import BOOK, Book
 from io_fhir_adapter.pipeline import Nightly
+from io_fhir_adapter.receiver.store import StoredSubmission
 from io_fhir_adapter.sandbox.faults import Faults
 from io_fhir_adapter.sandbox.hospital import build_hospital
 from io_fhir_adapter.sandbox.truth import YearTruth
@@ -38,23 +44,30 @@ FULL_DISK = {date(2025, 5, 20)}
 AHEAD = {date(2025, 6, 15)}
 BEHIND = {date(2025, 7, 1)}
 KEPT, BROUGHT_BACK = date(2025, 8, 30), date(2025, 9, 4)
+REPORTED, DOCUMENTED_LATE = date(2025, 1, 30), {"2024-11": date(2025, 3, 17)}
+UPGRADED, EARLIER = date(2025, 10, 7), "0007"
 CLOCKS_CHANGE = {date(2025, 3, 30), date(2025, 10, 26)}
 WEEK = timedelta(days=7)
 MIB = 1 << 20
 
 RUN, LATE, DISK = "The nightly run failed", "No complete run for days", "The disk fills"
-BACKUP = "The ledger was not backed up"
-ABOUT = ("run", "late", "disk", "clock", "backup") if FULL else ("run", "late", "disk", "clock")
-CLOCK, CLEAR = "The clocks differ: source sandbox", "All clear: "
+BACKUP, PACE = "The ledger was not backed up", "2025 falls short of the threshold"
+DECIDED = "The accreditation body decided on the submission of 2024"
+ABOUT = tuple(kind for kind in get_args(About) if FULL or kind != "backup")
+CLOCKS, CLEAR = ("The clocks differ: source sandbox", "The clocks differ: submission"), "All clear: "
 TOLD = [
     ("2025-02-10", RUN), ("2025-02-12", LATE), ("2025-02-13", CLEAR + RUN), ("2025-02-13", CLEAR + LATE),
+    ("2025-03-01" if FULL else "2025-03-17", PACE),
     ("2025-04-07", RUN), ("2025-04-08", CLEAR + RUN),
-    ("2025-05-20", RUN), ("2025-05-20", DISK),
-    ("2025-06-15", CLOCK), ("2025-06-16", CLEAR + CLOCK),
-    ("2025-07-01", CLOCK), ("2025-07-02", CLEAR + CLOCK),
+    ("2025-05-20", RUN), ("2025-05-20", DISK), ("2025-05-20", PACE),
+    *(("2025-06-15", clock) for clock in CLOCKS), *(("2025-06-16", CLEAR + clock) for clock in CLOCKS),
+    *(("2025-07-01", clock) for clock in CLOCKS), *(("2025-07-02", CLEAR + clock) for clock in CLOCKS),
+    ("2025-10-07", DECIDED),
     *([("2025-01-01", BACKUP), ("2025-01-02", CLEAR + BACKUP)] if FULL else []),
 ]  # fmt: skip
-"""The end of the full disk is not told: that it was full could not be remembered."""
+"""Beside the verdict on each submission. What was open is told again while the disk is full, since the book cannot be
+read then, and the end of that is not told, since it could not be remembered; so is the verdict after the upgrade, since
+the earlier version kept none."""
 
 
 def due() -> list[datetime]:
@@ -70,7 +83,7 @@ def chosen(moments: list[datetime]) -> list[datetime]:
     """In short: the nights on which something goes wrong, those after, and the last."""
     wrong = DOWN | REFUSED | FULL_DISK | AHEAD | BEHIND
     days = {day + timedelta(days=number) for day in wrong for number in (-1, 0, 1)}
-    days |= CLOCKS_CHANGE | {FIRST, KEPT, BROUGHT_BACK, LAST}
+    days |= CLOCKS_CHANGE | {FIRST, REPORTED, *DOCUMENTED_LATE.values(), KEPT, BROUGHT_BACK, UPGRADED, LAST}
     return [moment for moment in moments if moment.astimezone(ZONE).date() in days]
 
 
@@ -86,21 +99,26 @@ class Year:
 
     facility: Facility
     truth: YearTruth
+    before: YearTruth
     nights: int
     grown: int
     volume: Volume
 
 
 @pytest.fixture(scope="module")
-def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
+def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Year]:
     hospital = build_hospital(11, patients=60, procedures=400)
+    truths = hospital.truth_later.years
     clock = Clock(datetime(2024, 12, 31, 12, tzinfo=UTC))
     moments = due() if FULL else chosen(due())
     with moving(clock), pytest.MonkeyPatch.context() as patch:
-        if not FULL:  # what draws takes seconds to load
-            patch.setattr("io_fhir_adapter.pipeline.render_report", lambda _data: "")
-        facility = Facility(tmp_path_factory.mktemp("year"), hospital, clock, ABOUT)
-        with facility.server:
+        if not FULL:  # charts take seconds to load, and each case that is drawn seconds to fill
+            patch.setattr("io_fhir_adapter.pipeline.report_files", lambda *_data, **_how: {})
+        growing = Growing(hospital, clock, DOCUMENTED_LATE)
+        facility = Facility(tmp_path_factory.mktemp("year"), growing, clock, ABOUT)
+        if not FULL:
+            facility.rules = rules_of_few(facility.config)
+        with growing.server, facility.body:
             before = 0
             for number, moment in enumerate(moments):
                 one_night(facility, moment, last=moment is moments[-1])
@@ -110,7 +128,8 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
             ledger = open_ledger(facility.config.ledger)
             volume = Nightly(facility.config, ledger, facility.rules, as_of=LAST).count(Period.year("2025"))
             ledger.close()
-    return Year(facility, hospital.truth_later.years[2025], len(moments), grown, volume)
+    yield Year(facility, truths[2025], truths[2024], len(moments), grown, volume)
+    facility.received.close()
 
 
 def one_night(facility: Facility, moment: datetime, *, last: bool) -> None:
@@ -118,14 +137,16 @@ def one_night(facility: Facility, moment: datetime, *, last: bool) -> None:
     clock, day = facility.clock, moment.astimezone(ZONE).date()
     clock.true = moment
     clock.off = timedelta(hours=2) if day in AHEAD else -timedelta(days=3) if day in BEHIND else timedelta()
-    facility.arrive()
+    facility.hospital.arrive()
     if last:
-        facility.arrive_all()
+        facility.hospital.arrive_all()
     token = "another" if day in REFUSED else "first"
     down = Faults(every_nth=1, every_nth_status=503, retry_after_s=None)
     facility.faults(down if day in DOWN else Faults(require_bearer=token))
     if day == BROUGHT_BACK:
         facility.restore(max((facility.folder / "copies").glob("*.sqlite")))
+    if day == UPGRADED:
+        facility.downgraded(EARLIER)
     if day in FULL_DISK:
         with facility.full_disk():
             facility.night()
@@ -164,7 +185,42 @@ def test_nights_fail_when_they_must_and_at_no_other_time(year: Year) -> None:
 
 
 def test_each_incident_was_told_once_and_so_was_its_end(year: Year) -> None:
-    assert sorted(year.facility.said) == sorted(TOLD)
+    decided = [(sent.received[:10], DECIDED) for sent in year.facility.received.submissions()]
+    assert sorted(year.facility.said) == sorted([*TOLD, *decided])
+
+
+def volume_in(sent: StoredSubmission) -> dict[str, Any]:
+    """What a submission says of the year: its MeasureReport without the day that it was made on."""
+    (report,) = [
+        entry["resource"] for entry in sent.bundle["entry"] if entry["resource"]["resourceType"] == "MeasureReport"
+    ]
+    return {name: value for name, value in report.items() if name != "date"}
+
+
+def counted_in(sent: StoredSubmission) -> tuple[int, int]:
+    """Counted and for review."""
+    numbers = dict(sent.populations)
+    return numbers["numerator"], numbers["review"]
+
+
+def test_the_body_has_each_submission_once_and_a_correction_only_where_the_year_says_something_else(
+    year: Year,
+) -> None:
+    sent = year.facility.received.submissions()
+    days = [one.received[:10] for one in sent]
+    assert days[0] == REPORTED.isoformat()
+    assert {day.isoformat() for day in DOCUMENTED_LATE.values()} <= set(days)
+    assert days[-1] == LAST.isoformat()
+    assert {one.times for one in sent} == {1}
+    for earlier, later in pairwise(sent):
+        assert volume_in(earlier) != volume_in(later), f"nothing new on {later.received[:10]}"
+    assert counted_in(sent[0])[0] < counted_in(sent[1])[0]
+    assert counted_in(sent[-1]) == (year.before.counted, year.before.review)
+    ledger = open_ledger(year.facility.config.ledger)
+    with ledger.read() as connection:
+        queue = {item.identifier: item.state for item in items(connection)}
+    ledger.close()
+    assert queue == dict.fromkeys((one.identifier for one in sent), "accepted")
 
 
 def test_the_ledger_is_sound_and_nothing_is_left_open(year: Year) -> None:
@@ -173,8 +229,8 @@ def test_the_ledger_is_sound_and_nothing_is_left_open(year: Year) -> None:
         check_database(connection, ledger.name)
         check_chain(connection)
         verify_audit(connection)
-        left = Book.read(read_state(connection, BOOK)).open
-    assert left <= (set() if FULL else {"backup"})  # copies are made after the nights that there are
+        assert schema_of(connection) == known_schemas()[0]
+        assert Book.read(read_state(connection, BOOK)).open - {"backup"} == set()
     ledger.close()
 
 

@@ -13,6 +13,7 @@ import yaml
 from io_fhir_adapter.cli.console import show_night
 from io_fhir_adapter.cli.main import run
 from io_fhir_adapter.config import LedgerConfig
+from io_fhir_adapter.ledger.audit import entries
 from io_fhir_adapter.ledger.database import open_ledger, timestamp
 from io_fhir_adapter.ledger.outbox import Receipt, enqueue, lease_due, put_receipt, settle
 from io_fhir_adapter.ledger.verdicts import BodyVerdict, put_verdict
@@ -90,6 +91,11 @@ def test_what_was_sent_is_listed_shown_and_sent_again(call: Run, tmp_path: Path)
     dropped = {path.name for path in (tmp_path / "to-the-body").iterdir()}
     assert dropped == {f"sha256-{name}.{kind}" for name in ("ab", "cc") for kind in ("json", "sha256")}
     assert "sent, waiting for its receipt" in call("list")[1]
+    ledger = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    with ledger.read() as connection:
+        noted = [(one.agent, one.entity) for one in entries(connection) if one.detail == "tried once more"]
+    ledger.close()
+    assert noted == [("console", "Submission/sha256:cc"), ("console", "Submission/sha256:ab")]
 
 
 def test_what_cannot_be_done_is_said(call: Run, tmp_path: Path) -> None:

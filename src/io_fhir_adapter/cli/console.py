@@ -51,17 +51,21 @@ def told_progress() -> Iterator[Told]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, transient=False) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = Progress(*columns, console=err, transient=False)
+    tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, done: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            if total is not None and done > total:
-                total = done
-            bars.update(tasks[what], completed=done, total=total)
+    def tell(what: str, done: int, total: int | None) -> None:
+        bars.start()  # not before: it has a thread of its own, and processes are best started without any
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        if total is not None and done > total:
+            total = done
+        bars.update(tasks[what], completed=done, total=total)
 
+    try:
         yield tell
+    finally:
+        bars.stop()
 
 
 class _Lines:

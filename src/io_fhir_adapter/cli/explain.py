@@ -11,7 +11,7 @@ import typer
 from io_fhir_adapter.classify.explain import explain_procedure, in_words
 from io_fhir_adapter.cli.console import out
 from io_fhir_adapter.cli.facility import ConfigOption, JsonOption, facility
-from io_fhir_adapter.cli.files import decision_json
+from io_fhir_adapter.engine.lines import decision_json
 
 __all__ = ["register"]
 

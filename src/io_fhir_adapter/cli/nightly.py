@@ -22,6 +22,7 @@ from io_fhir_adapter.notify.tell import tell as tell_people
 from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem
 from io_fhir_adapter.preflight import run_checks
 from io_fhir_adapter.report.output import check_folder
+from io_fhir_adapter.report.typeset import REPORT_PDF, needs_typst
 from io_fhir_adapter.review.board import CaseLine
 from io_fhir_adapter.review.sample import leave_sample, not_drawn
 from io_fhir_adapter.trust.drawn import LEAVING, SUPERSEDING
@@ -78,13 +79,16 @@ def run_night(
         bool, typer.Option("--dry-run", help="Pull, decide and count; neither draw nor submit.")
     ] = False,
     as_of: AsOfOption = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write the report as one page of PDF too (output.pdf).")] = False,
 ) -> int:
     """Do the nightly job once."""
     configure_logs()
     with told_progress() as tell, _job(config, as_of, tell) as job, _telling(job, quiet=dry_run):
         check_folder(job.config.output.folder)
+        if pdf or job.config.output.pdf:
+            needs_typst(REPORT_PDF, "--pdf" if pdf else "output.pdf")
         night = asyncio.run(job.run(dry_run=dry_run))
-        files = job.write_output(night, job.config.output.folder)
+        files = job.write_output(night, job.config.output.folder, pdf=pdf)
     show_night(night)
     show_files(files)
     if night.problem is not None:

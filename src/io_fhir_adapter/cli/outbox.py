@@ -14,6 +14,7 @@ from io_fhir_adapter.cli.console import one_line, out, show_delivered
 from io_fhir_adapter.cli.facility import ConfigOption, JsonOption, facility, needs_endpoint
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.ledger.approvals import approval_of
+from io_fhir_adapter.ledger.audited import note_retried
 from io_fhir_adapter.ledger.outbox import OutboxItem, Receipt, find_item, items, receipts_of, retry, retry_parked
 from io_fhir_adapter.ledger.verdicts import STATES, BodyVerdict, latest_verdict, verdicts_of
 from io_fhir_adapter.pipeline import Nightly
@@ -112,9 +113,13 @@ def send_again(
             now = datetime.now(UTC)
             with opened.ledger.begin() as connection:
                 if all_parked:
-                    out.print(f"{retry_parked(connection, now)} parked submission(s) queued again")
+                    again = retry_parked(connection, now)
+                    out.print(f"{len(again)} parked submission(s) queued again")
                 else:
-                    retry(connection, find_item(connection, identifier).identifier, now)
+                    again = [find_item(connection, identifier).identifier]
+                    retry(connection, again[0], now)
+                for one in again:
+                    note_retried(connection, one, now)
             outcomes = asyncio.run(job.deliver())
     show_delivered(outcomes)
     return 0 if all(outcome.state in {"accepted", "sent"} for outcome in outcomes) else 1

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from io_fhir_adapter.cli.facility import ConfigOption, facility
+from io_fhir_adapter.ledger.serving import only_service
 from io_fhir_adapter.logs import configure_logs
+from io_fhir_adapter.report.typeset import REPORT_PDF, needs_typst
 from io_fhir_adapter.serve.app import serve_forever
 
 __all__ = ["register"]
@@ -25,6 +27,8 @@ def serve(
 ) -> int:
     """Run the nightly job on its schedule, with a page, health and metrics."""
     configure_logs()
-    with facility(config) as opened:
+    with facility(config) as opened, only_service(opened.config.ledger):
+        if opened.config.output.pdf:
+            needs_typst(REPORT_PDF, "output.pdf")
         serve_forever(opened.config, opened.ledger, opened.rules, host, port)
     return 0

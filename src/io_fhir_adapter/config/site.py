@@ -212,6 +212,12 @@ class ScheduleConfig(Part):
 
 
 class OutputConfig(Part):
-    """Where the report and the copies of what was made go."""
+    """Where the report and the copies of what was made go.
+
+    Attributes:
+        folder: The folder.
+        pdf: Write the nightly report as one page of PDF too.
+    """
 
     folder: Path = Path("out")
+    pdf: bool = False

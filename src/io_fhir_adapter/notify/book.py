@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from io_fhir_adapter.config.notify import TargetConfig
 from io_fhir_adapter.ledger.database import timestamp
 from io_fhir_adapter.notify.incidents import title_of
-from io_fhir_adapter.notify.look import Look
+
+if TYPE_CHECKING:  # who only reads the book does without all that is looked at
+    from io_fhir_adapter.notify.look import Look
 
 __all__ = ["BOOK", "Book", "Entry", "Message"]
 

@@ -87,7 +87,8 @@ def look_at_ledger(
     look.incidents += _verdicts(connection, now)
     look.incidents += _review(connection, config, ruleset, today)
     due = due_period(today, ruleset.programme.sample.ends_days_before).label
-    standing = {f"pace {today.year}", f"review {due}"}
+    # of the year that tomorrow is in: on its last day there is nothing left to fall short in, which is not well again
+    standing = {f"pace {(today + timedelta(days=1)).year}", f"review {due}"}
     look.lapsed = {key for key in known - standing if key.startswith(("pace ", "review "))}
     if found.complete:
         look.incidents += _pace(connection, ruleset, wanted, today, known)

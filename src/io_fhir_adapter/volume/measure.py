@@ -21,9 +21,6 @@ from typing import Any, Protocol
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from fhir.resources.R4B.measure import Measure
-from fhir.resources.R4B.measurereport import MeasureReport
-
 from io_fhir_adapter.canonical_urls import (
     BASE,
     CATEGORY_CODES,
@@ -139,57 +136,53 @@ def build_measure(programme: ProgrammeFacts) -> dict[str, Any]:
         ),
         *(_criteria(code, _POPULATION, text) for code, text in _SESSION_POPULATIONS.items()),
     ]
-    return _plain(
-        Measure.model_validate(
+    return _checked({
+        "resourceType": "Measure",
+        "id": f"io-annual-volume-{programme.id}",
+        "text": _narrative(
+            f"Annual volume of interventional-oncology procedures ({programme.title}), a proposal."
+        ),
+        "url": measure_url(programme.id),
+        "version": MEASURE_VERSION,
+        "name": "IOAnnualVolume",
+        "title": f"Annual volume of interventional-oncology procedures ({programme.title})",
+        "status": "draft",
+        "experimental": True,
+        "publisher": "io-fhir-adapter",
+        "description": (
+            "Counts interventional-oncology sessions of one period and facility. This Measure is a proposal of "
+            f"the io-fhir-adapter project, not a publication of {programme.title}. The programme asks for "
+            f"{programme.threshold} a year; what counts, per category, is set in the programme file whose "
+            "digest the report carries. Every population of the group volume besides the initial one counts "
+            "sessions; the reasons of the decisions are strata, coded in "
+            f"{_REASON}. The group funnel has what is left after each step, procedures first and then "
+            f"sessions, and what was lost at it, coded in {_FUNNEL_LOSS} and stratified by reason; a step that "
+            "was not asked for has no count."
+        ),
+        "type": [_concept(_HL7_MEASURE_TYPE, "structure")],
+        "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
+        "group": [
             {
-                "resourceType": "Measure",
-                "id": f"io-annual-volume-{programme.id}",
-                "text": _narrative(
-                    f"Annual volume of interventional-oncology procedures ({programme.title}), a proposal."
-                ),
-                "url": measure_url(programme.id),
-                "version": MEASURE_VERSION,
-                "name": "IOAnnualVolume",
-                "title": f"Annual volume of interventional-oncology procedures ({programme.title})",
-                "status": "draft",
-                "experimental": True,
-                "publisher": "io-fhir-adapter",
-                "description": (
-                    "Counts interventional-oncology sessions of one period and facility. This Measure is a proposal of "
-                    f"the io-fhir-adapter project, not a publication of {programme.title}. The programme asks for "
-                    f"{programme.threshold} a year; what counts, per category, is set in the programme file whose "
-                    "digest the report carries. Every population of the group volume besides the initial one counts "
-                    "sessions; the reasons of the decisions are strata, coded in "
-                    f"{_REASON}. The group funnel has what is left after each step, procedures first and then "
-                    f"sessions, and what was lost at it, coded in {_FUNNEL_LOSS} and stratified by reason; a step that "
-                    "was not asked for has no count."
-                ),
-                "type": [_concept(_HL7_MEASURE_TYPE, "structure")],
-                "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
-                "group": [
-                    {
-                        "code": _concept(_GROUP, "volume", "Volume"),
-                        "population": volume,
-                        "stratifier": _stratified_by(_STRATIFIERS),
-                    },
-                    {
-                        "code": _concept(_GROUP, "completeness", "Completeness of what was read"),
-                        "population": [
-                            _criteria(code, _POPULATION, text) for code, text in _PROCEDURE_POPULATIONS.items()
-                        ],
-                    },
-                    {
-                        "code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"),
-                        "population": [
-                            *(_criteria(code, _FUNNEL_STEP, text) for code, text in _FUNNEL.items()),
-                            *(_criteria(_lost(code), _FUNNEL_LOSS, text) for code, text in _LOST.items()),
-                        ],
-                        "stratifier": _stratified_by(_FUNNEL_STRATIFIERS),
-                    },
+                "code": _concept(_GROUP, "volume", "Volume"),
+                "population": volume,
+                "stratifier": _stratified_by(_STRATIFIERS),
+            },
+            {
+                "code": _concept(_GROUP, "completeness", "Completeness of what was read"),
+                "population": [
+                    _criteria(code, _POPULATION, text) for code, text in _PROCEDURE_POPULATIONS.items()
                 ],
-            }
-        )
-    )
+            },
+            {
+                "code": _concept(_GROUP, "funnel", "From procedures read to sessions counted"),
+                "population": [
+                    *(_criteria(code, _FUNNEL_STEP, text) for code, text in _FUNNEL.items()),
+                    *(_criteria(_lost(code), _FUNNEL_LOSS, text) for code, text in _LOST.items()),
+                ],
+                "stratifier": _stratified_by(_FUNNEL_STRATIFIERS),
+            },
+        ],
+    })  # fmt: skip
 
 
 def build_measure_report(
@@ -227,35 +220,31 @@ def build_measure_report(
     key = ":".join(
         quote(part, safe="") for part in (programme_id, facility_code, volume.period.start, volume.period.end)
     )
-    return _plain(
-        MeasureReport.model_validate(
-            {
-                "resourceType": "MeasureReport",
-                "id": f"io-volume-{hashlib.sha256(key.encode()).hexdigest()[:24]}",
-                "text": _narrative(
-                    f"{facility_name}, {volume.period.label}: {volume.counted} sessions counted of {volume.threshold} "
-                    f"asked for, {volume.review} for review, {volume.not_counted} not counted."
-                ),
-                "extension": [
-                    {"url": structure_definition("volume-threshold"), "valueInteger": volume.threshold},
-                    {"url": structure_definition("ruleset-digest"), "valueString": ruleset_digest},
-                ],
-                "identifier": [{"system": VOLUME_REPORT_SYSTEM, "value": key}],
-                "status": "complete",
-                "type": "summary",
-                "measure": f"{measure_url(programme_id)}|{MEASURE_VERSION}",
-                "date": produced.isoformat(timespec="seconds"),
-                "reporter": {
-                    "type": "Organization",
-                    "identifier": {"system": FACILITY_SYSTEM, "value": facility_code},
-                    "display": facility_name,
-                },
-                "period": {"start": start.isoformat(), "end": end.isoformat()},
-                "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
-                "group": [_volume_group(volume), _completeness_group(volume), _funnel_group(volume)],
-            }
-        )
-    )
+    return _checked({
+        "resourceType": "MeasureReport",
+        "id": f"io-volume-{hashlib.sha256(key.encode()).hexdigest()[:24]}",
+        "text": _narrative(
+            f"{facility_name}, {volume.period.label}: {volume.counted} sessions counted of {volume.threshold} "
+            f"asked for, {volume.review} for review, {volume.not_counted} not counted."
+        ),
+        "extension": [
+            {"url": structure_definition("volume-threshold"), "valueInteger": volume.threshold},
+            {"url": structure_definition("ruleset-digest"), "valueString": ruleset_digest},
+        ],
+        "identifier": [{"system": VOLUME_REPORT_SYSTEM, "value": key}],
+        "status": "complete",
+        "type": "summary",
+        "measure": f"{measure_url(programme_id)}|{MEASURE_VERSION}",
+        "date": produced.isoformat(timespec="seconds"),
+        "reporter": {
+            "type": "Organization",
+            "identifier": {"system": FACILITY_SYSTEM, "value": facility_code},
+            "display": facility_name,
+        },
+        "period": {"start": start.isoformat(), "end": end.isoformat()},
+        "improvementNotation": _concept(_HL7_IMPROVEMENT, "increase"),
+        "group": [_volume_group(volume), _completeness_group(volume), _funnel_group(volume)],
+    })  # fmt: skip
 
 
 def _volume_group(volume: Volume) -> dict[str, Any]:
@@ -392,6 +381,11 @@ def _narrative(text: str) -> dict[str, str]:
     return {"status": "generated", "div": div}
 
 
-def _plain(resource: Measure | MeasureReport) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(resource.model_dump_json())
-    return plain
+def _checked(resource: dict[str, Any]) -> dict[str, Any]:
+    """A resource as the model of its type writes it."""
+    # The models take a tenth of a second and nine MiB, and most who count build none.
+    from fhir.resources.R4B import get_fhir_model_class  # noqa: PLC0415
+
+    model = get_fhir_model_class(resource["resourceType"]).model_validate(resource)
+    checked: dict[str, Any] = json.loads(model.model_dump_json())
+    return checked

@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from io_fhir_adapter.classify.programme import Programme
 from io_fhir_adapter.fhir.dates import last_of
+from io_fhir_adapter.ledger.explored import decisions_alike
 from io_fhir_adapter.ledger.facts import (
-    decisions_between,
     ended_procedures,
     procedures_set_aside,
     quarantine_reasons,
@@ -36,8 +36,8 @@ def count_ledger(
     ``today`` is the local date for what ends in the future; where empty, that of the clock in UTC.
     """
     counter = VolumeCounter(period, programme.threshold, programme.counts, scoped=scoped)
-    for decision in decisions_between(connection, period.start, period.end):
-        counter.add(decision)
+    for decision, number in decisions_alike(connection, period.start, period.end):
+        counter.add(decision, number)
     for decision in removed_decisions(connection, period):
         counter.add(decision)
     seen, set_aside = _seen(connection, period), procedures_set_aside(connection)

@@ -9,13 +9,11 @@ from typing import Annotated
 import typer
 
 from io_fhir_adapter.classify.workbench.rows import (
-    TableFile,
     TableRow,
     read_code_list,
-    shipped_tables,
-    short_name,
     write_rows,
 )
+from io_fhir_adapter.classify.workbench.site import named, tables_of
 from io_fhir_adapter.config import Config
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.shipped import shipped_path
@@ -46,18 +44,6 @@ CodesOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
-
-
-def tables_of(settings: Config | None) -> list[TableFile]:
-    """The shipped tables and a site's own."""
-    own = settings.mappings.site_tables if settings is not None else ()
-    sites = [TableFile(item.file, named(item.system), item.file.name, site=True) for item in own]
-    return [*shipped_tables(shipped_path("mappings")), *sites]
-
-
-def named(system: str) -> str:
-    """The short name of a code system, given by it or by its URI; of one that is not listed, its URI."""
-    return short_name(system, shipped_path("mappings", "systems.csv"))
 
 
 def listed(codes: Path | None, system: str | None) -> dict[str, tuple[str, ...]]:
