@@ -32,8 +32,8 @@ test: $(STAMP) ## the test suite, on all cores
 draws: $(STAMP) ## is the draw fair? over 200,000 draws instead of the 10,000 of the test suite
 	DRAW_ROUNDS=200000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/review/test_draw_statistics.py
 
-interop: $(STAMP) ## the tests against FHIR servers of other makers, which are fetched first
-	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS) tests/interop
+interop: $(STAMP) ## the tests with other makers' FHIR servers, validators and engines, which are fetched first
+	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS) tests/interop tests/engine/spark
 
 canaries: $(STAMP) ## the canary campaign in full: a unique string in all that FHIR R4 allows in a record
 	CANARIES=full $(BIN)/python -m pytest $(PYTEST_ARGS) tests/campaigns

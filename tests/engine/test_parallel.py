@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -333,7 +334,7 @@ def test_an_interruption_ends_all_workers() -> None:
     def interrupted() -> None:
         with tiny(inline=False) as patch, pool.Pool[int, int](3, _makes(abs)) as workers:
             started.extend(os.pidfd_open(worker.process.pid or 0) for worker in workers._workers)
-            patch.setattr(pool, "wait", lambda _: signal.raise_signal(signal.SIGINT))
+            patch.setattr(pool, "wait", Mock(side_effect=KeyboardInterrupt))
             list(workers.run(range(9)))
 
     with pytest.raises(KeyboardInterrupt):

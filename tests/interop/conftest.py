@@ -12,10 +12,6 @@ from tests.interop.leaving import write_records
 from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "interop: against FHIR servers of other makers; run by make interop")
-
-
 @pytest.fixture(scope="session")
 def hospital() -> Hospital:
     return build_hospital(patients=100, procedures=800)

@@ -80,7 +80,7 @@ def test_executors_get_the_package_with_the_job_and_log_nothing_of_a_patient(
 ) -> None:
     pytest.importorskip("pyspark")
     if shutil.which("java") is None:
-        pytest.skip("there is no Java")
+        pytest.skip("java is not installed")
     (hospital / "awkward.ndjson").write_bytes(b"\n".join(LINES))
     command = ["count", str(hospital), "--period", "2025", "--json"]
     assert run(command) == 1  # broken lines

@@ -101,8 +101,9 @@ def test_a_reviewer_sees_the_identity_on_demand_and_each_look_is_noted(house: Ho
 
 
 def test_a_record_leads_to_its_decision_and_the_search_is_noted_without_the_id(house: House) -> None:
+    path = path_of(house, "decision=counted&year=2025")
     answer = house.at("weber").fill("/decisions", {"record": " Procedure/prc-two "}, "/decisions/find")
-    assert (answer.status_code, answer.headers["location"]) == (303, path_of(house, "decision=counted&year=2025"))
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
     assert house.audit()[-1][3] == "looked for by the id of a record"
     lost = house.at("weber").fill("/decisions", {"record": "prc-knee-1"}, "/decisions/find")
     assert lost.status_code == 404

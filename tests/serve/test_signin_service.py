@@ -9,6 +9,7 @@ import pytest
 
 from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.serve import app as service
+from io_fhir_adapter.serve import web
 from io_fhir_adapter.serve.web import Web
 
 Site = Any  # of conftest, which is no module to import from
@@ -21,7 +22,7 @@ def here(site: Make, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A site whose pages are those of the service itself."""
     made = site()
     made.account("weber", "reviewer")
-    monkeypatch.setattr(service, "Web", lambda config, ledger, host: weak(config, ledger, host, made))
+    monkeypatch.setattr(web, "Web", lambda config, ledger, host: weak(config, ledger, host, made))
     made.app = service.create_app(made.config, made.ledger, rules_for(made.config))
     return made
 
