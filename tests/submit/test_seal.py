@@ -127,6 +127,7 @@ def test_nothing_of_the_sources_own_ids_narrative_or_meta_leaves(make_content: M
 
 
 # dom-6 asks for narrative, which does not leave on purpose.
+@pytest.mark.interop
 @pytest.mark.xdist_group("fhircraft")
 @pytest.mark.filterwarnings(r"ignore:(?s).*\[dom-6\]")
 def test_the_bundle_is_valid_for_two_independent_validators(make_content: Make) -> None:

@@ -89,6 +89,7 @@ def test_report_and_measure_are_valid(of: Volume) -> None:
     assert made["measure"] == f"{measure['url']}|{measure['version']}"
 
 
+@pytest.mark.interop
 @pytest.mark.xdist_group("fhircraft")
 def test_a_second_validator_agrees() -> None:
     models = r4()

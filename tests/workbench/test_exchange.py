@@ -88,6 +88,7 @@ def test_all_that_is_made_is_valid_and_says_that_it_is_a_proposal(everything: di
     assert {code["code"] for code in everything["CodeSystem/procedure-category"]["concept"]} == set(RULES.categories)
 
 
+@pytest.mark.interop
 @pytest.mark.xdist_group("fhircraft")
 def test_another_implementation_of_fhir_finds_it_valid_too() -> None:
     models = r4()

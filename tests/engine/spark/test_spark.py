@@ -26,7 +26,12 @@ from io_fhir_adapter.engine.spark.job import decided_on_spark
 from io_fhir_adapter.engine.spark.session import spark_session
 from io_fhir_adapter.pull.files import find_inputs
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 QUICK = {  # a little data does not pay for compiling, and is to be cut all the same
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
@@ -173,6 +178,6 @@ def test_what_is_lacking_is_said_at_once(
     assert "spark://127.0.0.1:1: the Spark master cannot be reached" in said_of("--master", "spark://127.0.0.1:1")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    assert "java is not installed" in said_of("--master", "local[1]")
+    assert "there is no Java" in said_of("--master", "local[1]")
     monkeypatch.setattr("io_fhir_adapter.cli.on_spark.find_spec", lambda name: None if name == "pyspark" else name)
     assert "Spark needs pyspark; install it with pip install 'io-fhir-adapter[spark]'" in said_of()
