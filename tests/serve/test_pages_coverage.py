@@ -176,10 +176,10 @@ def test_a_table_that_cannot_be_used_or_written_stays_as_it_is_and_the_page_says
     assert answer.status_code == 422
     assert "cannot be written (OSError)" in words(answer.text)
     assert house.table.read_bytes() == good
-    noted = len(house.audit())
     broken = good + b"R-6,microwaves,liver,percutaneous,none,main,expected,,,typed by hand,list,\n"
     house.table.write_bytes(broken)
     assert "the next night would fail: ris.csv:3: 'microwaves' is no technique" in house.text("/coverage")
+    noted = len(house.audit())
     answer = accept(house, box)
     assert answer.status_code == 422
     assert "did you mean 'microwave'?" in words(answer.text)
