@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.cli.console import err
-from io_fhir_adapter.engine.local import ALL_TIME, Counted
+from io_fhir_adapter.engine.local import Counted
 from io_fhir_adapter.engine.scan import Scan
+from io_fhir_adapter.engine.terms import ALL_TIME
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.volume.count import Period
 

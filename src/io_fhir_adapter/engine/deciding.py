@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from io_fhir_adapter.classify.decide import decide_patient
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.lifespan import set_aside
-from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.classify.sessions import latest
 from io_fhir_adapter.classify.statuses import has_ended
 from io_fhir_adapter.engine.partial import QUARANTINED_KEPT
 from io_fhir_adapter.engine.spool import PatientFacts
+from io_fhir_adapter.engine.terms import Terms
 from io_fhir_adapter.model import Decision, ProcedureFact, Quarantined
-from io_fhir_adapter.volume.count import Period
 
 __all__ = ["Deciding"]
 
@@ -23,9 +22,7 @@ class Deciding:
     """Decides on patients, and notes what reading alone could not know of their Procedures.
 
     Args:
-        ruleset: What decides.
-        period: Patients who have nothing to do with it are left out; None for all.
-        today: The date in UTC for what ends in the future.
+        terms: By what; patients who have nothing to do with the period are left out, unless everything is wanted.
 
     Attributes:
         quarantined: The first thousand Procedures that were set aside, since the patient cannot have been alive.
@@ -33,13 +30,13 @@ class Deciding:
         ended: Day to number of those that the programme takes for completed.
     """
 
-    def __init__(self, ruleset: Ruleset, period: Period | None, today: str) -> None:
+    def __init__(self, terms: Terms) -> None:
         self.quarantined: list[Quarantined] = []
         self.aside: Counter[tuple[str, str]] = Counter()
         self.ended: Counter[str] = Counter()
-        self._ruleset = ruleset
-        self._period = period
-        self._today = today
+        self._ruleset = terms.ruleset
+        self._period = None if terms.everything else terms.period
+        self._today = terms.today
 
     def decisions(self, patients: Iterable[PatientFacts]) -> Iterator[Decision]:
         """The decisions on patients, in their order, and by date."""

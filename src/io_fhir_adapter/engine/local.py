@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import tzinfo
 from typing import BinaryIO
 
 from io_fhir_adapter.classify.ruleset import Ruleset
@@ -17,18 +17,18 @@ from io_fhir_adapter.engine.partial import QUARANTINED_KEPT
 from io_fhir_adapter.engine.parts import Part, parts_of, size_of
 from io_fhir_adapter.engine.scan import Advance, FileReport, Scan, scan_files
 from io_fhir_adapter.engine.spool import Spool
+from io_fhir_adapter.engine.terms import ALL_TIME, Terms
 from io_fhir_adapter.engine.worker import Decided
 from io_fhir_adapter.model import Decision, Quarantined
 from io_fhir_adapter.pull.files import InputFile
 from io_fhir_adapter.volume.count import Period, Volume, VolumeCounter
 from io_fhir_adapter.volume.settled import after_deciding
 
-__all__ = ["ALL_TIME", "Counted", "classify_files", "classify_lines", "count_files"]
+__all__ = ["Counted", "classify_files", "classify_lines", "count_files"]
 
 _SMALL = 32 << 20  # bytes: with less, one process is as quick
 _SMALL_FOR_LINES = 4 << 20  # the same where every session gets a line
 _PIECE = 1 << 20
-ALL_TIME = Period("0001-01-01", "9999-12-31", "all")
 Progress = Callable[[FileReport], None]
 
 
@@ -54,19 +54,10 @@ def classify_files(
 
     The decisions are made as they are taken, and only inside the ``with`` block.
     """
+    terms = Terms.of_today(ruleset, ALL_TIME, everything=True, tz=tz)
     with Spool() as spool:
-        scan = scan_files(
-            inputs,
-            ruleset,
-            spool,
-            tz=tz,
-            period=ALL_TIME,
-            keep_all=True,
-            stdin=stdin,
-            progress=progress,
-            advance=advance,
-        )
-        yield scan, _decisions(Deciding(ruleset, None, _today()), spool, scan)
+        scan = scan_files(inputs, terms, spool, stdin=stdin, progress=progress, advance=advance)
+        yield scan, _decisions(Deciding(terms), spool, scan)
 
 
 def _decisions(deciding: Deciding, spool: Spool, scan: Scan) -> Iterator[Decision]:
@@ -95,9 +86,8 @@ def classify_lines(
         with classify_files(inputs, ruleset, tz=tz, stdin=stdin, progress=progress, advance=advance) as (scan, found):
             yield scan, map(decision_line, found)
         return
-    with decided_apart(
-        parts, workers, ruleset, ALL_TIME, everything=True, tz=tz, progress=progress, advance=advance
-    ) as (scan, ranges):
+    terms = Terms.of_today(ruleset, ALL_TIME, everything=True, tz=tz)
+    with decided_apart(parts, workers, terms, progress=progress, advance=advance) as (scan, ranges):
         yield scan, _lines(ranges, scan)
 
 
@@ -132,31 +122,20 @@ def count_files(
     programme = ruleset.programme
     scoped = ruleset.scope is not None
     counter = VolumeCounter(period, programme.volume.threshold, programme.counts, scoped=scoped)
+    terms = Terms.of_today(ruleset, period, everything=False, tz=tz)
     parts = _parts(inputs, workers, _SMALL)
     aside: Counter[tuple[str, str]] = Counter()
     ended: Counter[str] = Counter()
     quarantined: list[Quarantined] = []
     if len(parts) < 2:
         with Spool() as spool:
-            scan = scan_files(
-                inputs,
-                ruleset,
-                spool,
-                tz=tz,
-                period=period,
-                keep_all=False,
-                stdin=stdin,
-                progress=progress,
-                advance=advance,
-            )
-            deciding = Deciding(ruleset, period, _today())
+            scan = scan_files(inputs, terms, spool, stdin=stdin, progress=progress, advance=advance)
+            deciding = Deciding(terms)
             for decision in deciding.decisions(spool.patients()):
                 counter.add(decision)
         aside, ended, quarantined = deciding.aside, deciding.ended, deciding.quarantined
     else:
-        with decided_apart(
-            parts, workers, ruleset, period, everything=False, tz=tz, progress=progress, advance=advance
-        ) as (scan, ranges):
+        with decided_apart(parts, workers, terms, progress=progress, advance=advance) as (scan, ranges):
             for decided in ranges:
                 for shape, number in decided.shapes.items():
                     counter.add(Decision("", "", *shape), number)
@@ -176,7 +155,3 @@ def _parts(inputs: Sequence[InputFile], workers: int, small: int) -> list[Part]:
 
 def _set_aside(scan: Scan, quarantined: Sequence[Quarantined]) -> None:
     scan.quarantined.extend(quarantined[: QUARANTINED_KEPT - len(scan.quarantined)])
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()

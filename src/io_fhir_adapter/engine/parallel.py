@@ -10,11 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 from typing import cast
 
-from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.distinct import Spilled, bucket_ranges
 from io_fhir_adapter.engine.partial import FileReport, Gathered, Scan
 from io_fhir_adapter.engine.parts import Part
@@ -22,9 +20,8 @@ from io_fhir_adapter.engine.pool import Pool
 from io_fhir_adapter.engine.scan import READING, Advance
 from io_fhir_adapter.engine.scratch import Scratch
 from io_fhir_adapter.engine.spool import MOST_RUNS, PatientFacts, Run, borders, linked_patients, people
+from io_fhir_adapter.engine.terms import Terms
 from io_fhir_adapter.engine.worker import Buckets, Decided, Job, Merge, Patients, Result, Scanned, Task, outcome_of
-from io_fhir_adapter.fhir.dates import tomorrow
-from io_fhir_adapter.volume.count import Period
 
 __all__ = ["decided_apart"]
 
@@ -44,11 +41,8 @@ class _Read:
 def decided_apart(
     parts: Sequence[Part],
     workers: int,
-    ruleset: Ruleset,
-    period: Period,
+    terms: Terms,
     *,
-    everything: bool,
-    tz: tzinfo | None,
     progress: Callable[[FileReport], None] | None,
     advance: Advance | None,
 ) -> Iterator[tuple[Scan, Iterator[Decided]]]:
@@ -59,10 +53,7 @@ def decided_apart(
     Args:
         parts: What to read.
         workers: Over how many processes.
-        ruleset: What decides.
-        period: What is counted.
-        everything: Whether there has to be a line for every session, not just the count of those of the period.
-        tz: The facility's time zone, None for dates as written.
+        terms: By what; where everything is wanted there is a line for every session, else they are counted.
         progress: Called after each file.
         advance: Told of what is done.
 
@@ -70,10 +61,9 @@ def decided_apart(
         InputError: A process ended before it was done.
     """
     number = min(workers, len(parts))
-    today = datetime.now(UTC).date().isoformat()
     told = advance or (lambda *_: None)
     with Scratch() as scratch:
-        job = Job(ruleset, period, everything, tz, tomorrow(), today, scratch.folder)
+        job = Job(terms, scratch.folder)
         with Pool[Task, Result](number, job) as pool:
             read = _scan(pool, number, parts, progress, told)
             yield read.scan, _decide(pool, number, read, job, scratch, told)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import tzinfo
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
-from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.distinct import DistinctTally
 from io_fhir_adapter.engine.partial import QUARANTINED_KEPT, FileReport, Gathered, Partial, Scan
 from io_fhir_adapter.engine.parts import size_of
 from io_fhir_adapter.engine.spool import Fact, Spool
 from io_fhir_adapter.engine.tally import ProcedureTally, UnmappedCode
+from io_fhir_adapter.engine.terms import Terms
 from io_fhir_adapter.errors import InputError, ResourceError
-from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
 from io_fhir_adapter.model import Quarantined
 from io_fhir_adapter.pull.decode import DAMAGED, Item, Resource
 from io_fhir_adapter.pull.files import Block, InputFile, LineIndex, Span, read_input
-from io_fhir_adapter.volume.count import Period
 
 __all__ = ["READING", "SOURCE", "Advance", "FileReport", "Scan", "Scanner", "UnmappedCode", "scan_files"]
 
@@ -34,28 +31,23 @@ class Scanner:
     """Reads parts of the input; remembers from one to the next what it found out about what hospitals write.
 
     Args:
-        tally: Tallies every Procedure.
-        tz: The facility's time zone, None for dates as written.
-        not_after: Last local date that can be true.
-        keep_all: Whether every Procedure is handed on, not just those that a row matches.
+        terms: By what; where everything is wanted, every Procedure is handed on, not just those that a row matches.
+        tallied: Takes keys and flags of Procedures, as in :class:`ProcedureTally`.
         add: Takes the facts that decisions need.
         named: How many resources that could not be used are named in one :meth:`take`.
     """
 
     def __init__(
         self,
-        tally: ProcedureTally,
-        tz: tzinfo | None,
-        not_after: str,
-        *,
-        keep_all: bool,
+        terms: Terms,
+        tallied: Callable[[Iterable[int], Iterable[int]], None],
         add: Callable[[Fact], None],
         named: int = QUARANTINED_KEPT,
     ) -> None:
-        self._tally = tally
-        self._tz = tz
-        self._not_after = not_after
-        self._keep_all = keep_all
+        self._tally = ProcedureTally(terms.ruleset, terms.period, terms.tz, terms.not_after, tallied)
+        self._tz = terms.tz
+        self._not_after = terms.not_after
+        self._keep_all = terms.everything
         self._add = add
         self._named = named
         self._files: list[FileReport] = []
@@ -173,12 +165,9 @@ def _in_all(advance: Advance | None, done: int, total: int) -> Callable[[int], N
 
 def scan_files(
     inputs: Sequence[InputFile],
-    ruleset: Ruleset,
+    terms: Terms,
     spool: Spool,
     *,
-    tz: tzinfo | None,
-    period: Period,
-    keep_all: bool,
     stdin: BinaryIO | None = None,
     progress: Callable[[FileReport], None] | None = None,
     advance: Advance | None = None,
@@ -187,20 +176,16 @@ def scan_files(
 
     Args:
         inputs: What to read.
-        ruleset: The tables.
-        spool: Takes the facts that decisions need: Procedures that a row matches, Conditions, Encounters.
-        tz: The facility's time zone, None for dates as written.
-        period: What is tallied in ``seen``.
-        keep_all: Spool every Procedure, for decisions on all sessions.
+        terms: By what.
+        spool: Takes the facts that decisions need: Procedures that a row matches, or all where everything is wanted,
+            Conditions, Encounters, Patients.
         stdin: Where ``-`` reads from.
         progress: Called after each file.
         advance: Told of what is done.
     """
-    not_after = tomorrow()
     gathered = Gathered()
     with DistinctTally() as distinct:
-        tally = ProcedureTally(ruleset, period, tz, not_after, distinct.extend)
-        scanner = Scanner(tally, tz, not_after, keep_all=keep_all, add=spool.add)
+        scanner = Scanner(terms, distinct.extend, spool.add)
         done, total = 0, sum(map(size_of, inputs))
         for source in inputs:
             report = scanner.read(source, stdin, advance=_in_all(advance, done, total))

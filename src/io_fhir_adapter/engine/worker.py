@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import tzinfo
 from pathlib import Path
 
-from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.deciding import Deciding
 from io_fhir_adapter.engine.distinct import DistinctTally, Spilled, count_spilled
 from io_fhir_adapter.engine.lines import decision_line
@@ -17,10 +15,9 @@ from io_fhir_adapter.engine.parts import Part
 from io_fhir_adapter.engine.scan import Scanner
 from io_fhir_adapter.engine.scratch import Scratch
 from io_fhir_adapter.engine.spool import PatientFacts, Run, Slice, Spool, Spooled, by_patient, merge_runs
-from io_fhir_adapter.engine.tally import ProcedureTally
+from io_fhir_adapter.engine.terms import Terms
 from io_fhir_adapter.model import Decision, DecisionKind, Quarantined
 from io_fhir_adapter.pull.files import LineIndex
-from io_fhir_adapter.volume.count import Period
 
 __all__ = ["Buckets", "Decided", "Job", "Merge", "Patients", "Result", "Scanned", "Task", "Worker", "outcome_of"]
 
@@ -30,21 +27,11 @@ class Job:
     """What all workers know.
 
     Attributes:
-        ruleset: What decides.
-        period: What is counted.
-        everything: Whether there has to be a line for every session, not just the count of those of the period.
-        tz: The facility's time zone, None for dates as written.
-        not_after: Last local date that can be true.
-        today: The date in UTC for what ends in the future.
+        terms: By what; where everything is wanted there is a line for every session, else they are counted.
         folder: Where the workers put what is too large to be sent.
     """
 
-    ruleset: Ruleset
-    period: Period
-    everything: bool
-    tz: tzinfo | None
-    not_after: str
-    today: str
+    terms: Terms
     folder: Path
 
     def __call__(self) -> Worker:
@@ -121,8 +108,7 @@ class Worker:
         self._scratch = Scratch(job.folder)
         self._distinct = DistinctTally(self._scratch)
         self._spool = Spool(scratch=self._scratch)
-        tally = ProcedureTally(job.ruleset, job.period, job.tz, job.not_after, self._distinct.extend)
-        self._scanner = Scanner(tally, job.tz, job.not_after, keep_all=job.everything, add=self._spool.add)
+        self._scanner = Scanner(job.terms, self._distinct.extend, self._spool.add)
 
     def __call__(self, task: Task) -> Result:
         """Does one."""
@@ -156,9 +142,9 @@ class Worker:
 
 def outcome_of(job: Job, patients: Iterator[PatientFacts], decided: Decided, scratch: Scratch) -> Decided:
     """Decides on patients, and writes down what came of it."""
-    deciding = Deciding(job.ruleset, None if job.everything else job.period, job.today)
+    deciding = Deciding(job.terms)
     decisions = deciding.decisions(patients)
-    if job.everything:
+    if job.terms.everything:
         decided.lines = scratch.path()
         with decided.lines.open("xb") as handle:
             handle.writelines(map(decision_line, decisions))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st  # noqa: E402
 from tests.engine.test_parallel import LINES, YEAR, line, procedure, rules, said  # noqa: E402
 
 from io_fhir_adapter.engine.lines import decision_line  # noqa: E402
-from io_fhir_adapter.engine.local import ALL_TIME, classify_files, count_files  # noqa: E402
+from io_fhir_adapter.engine.local import classify_files, count_files  # noqa: E402
 from io_fhir_adapter.engine.spark import rows  # noqa: E402
 from io_fhir_adapter.engine.spark.adding import AddedUp, added_up  # noqa: E402
 from io_fhir_adapter.engine.spark.deciding import decider  # noqa: E402
@@ -29,6 +29,7 @@ from io_fhir_adapter.engine.spark.discretion import WorkerError  # noqa: E402
 from io_fhir_adapter.engine.spark.inputs import Found  # noqa: E402
 from io_fhir_adapter.engine.spark.persons import persons  # noqa: E402
 from io_fhir_adapter.engine.spark.reading import Input, Job, document_reader, line_reader  # noqa: E402
+from io_fhir_adapter.engine.terms import ALL_TIME, Terms  # noqa: E402
 from io_fhir_adapter.errors import InputError  # noqa: E402
 from io_fhir_adapter.fhir.dates import tomorrow  # noqa: E402
 from io_fhir_adapter.pull.files import find_inputs  # noqa: E402
@@ -39,7 +40,7 @@ Split = tuple[str, int, list[bytes]]
 def job_of(paths: Sequence[Path], *, everything: bool) -> Any:
     inputs = {f"file:{path}": Input(number, str(path)) for number, path in enumerate(paths)}
     period = ALL_TIME if everything else YEAR
-    return SimpleNamespace(value=Job(rules(), period, everything, None, tomorrow(), "2026-01-01", inputs))
+    return SimpleNamespace(value=Job(Terms(rules(), period, everything, None, tomorrow(), "2026-01-01"), inputs))
 
 
 def splits_of(path: Path, cuts: Sequence[int]) -> Iterator[Split]:

@@ -23,6 +23,7 @@ from io_fhir_adapter.cli.mappings.kept import ledger_at
 from io_fhir_adapter.config import LedgerConfig, load_config
 from io_fhir_adapter.engine.scan import scan_files
 from io_fhir_adapter.engine.spool import Spool
+from io_fhir_adapter.engine.terms import ALL_TIME, Terms
 from io_fhir_adapter.errors import UsageError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import open_ledger
@@ -32,12 +33,10 @@ from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.report.gather import DISPLAY_FROM, unmapped_codes
 from io_fhir_adapter.report.nightly import UnmappedCode
 from io_fhir_adapter.shipped import shipped_path
-from io_fhir_adapter.volume.period import Period
 
 __all__ = ["register"]
 
 _LISTED = 30
-_ALL_TIME = Period("0001-01-01", "9999-12-31", "all")
 
 Paths = Annotated[
     list[str] | None,
@@ -178,7 +177,7 @@ def _surveyed(
 def _in_files(paths: list[str], rules: Ruleset, tz: tzinfo | None, refused: list[str]) -> Iterator[ProcedureFact]:
     """Every Procedure in files, each once."""
     with Spool() as spool:
-        scan = scan_files(find_inputs(paths), rules, spool, tz=tz, period=_ALL_TIME, keep_all=True)
+        scan = scan_files(find_inputs(paths), Terms.of_today(rules, ALL_TIME, everything=True, tz=tz), spool)
         refused += [report.refused for report in scan.files if report.refused]
         for patient in spool.patients():
             yield from latest(patient.procedures)

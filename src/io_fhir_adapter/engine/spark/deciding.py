@@ -32,8 +32,7 @@ def decider(job: Broadcast[Job]) -> Callable[[Iterator[pa.RecordBatch]], Iterato
     def decide(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with Discreet(), Spool(_SPOOLED) as spool:
             linked = _spooled(batches, spool)
-            known = job.value
-            deciding = Deciding(known.ruleset, None if known.everything else known.period, known.today)
+            deciding = Deciding(job.value.terms)
             rows: list[_Row] = []
             for facts in spool.patients():
                 rows += _rows(facts, deciding, later=facts.patient in linked)

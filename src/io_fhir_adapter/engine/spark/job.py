@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import tzinfo
 
 import msgspec
 from pyspark import Broadcast, StorageLevel
@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its name everywhere
 
 from io_fhir_adapter.classify.ruleset import Ruleset
-from io_fhir_adapter.engine.local import ALL_TIME, Counted
+from io_fhir_adapter.engine.local import Counted
 from io_fhir_adapter.engine.partial import QUARANTINED_KEPT, Scan
 from io_fhir_adapter.engine.spark.adding import AddedUp, added_up
 from io_fhir_adapter.engine.spark.deciding import decider
@@ -29,7 +29,7 @@ from io_fhir_adapter.engine.spark.inputs import Found, documents, find_inputs, l
 from io_fhir_adapter.engine.spark.persons import persons
 from io_fhir_adapter.engine.spark.reading import Input, Job, Told, document_reader, line_reader
 from io_fhir_adapter.engine.spark.rows import ASIDE, DECIDED, DECISION, FACT, NOTE, PARTIAL, READ, TALLY, ddl_of
-from io_fhir_adapter.fhir.dates import tomorrow
+from io_fhir_adapter.engine.terms import ALL_TIME, Terms
 from io_fhir_adapter.model import Decision, Quarantined
 from io_fhir_adapter.volume.count import Period, VolumeCounter
 from io_fhir_adapter.volume.settled import after_deciding
@@ -104,8 +104,8 @@ def decided_on_spark(
         with spark_failures():
             found = find_inputs(spark, paths)
             inputs = {one.path: Input(number, one.name) for number, one in enumerate(found)}
-            today = datetime.now(UTC).date().isoformat()
-            job = spark.sparkContext.broadcast(Job(ruleset, period, everything, tz, tomorrow(), today, inputs))
+            terms = Terms.of_today(ruleset, period, everything=everything, tz=tz)
+            job = spark.sparkContext.broadcast(Job(terms, inputs))
             read = _kept(_read(spark, found, job), kept)
             parts = added_up(_partials(read), found)
             read = _without(read, parts.lost)

@@ -12,7 +12,6 @@ import pickle
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import tzinfo
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
@@ -22,17 +21,15 @@ import msgspec
 import pyarrow as pa
 from pyspark import Broadcast
 
-from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.engine.partial import QUARANTINED_KEPT, FileReport, Partial
 from io_fhir_adapter.engine.scan import Scanner
 from io_fhir_adapter.engine.spark.discretion import Discreet
 from io_fhir_adapter.engine.spark.rows import FACT, PARTIAL, QUARANTINE, READ, TALLY, batch_of, place_of
 from io_fhir_adapter.engine.spool import Fact
-from io_fhir_adapter.engine.tally import ProcedureTally
+from io_fhir_adapter.engine.terms import Terms
 from io_fhir_adapter.errors import InputError
 from io_fhir_adapter.model import ConditionFact, EncounterFact, PatientFact, ProcedureFact
 from io_fhir_adapter.pull.files import Block, InputFile, LineIndex, read_input, read_on
-from io_fhir_adapter.volume.count import Period
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -60,21 +57,11 @@ class Job:
     """What all executors know.
 
     Attributes:
-        ruleset: What decides.
-        period: What is counted.
-        everything: Whether every session is decided on, not just those of the period.
-        tz: The facility's time zone, None for dates as written.
-        not_after: Last local date that can be true.
-        today: The date in UTC for what ends in the future.
+        terms: By what.
         inputs: The path of an input, without any percent-encoding, to the input.
     """
 
-    ruleset: Ruleset
-    period: Period
-    everything: bool
-    tz: tzinfo | None
-    not_after: str
-    today: str
+    terms: Terms
     inputs: Mapping[str, Input]
 
     def input(self, path: str) -> Input:
@@ -129,10 +116,7 @@ class _Split:
         self._facts: list[Fact] = []
         self._added, self._links = 0, list[tuple[str, str]]()
         self._keys, self._flags = array("q"), array("h")
-        tally = ProcedureTally(job.ruleset, job.period, job.tz, job.not_after, self._extend)
-        self._scanner = Scanner(
-            tally, job.tz, job.not_after, keep_all=job.everything, add=self._facts.append, named=1 << 30
-        )
+        self._scanner = Scanner(job.terms, self._extend, self._facts.append, named=1 << 30)
 
     def _extend(self, keys: Iterable[int], flags: Iterable[int]) -> None:
         self._keys.extend(keys)
@@ -143,7 +127,7 @@ class _Split:
         self._file, self._start, self._seq, self._tallied = given.number, start, 0, 0
         source, index = InputFile(None, given.name), LineIndex(None)
         stream = cast(BinaryIO, io.BufferedReader(_Stream(pieces)))
-        glance, continues = not self._job.everything, start > 0
+        glance, continues = not self._job.terms.everything, start > 0
         report = FileReport(source.name)
         try:
             parts = (
