@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 import uvicorn
@@ -664,3 +665,27 @@ def test_a_long_run_earns_more_retries() -> None:
     server = Server(lambda _: Response(b"{}", status_code=500 if next(answered) % 11 == 10 else 200))
     with LoopbackServer(server) as at:
         assert through(source(at.base_url, retry_budget=1), ask) == 9
+
+
+class Recording(httpcore.AsyncMockStream):
+    """A connection that remembers how much was asked for at a time."""
+
+    asked: list[int] = []  # noqa: RUF012 - of the one test
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+        self.asked.append(max_bytes)
+        return await super().read(max_bytes, timeout)
+
+
+class Recorded(httpcore.AsyncMockBackend):
+    async def connect_tcp(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+        return Recording([b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"ok"])
+
+
+def test_answers_are_taken_in_large_pieces() -> None:
+    async def ask() -> httpcore.Response:
+        async with httpcore.AsyncConnectionPool(network_backend=Recorded([])) as pool:
+            return await pool.request("GET", "http://hospital.example/")
+
+    assert asyncio.run(ask()).content == b"ok"
+    assert min(Recording.asked) >= 1 << 20

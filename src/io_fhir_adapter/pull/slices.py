@@ -22,7 +22,8 @@ __all__ = ["Slice", "changed_slices", "dated_slices", "days_of", "instant_of"]
 
 _MOST_PARTS: Final = 32
 _EARLIEST, _LATEST = date(1850, 1, 1).toordinal(), date(2200, 1, 1).toordinal()
-_YEARS: Final = (2000, 2010, 2015)  # after that every year: archives begin at very different times
+_YEARS: Final = (2000, 2010, 2015)  # then every third year: archives begin at very different times
+_ONE_BY_ONE: Final = 3  # the latest years, which have most as a rule
 _WHOLE_DAYS: Final = timedelta(days=1)
 _TEN_YEARS: Final = 3_653
 
@@ -121,7 +122,9 @@ def days_of(procedure: Procedure | ProcedureSketch) -> tuple[str, str]:
 
 
 def dated_slices(since: str | None, today: date, also: tuple[tuple[str, str], ...] = ()) -> list[Slice]:
-    """The slices that a reading by date begins with: years, and what lies before and after them.
+    """The slices that a reading by date begins with: years, and what lies before and after them; the latest first.
+
+    These are the ones that are cut further as a rule, so that their parts are under way while the others are asked for.
 
     Args:
         since: The first day that matters, None for all that there is.
@@ -129,7 +132,8 @@ def dated_slices(since: str | None, today: date, also: tuple[tuple[str, str], ..
         also: Further parameters of the search.
     """
     first = date.fromisoformat(since) if since else None
-    years = [*_YEARS, *range(2016, today.year + 1)]
+    latest = today.year + 1 - _ONE_BY_ONE
+    years = sorted({*_YEARS, *range(_YEARS[-1] + 3, latest, 3), *range(latest, today.year + 1)})
     end = today + 2 * _WHOLE_DAYS  # what is dated later is a mistake, and still has to be seen
     cuts = [*(day for year in years if (day := date(year, 1, 1)) < end), end]
     if first is not None:
@@ -137,7 +141,7 @@ def dated_slices(since: str | None, today: date, also: tuple[tuple[str, str], ..
     numbers = [cut.toordinal() for cut in cuts]
     inner = [Slice("date", low, high, also=also) for low, high in pairwise(numbers)]
     before = [Slice("date", None, numbers[0], also=also)] if first is None else []
-    return [*before, *inner, Slice("date", numbers[-1], None, also=also)]
+    return [Slice("date", numbers[-1], None, also=also), *reversed(inner), *before]
 
 
 def changed_slices(since: datetime, now: datetime, parts: int) -> list[Slice]:
