@@ -166,6 +166,14 @@ def test_every_sentence_of_a_trail_has_words_and_no_record_id(language: str) -> 
         TrailStep("also", "", "biopsy: category-not-counted"),
         TrailStep("category", "", "tace: Chemoembolisation"),
         TrailStep("decision", "", "not-counted: look-alike"),
+        TrailStep("scope", "", "Procedure/12 is included, by Procedure.location"),
+        TrailStep("scope", "", "Procedure/12 is excluded, by Procedure.location, Encounter.location"),
+        TrailStep("scope", "", "Procedure/12 is not excluded, by Encounter.location"),
+        TrailStep("scope", "", "Procedure/12 is none of those included, by Procedure.location"),
+        TrailStep("scope", "", "Procedure/12 and its Encounter do not say whether it is within (location); taken as "
+                               "unknown"),
+        TrailStep("scope", "", "Procedure/12 says nothing of it and stands with Procedure/1, which it is part of"),
+        TrailStep("decision", "scope", "review: scope-unknown; without the scope counted: counted"),
     ]  # fmt: skip
     t = translator(language)
     names = Names(["Procedure/1", "Procedure/12"], lambda number: t("decisions.record", number=number), open=False)
@@ -173,7 +181,8 @@ def test_every_sentence_of_a_trail_has_words_and_no_record_id(language: str) -> 
     assert [step.text for step in said if step.english] == []
     assert not any(re.search(r"\w/\w", step.text) for step in said)
     assert said[7].text.startswith(t("decisions.record", number=2))
-    other = steps_in(t, [TrailStep("scope", "scope.include", "Procedure/12 is included, by location")], names, {})
+    assert len({step.text for step in said}) == len(said)
+    other = steps_in(t, [TrailStep("code", "", "Procedure/12 is a sentence of its own")], names, {})
     assert (other[0].english, other[0].text.partition(" is")[0]) == (True, t("decisions.record", number=2))
 
 

@@ -27,6 +27,17 @@ _WORDED: Final = tuple(
         ("status", r"(?P<what>.+) is in-progress, ended on (?P<day>[\d-]+) and is taken for completed", "ended"),
         ("status", r"(?P<what>.+) is (?P<state>[a-z-]+) and adds nothing", "status"),
         ("part-of", r"(?P<what>.+) is part of a Procedure that is not there or was not completed", "part"),
+        ("scope", r"(?P<what>.+) is excluded, by (?P<elements>.+)", "excluded"),
+        ("scope", r"(?P<what>.+) is not excluded, by (?P<elements>.*)", "not_excluded"),
+        ("scope", r"(?P<what>.+) is included, by (?P<elements>.+)", "included"),
+        ("scope", r"(?P<what>.+) is none of those included, by (?P<elements>.*)", "not_included"),
+        (
+            "scope",
+            r"(?P<what>.+) and its Encounter do not say whether it is within \((?P<asked>.+)\); "
+            r"taken as (?P<place>[a-z]+)",
+            "place",
+        ),
+        ("scope", r"(?P<what>.+) says nothing of it and stands with (?P<parent>.+), which it is part of", "parent"),
         ("unit", r"each category of the session is decided and counted by itself", "each"),
         ("unit", r"the session is decided once", "once"),
         ("programme", r"the programme counts this category", "counts_yes"),
@@ -44,9 +55,14 @@ _WORDED: Final = tuple(
         ("decision", r"counted: counted", "counted"),
         ("also", r"(?P<category>[a-z-]+): (?P<reason>[a-z-]+)", "also"),
         ("decision", r"(?P<state>[a-z-]+): (?P<reason>[a-z-]+)", "decision"),
+        (
+            "decision",
+            r"(?P<state>[a-z-]+): (?P<reason>[a-z-]+); without the scope (?P<otherwise>[a-z-]+): (?P<because>[a-z-]+)",
+            "scoped",
+        ),
     )
 )
-"""The sentences of classify/trail.py and classify/decide.py; another one stands for itself, in English."""
+"""The sentences of classify/trail.py, decide.py and scope.py; another one stands for itself, in English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +128,17 @@ def _step(t: Translate, step: TrailStep, names: Names, more: Mapping[str, Callab
 
 def _parts(t: Translate, parts: Mapping[str, str], more: Mapping[str, Callable[[str], str]]) -> dict[str, str]:
     """The words that a sentence is filled with."""
+
+    def state(code: str) -> str:
+        return worded(t, f"decisions.states.{code}", reason_words_in(t, code))
+
     words: dict[str, Callable[[str], str]] = {
         "reason": lambda code: reason_words_in(t, code),
+        "because": lambda code: reason_words_in(t, code),
         **more,
-        "state": lambda code: worded(t, f"decisions.states.{code}", reason_words_in(t, code)),
+        "state": state,
+        "otherwise": state,
+        "place": lambda code: worded(t, f"decisions.places.{code}", code),
         "kind": lambda code: worded(t, f"decisions.kinds.{code}", code),
         "level": lambda code: worded(t, f"decisions.levels.{code}", code),
         "doubt": lambda _: t("decisions.trail.doubt"),
