@@ -121,9 +121,11 @@ def _answers(url: str) -> bool:
 
 
 def _resident_mib(process: int) -> float:
-    """Resident memory of a process."""
+    """Resident memory of a process, and of those that it started and that are still there."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    own = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    started = [file.read_text(encoding="ascii").split() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    return own + sum(_resident_mib(int(child)) for children in started for child in children)
 
 
 def _seconds(command: list[str]) -> float:
@@ -179,7 +181,7 @@ def _by_hand(ledger: Path) -> float:
 
 
 def _after_a_night(folder: Path, number: int) -> dict[str, Any]:
-    """Memory after a night in the service's own process, and the first page of a ledger of so many facts."""
+    """Memory of the service after a night, and the first page of a ledger of so many facts."""
     path = _site(folder, number)
     config = _prepared(path, missed=True)
     with _serving(path) as (url, process, _):

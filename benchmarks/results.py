@@ -21,7 +21,7 @@ import altair as alt
 from io_fhir_adapter.look.drawing import Sheet, marks, svg
 from io_fhir_adapter.look.theme import FONT, LIGHT
 
-__all__ = ["FOLDER", "Measured", "Unavailable", "Verdict", "record", "verdicts"]
+__all__ = ["FOLDER", "Measured", "Unavailable", "Verdict", "curves", "record", "verdicts"]
 
 FOLDER = Path("build/bench")
 _BOUNDS: dict[str, tuple[float, bool]] = {  # figure: (bound, whether more is better)
@@ -44,6 +44,9 @@ _BOUNDS: dict[str, tuple[float, bool]] = {  # figure: (bound, whether more is be
     "quiet_night_requests": (20, False),
     "start_to_ready_s": (3, False),
     "idle_mib": (150, False),
+    "idle_mib_after_a_night": (150, False),
+    "idle_mib_after_pages": (150, False),
+    "page_ms": (150, False),
     "full_tables_to_decode_only": (0.5, True),
     "time_with_ten_times_the_rows": (1.1, False),
 }
@@ -213,13 +216,13 @@ def _scale(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     )
     return [
         _figure(_bars(rates, "scale-rates", at_largest), at_largest),
-        _figure(_lines(rows, engines, "seconds", seconds), seconds),
-        _figure(_lines(rows, engines, "peak_mib", memory), memory),
+        _figure(curves(rows, engines, "seconds", seconds), seconds),
+        _figure(curves(rows, engines, "peak_mib", memory), memory),
         _table(head, cells),
     ]
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], engines: Sequence[str], value: str, title: str) -> str:
+def curves(rows: Sequence[Mapping[str, Any]], engines: Sequence[str], value: str, title: str) -> str:
     """A line for each engine over the number of Procedures; times on a logarithmic scale, memory from nothing on."""
     sizes = sorted({row["procedures"] for row in rows})
     quiet: dict[str, Any] = {
@@ -231,7 +234,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], engines: Sequence[str], value: str
     points = [{"x": row["procedures"], "y": row[value], "engine": row["engine"]} for row in rows]
     x = alt.X("x:Q").scale(type="log", domain=[sizes[0] * 0.9, sizes[-1] * 1.1], nice=False).title(None)
     y = alt.Y("y:Q").scale(type="log" if value == "seconds" else "linear").title(None)
-    legend = alt.Legend(title=None, orient="top", columns=3, labelFontSize=12, labelLimit=0)
+    legend = alt.Legend(title=None, orient="top", columns=3, labelFontSize=12, labelLimit=0, labelColor=LIGHT["ink"])
     colours = [LIGHT[_COLOURS[number % len(_COLOURS)]] for number in range(len(engines))]
     at = marks(points).encode(
         x=x.axis(alt.Axis(values=sizes, format="~s", ticks=False, **quiet)),

@@ -32,7 +32,6 @@ from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import within_run
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import pull_sources
-from io_fhir_adapter.report.aside import report_files_aside
 from io_fhir_adapter.report.gather import gather_report
 from io_fhir_adapter.report.nightly import ReportData
 from io_fhir_adapter.report.nightly_pdf import report_files
@@ -344,14 +343,13 @@ class Nightly:
                 synthetic=self.synthetic,
             )
 
-    def write_output(self, night: Night, folder: Path, *, pdf: bool = False, aside: bool = False) -> list[Path]:
+    def write_output(self, night: Night, folder: Path, *, pdf: bool = False) -> list[Path]:
         """Writes report, MeasureReport, submission and receipt into a folder; gives their paths.
 
         Of a pull that is not complete there is a report that says so, and no MeasureReport. With ``pdf`` the report is
-        written as a PDF too, also where the configuration does not ask for it; ``aside`` has another process make it.
+        written as a PDF too, also where the configuration does not ask for it.
         """
-        make = report_files_aside if aside else report_files
-        files = make(night.report, pdf=pdf or self.config.output.pdf) if night.report is not None else {}
+        files = report_files(night.report, pdf=pdf or self.config.output.pdf) if night.report is not None else {}
         if night.volume is not None and night.complete:
             files["measure-report.json"] = _pretty(self.measure_report(night.volume))
         if night.submission is not None:

@@ -60,8 +60,7 @@ class SharedClock:
 def as_in_the_campaign(patch: pytest.MonkeyPatch) -> None:
     """What replicas and the facility that nobody disturbs have in common: few cases, one nonce, no charts."""
     patch.setattr("io_fhir_adapter.submit.announce.secrets", SimpleNamespace(token_hex=lambda _number: NONCE))
-    for way in ("report_files", "report_files_aside"):
-        patch.setattr(f"io_fhir_adapter.pipeline.{way}", lambda *_data, **_how: {})
+    patch.setattr("io_fhir_adapter.pipeline.report_files", lambda *_data, **_how: {})
     patch.setattr("io_fhir_adapter.cli.facility.rules_for", rules_of_few)
 
 
@@ -76,7 +75,7 @@ def serve(config: str, port: int, clock: str, machine: str, witness: str) -> Non
         patch.setattr(jobs, "datetime", datetime)  # APScheduler looks by the true time, for what is due by the other
         patch.setattr(jobs, "_LOOK_S", LOOK_S)
         patch.setattr(app, "Jobs", partial(jobs.Jobs, clock=lambda: shared.here))
-        patch.setattr(app, "jobs_of", lambda *what: [witnessed(job, witness) for job in jobs_of(*what)])
+        patch.setattr(app, "jobs_of", lambda *what, **_aside: [witnessed(job, witness) for job in jobs_of(*what)])
         run(["serve", "--config", config, "--port", str(port)])
 
 

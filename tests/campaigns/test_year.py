@@ -8,10 +8,13 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +31,8 @@ from io_fhir_adapter.ledger.soundness import check_database, schema_of
 from io_fhir_adapter.notify.book import BOOK, Book
 from io_fhir_adapter.pipeline import Nightly
 from io_fhir_adapter.receiver.store import StoredSubmission
+from io_fhir_adapter.report.nightly import ReportData
+from io_fhir_adapter.report.nightly_pdf import report_files
 from io_fhir_adapter.sandbox.faults import Faults
 from io_fhir_adapter.sandbox.hospital import build_hospital
 from io_fhir_adapter.sandbox.truth import YearTruth
@@ -93,6 +98,29 @@ def held() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@contextmanager
+def collecting_as_usual() -> Iterator[None]:
+    """Python's collector as in a program: as the tests have it, what waits for it would grow for half the year."""
+    seldom = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*seldom)
+
+
+def no_report(_data: ReportData, *, pdf: bool = False) -> dict[str, bytes]:
+    """In place of the report."""
+    return {}
+
+
+@contextmanager
+def drawing_aside() -> Iterator[Callable[..., dict[str, bytes]]]:
+    """The report by another process, one for the whole year: what draws has memory of its own, and a night ends it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+        yield lambda data, *, pdf=False: other.submit(report_files, data, pdf=pdf).result()
+
+
 @dataclass
 class Year:
     """What is left after the year."""
@@ -111,9 +139,13 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Year]:
     truths = hospital.truth_later.years
     clock = Clock(datetime(2024, 12, 31, 12, tzinfo=UTC))
     moments = due() if FULL else chosen(due())
-    with moving(clock), pytest.MonkeyPatch.context() as patch:
-        if not FULL:  # charts take seconds to load, and each case that is drawn seconds to fill
-            patch.setattr("io_fhir_adapter.pipeline.report_files", lambda *_data, **_how: {})
+    with ExitStack() as stack:
+        stack.enter_context(collecting_as_usual())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        stack.enter_context(moving(clock))
+        # in short without: charts take seconds to load, and each case that is drawn seconds to fill
+        drawn = stack.enter_context(drawing_aside()) if FULL else no_report
+        patch.setattr("io_fhir_adapter.pipeline.report_files", drawn)
         growing = Growing(hospital, clock, DOCUMENTED_LATE)
         facility = Facility(tmp_path_factory.mktemp("year"), growing, clock, ABOUT)
         if not FULL:

@@ -72,7 +72,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
         settle(connection, "sha256:" + "b" * 64, "rejected", CANARY)
         finish_run(connection, run, BEGAN + timedelta(minutes=2), "complete", summary)
     metrics = Metrics()
-    metrics.see(None)
+    metrics.see(False)
     text = metrics.show(ledger, ruleset(), TODAY)
     assert CANARY.encode() not in text
     assert metrics.show(ledger, ruleset(), TODAY) == text

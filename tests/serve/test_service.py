@@ -21,7 +21,8 @@ import yaml
 
 from io_fhir_adapter.config import load_config
 from io_fhir_adapter.ledger.database import open_ledger
-from io_fhir_adapter.ledger.runs import finish_run, start_run
+from io_fhir_adapter.ledger.lease import job_of
+from io_fhir_adapter.ledger.runs import finish_run, last_run, start_run
 from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.sandbox.faults import Faults
 from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital
@@ -184,6 +185,29 @@ def test_a_night_under_way_leaves_the_pages_awake_and_ends_when_asked_to(
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
         ended = connection.execute("select state, error from runs order by id").fetchall()
     assert ended[1:] == [("failed", "the run was stopped before it ended"), ("complete", "")]
+
+
+def test_a_service_that_is_killed_takes_its_night_with_it(
+    hospital: Hospital, tmp_path: Path, start: Callable[[Path], Service]
+) -> None:
+    with serving(hospital, Faults(latency_s=0.5)) as sandbox:
+        config = write_config(tmp_path, f"{sandbox.base_url}/fhir")
+        remember_a_run(config, timedelta(days=800))
+        service = start(config)
+        service.until(lambda: service.get("/health/ready").json()["last_run"]["state"] == "running")
+        service.process.kill()
+        service.process.wait()
+        ledger = open_ledger(load_config(config).ledger)
+        end = time.monotonic() + PATIENCE_S
+        holder = "somebody"
+        while holder and time.monotonic() < end:
+            time.sleep(0.1)
+            with ledger.read() as connection:
+                holder, _ = job_of(connection, datetime.now(UTC))
+        with ledger.read() as connection:
+            run = last_run(connection)
+        ledger.close()
+    assert (holder, run and run.error) == ("", "the run was stopped before it ended")
 
 
 def test_an_address_in_use_is_a_sentence(hospital: Hospital, tmp_path: Path) -> None:

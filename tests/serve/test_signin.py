@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from sqlalchemy import select
 
 from io_fhir_adapter.ledger.accounts import Actor, add_account
@@ -199,6 +199,7 @@ def test_a_name_without_an_account_is_like_a_wrong_password(site: Make, monkeypa
         pages.append((answer.status_code, re.sub(r'value="[0-9a-f]{64}"', "", answer.text)))
     assert len(set(pages)) == 1
     assert len(verified) == 3  # the same work for each
+    assert len({str(extract_parameters(hashed)) for hashed in verified}) == 1
     assert [detail for _, _, detail, _ in told(here)[2:]] == ["sign-in failed", "sign-in failed", "sign-in disabled"]
     assert "secret-canary" not in str(told(here))  # what was typed as a name may be a password
     assert told(here)[3][:2] == ("unknown", "Account/unknown")

@@ -61,15 +61,15 @@ class Facility:
 
 
 @contextmanager
-def facility(config: Path) -> Iterator[Facility]:
-    """Opens a facility for as long as the block lasts.
+def facility(config: Path, *, frugal: bool = False) -> Iterator[Facility]:
+    """Opens a facility for as long as the block lasts; ``frugal`` as for :func:`.open_ledger`.
 
     Raises:
         AdapterError: The configuration, a table or the ledger cannot be used.
     """
     settings = load_config(config)
     rules = rules_for(settings)
-    ledger = open_ledger(settings.ledger)
+    ledger = open_ledger(settings.ledger, frugal=frugal)
     try:
         yield Facility(settings, rules, ledger)
     finally:

@@ -27,7 +27,7 @@ def serve(
 ) -> int:
     """Run the nightly job on its schedule, with a page, health and metrics."""
     configure_logs()
-    with facility(config) as opened, only_service(opened.config.ledger):
+    with facility(config, frugal=True) as opened, only_service(opened.config.ledger):
         if opened.config.output.pdf:
             needs_typst(REPORT_PDF, "output.pdf")
         serve_forever(opened.config, opened.ledger, opened.rules, host, port)

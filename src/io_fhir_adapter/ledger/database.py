@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ _MODE_OWNER_ONLY = 0o600
 _OTHERS = 0o077
 _BUSY_MS = 30_000
 _CACHE_KIB = 12_288  # six times SQLite's own: ids come in no order, and each touches its page of every index
+_LITTLE_KIB = 2_048  # SQLite's own, for who only reads now and then, and has several connections for good
 _LOG_PAGES = 8_000  # of the write-ahead log before it is worked in, 32 MiB: an index page is written once, not often
 _MODE = "sqlite_begin"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -132,7 +134,7 @@ class Ledger:
         self._engine.dispose()
 
 
-def open_ledger(config: LedgerConfig, *, upgrade: bool = True) -> Ledger:
+def open_ledger(config: LedgerConfig, *, upgrade: bool = True, frugal: bool = False) -> Ledger:
     """Opens the ledger, makes it where it does not exist yet, and brings its schema up to date.
 
     A SQLite file is readable by its owner alone.
@@ -140,6 +142,7 @@ def open_ledger(config: LedgerConfig, *, upgrade: bool = True) -> Ledger:
     Args:
         config: Where it is.
         upgrade: Without it the ledger is taken as it lies, for those who look after it: its schema may be any.
+        frugal: Whether each connection keeps but little of a SQLite file in memory: slower to write much at once.
 
     Raises:
         LedgerError: It cannot be opened, or was written by a newer version of this program.
@@ -163,7 +166,7 @@ def open_ledger(config: LedgerConfig, *, upgrade: bool = True) -> Ledger:
         url, name = make_url(f"sqlite:///{path}"), str(path)
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _sqlite_settings)
+        event.listen(engine, "connect", partial(_sqlite_settings, _LITTLE_KIB if frugal else _CACHE_KIB))
         event.listen(engine, "begin", _sqlite_begin)
     elif engine.dialect.name == "postgresql":
         event.listen(engine, "connect", postgresql_texts)
@@ -185,7 +188,7 @@ def open_ledger(config: LedgerConfig, *, upgrade: bool = True) -> Ledger:
     return Ledger(engine, name)
 
 
-def _sqlite_settings(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+def _sqlite_settings(cache_kib: int, connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late: never before DDL, nor before a SELECT
     cursor = connection.cursor()
     for pragma in (
@@ -193,7 +196,7 @@ def _sqlite_settings(connection: DBAPIConnection, _record: ConnectionPoolEntry) 
         "synchronous=FULL",
         "foreign_keys=ON",
         f"busy_timeout={_BUSY_MS}",
-        f"cache_size=-{_CACHE_KIB}",
+        f"cache_size=-{cache_kib}",
         f"wal_autocheckpoint={_LOG_PAGES}",
     ):
         cursor.execute(f"PRAGMA {pragma}")

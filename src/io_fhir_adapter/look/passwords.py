@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 import threading
 import unicodedata
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 
 from io_fhir_adapter.errors import UsageError
 
@@ -60,7 +62,7 @@ class Passwords:
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher(time_cost=2, memory_cost=_MEMORY_KIB, parallelism=1)
-        self._nobodys = self._hasher.hash(secrets.token_urlsafe())
+        self._nobodys = _of_nobody(self._hasher)
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
         self._places = threading.BoundedSemaphore(_AT_ONCE + _WAITING)
 
@@ -99,6 +101,17 @@ class Passwords:
                 yield
         finally:
             self._places.release()
+
+
+def _of_nobody(hasher: PasswordHasher) -> str:
+    """A hash that no password has, and that takes as long to verify as the hasher's own; making one would take it too.
+
+    It is written as argon2 writes it: parameters, salt and digest, the last two by chance.
+    """
+    sizes = hasher.salt_len, hasher.hash_len
+    salt, digest = (b64encode(secrets.token_bytes(size)).decode("ascii").rstrip("=") for size in sizes)
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${costs}${salt}${digest}"
 
 
 def _normal(password: str) -> str:

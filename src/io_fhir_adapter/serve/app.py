@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import Depends, FastAPI, Response
@@ -28,9 +27,6 @@ from io_fhir_adapter.logs import log
 from io_fhir_adapter.serve.jobs import Jobs
 from io_fhir_adapter.serve.metrics import Metrics
 from io_fhir_adapter.serve.nights import jobs_of, window_of
-
-if TYPE_CHECKING:
-    from io_fhir_adapter.pipeline import Night
 
 __all__ = ["create_app", "serve_forever"]
 
@@ -49,7 +45,13 @@ _NO_REPORT = (
 
 
 def create_app(
-    config: Config, ledger: Ledger, ruleset: Ruleset, host: str = "127.0.0.1", *, as_of: date | None = None
+    config: Config,
+    ledger: Ledger,
+    ruleset: Ruleset,
+    host: str = "127.0.0.1",
+    *,
+    as_of: date | None = None,
+    aside: bool = False,
 ) -> FastAPI:
     """The service as an ASGI application; the schedule runs while it does.
 
@@ -59,19 +61,20 @@ def create_app(
         ruleset: What decides.
         host: The address that it listens on.
         as_of: The local date that the case pages work on; each day's own where omitted.
+        aside: Whether nights are done by a process of their own; see :func:`.jobs_of`.
     """
     metrics = Metrics()
     after_night: list[Callable[[], None]] = []
 
-    def see(night: Night | None) -> None:
-        metrics.see(night)
+    def see(done: bool) -> None:
+        metrics.see(done)
         try:
             for step in after_night:
                 step()
         except AdapterError as exc:  # nothing is lost: the first who looks has it counted
             log.warning("not counted ahead", code=exc.code)
 
-    jobs = Jobs(ledger, jobs_of(config, ledger, ruleset, see), window_of(config))
+    jobs = Jobs(ledger, jobs_of(config, ledger, ruleset, see, aside=aside), window_of(config))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -132,7 +135,7 @@ def serve_forever(config: Config, ledger: Ledger, ruleset: Ruleset, host: str, p
     Raises:
         UsageError: The address cannot be listened on.
     """
-    app = create_app(config, ledger, ruleset, host)
+    app = create_app(config, ledger, ruleset, host, aside=True)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as exc:

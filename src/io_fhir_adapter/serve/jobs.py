@@ -24,7 +24,7 @@ from io_fhir_adapter.ledger.runs import last_run
 from io_fhir_adapter.logs import log
 from io_fhir_adapter.serve.schedule import Rule, Window, due_at_start, implausible
 
-__all__ = ["HOURS_OVER", "NIGHTLY", "Job", "Jobs", "Tell", "Work"]
+__all__ = ["HOURS_OVER", "NIGHTLY", "Apart", "Job", "Jobs", "Tell", "Work"]
 
 Tell = Callable[[str, int, int | None], None]
 """Called by a job with what it is doing; raises CancelledError where it is to end."""
@@ -62,7 +62,7 @@ class Job:
     gentle: bool = False
 
 
-class _Apart:
+class Apart:
     """One coroutine in a thread and loop of its own, which another thread can end."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Jobs:
         self._clock = clock
         self._rng = rng or SystemRandom()
         self._holder = new_holder()
-        self._under_way: dict[str, tuple[_Apart, asyncio.Task[None]]] = {}
+        self._under_way: dict[str, tuple[Apart, asyncio.Task[None]]] = {}
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._stopping = False
 
@@ -175,7 +175,7 @@ class Jobs:
         """Begins what is due; gives its names."""
         begun = [] if self._stopping else await asyncio.to_thread(self._claimed)
         for job in begun:
-            apart = _Apart()
+            apart = Apart()
             task = asyncio.create_task(asyncio.to_thread(self._do, job, apart), name=job.name)
             self._under_way[job.name] = apart, task
             task.add_done_callback(lambda _, name=job.name: self._under_way.pop(name, None))  # type: ignore[misc]
@@ -227,7 +227,7 @@ class Jobs:
             due[job.name] = job.rule.text, job.rule.after(now)
             put_jobs(connection, due)
 
-    def _do(self, job: Job, apart: _Apart) -> None:
+    def _do(self, job: Job, apart: Apart) -> None:
         began = self._clock()
         try:
             with holding(self._ledger, self._holder, lease_name(job.name), lost=apart.stop):
@@ -243,7 +243,7 @@ class Jobs:
         if not job.gentle or outcome != "complete":
             log.info("job ended", job=job.name, outcome=outcome, began=timestamp(began))
 
-    def _outcome(self, job: Job, apart: _Apart) -> tuple[str, datetime | None]:
+    def _outcome(self, job: Job, apart: Apart) -> tuple[str, datetime | None]:
         """How it ended, and when it is due where that is another time than planned."""
         try:
             return ("complete" if apart.run(job.work) else "failed"), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter as Tally
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from sqlalchemy import Connection
@@ -21,9 +21,6 @@ from io_fhir_adapter.ledger.runs import last_complete, last_ended, read_state
 from io_fhir_adapter.notify.book import BOOK, Book
 from io_fhir_adapter.notify.incidents import TITLES
 from io_fhir_adapter.report.readiness_facts import Year
-
-if TYPE_CHECKING:
-    from io_fhir_adapter.pipeline import Night
 
 __all__ = ["Metrics"]
 
@@ -67,9 +64,9 @@ class Metrics:
     def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
         return Gauge(f"{_PREFIX}_{name}", words, labels, registry=self.registry)
 
-    def see(self, night: Night | None) -> None:
-        """Counts a night; None is one that failed outright."""
-        self.runs.labels("complete" if night is not None and night.problem is None else "failed").inc()
+    def see(self, done: bool) -> None:
+        """Counts a night: one of which all was done, or one that failed."""
+        self.runs.labels("complete" if done else "failed").inc()
 
     def show(self, ledger: Ledger, ruleset: Ruleset, today: date) -> bytes:
         """All metrics in Prometheus' text form.

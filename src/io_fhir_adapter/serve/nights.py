@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,67 @@ from io_fhir_adapter.serve.schedule import Cron, Every, Window
 if TYPE_CHECKING:  # what a night needs takes a second to import: it is, when the first one begins
     from io_fhir_adapter.pipeline import Night, Nightly
 
-__all__ = ["Nights", "jobs_of", "log_night", "window_of"]
+__all__ = ["Ended", "Nights", "Wanted", "attempted", "here", "jobs_of", "window_of"]
 
 
-def log_night(night: Night) -> None:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A night that is to be done.
+
+    Attributes:
+        config: The facility's configuration.
+        ruleset: What decides.
+        pull_for: For how many seconds sources may be read; None for as long as it takes.
+    """
+
+    config: Config
+    ruleset: Ruleset
+    pull_for: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a night ended: whether all of it was done, and of what it failed outright, a code or a type."""
+
+    done: bool
+    failure: str = ""
+
+
+async def here(wanted: Wanted, ledger: Ledger, told: Tell) -> Ended:
+    """One night with its output, in this process.
+
+    Raises:
+        AdapterError: A stage could not be done, or the output not be written.
+    """
+    from io_fhir_adapter.pipeline import Nightly  # noqa: PLC0415 - see above
+
+    job = Nightly(wanted.config, ledger, wanted.ruleset, progress=told, pull_for=wanted.pull_for)
+    night = await job.run()
+    files = await asyncio.to_thread(job.write_output, night, wanted.config.output.folder)
+    log.info("written", files=len(files))
+    _log_night(night)
+    return Ended(night.problem is None)
+
+
+async def attempted(work: Callable[[], Awaitable[Ended]]) -> Ended:
+    """A night whose failure is logged and does not end the service.
+
+    Raises:
+        AdapterError: It could not begin now, or its hours are over: it is not done yet, and it did not fail.
+    """
+    try:
+        return await work()
+    except AdapterError as exc:
+        if exc.code in {BUSY, HOURS_OVER}:
+            raise
+        log.error("night failed", code=exc.code)
+        return Ended(done=False, failure=exc.code)
+    except Exception as exc:  # noqa: BLE001 - the service outlives a night; the message may hold anything
+        log.error("night failed", exception=type(exc).__name__)
+        return Ended(done=False, failure=type(exc).__name__)
+
+
+def _log_night(night: Night) -> None:
     """Logs what a night did: a line for each source, and how it ended."""
     for source in night.sources:
         log.info(
@@ -51,8 +109,10 @@ def jobs_of(
     config: Config,
     ledger: Ledger,
     ruleset: Ruleset,
-    see: Callable[[Night | None], None],
+    see: Callable[[bool], None],
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    *,
+    aside: bool = False,
 ) -> list[Job]:
     """The jobs of a facility.
 
@@ -60,14 +120,15 @@ def jobs_of(
         config: Its configuration.
         ledger: Its ledger.
         ruleset: What decides.
-        see: Told of each night; None where it failed outright.
+        see: Told of each night whether all of it was done.
         clock: Says what time it is.
+        aside: Whether a night is done by a process of its own, by the machine's clock; see :mod:`.night_aside`.
 
     Raises:
         ConfigError: A cron expression is wrong.
     """
     plan, tz = config.schedule, config.facility.time_zone
-    nights = Nights(config, ledger, ruleset, see, clock)
+    nights = Nights(config, ledger, ruleset, see, clock, aside=aside)
     jobs = [Job(NIGHTLY, Cron(plan.cron, tz), nights.night, plan.jitter_s, pulls=True)]
     if plan.reconcile is not None:
         rule = Cron(plan.reconcile, tz, "schedule.reconcile")
@@ -89,34 +150,24 @@ class Nights:
         config: Config,
         ledger: Ledger,
         ruleset: Ruleset,
-        see: Callable[[Night | None], None],
+        see: Callable[[bool], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        aside: bool = False,
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._ruleset = ruleset
         self._see = see
         self._clock = clock
+        self._aside = aside
 
     async def night(self, told: Tell) -> bool:
         """One night with its output; afterwards people are told what needs one."""
-        night: Night | None = None
-        try:
-            night = await self._night(told)
-        except AdapterError as exc:
-            if exc.code in {BUSY, HOURS_OVER}:
-                raise
-            log.error("night failed", code=exc.code)
-            failure = exc.code
-        except Exception as exc:  # noqa: BLE001 - the service outlives a night; the message may hold anything
-            log.error("night failed", exception=type(exc).__name__)
-            failure = type(exc).__name__
-        else:
-            failure = ""
-            log_night(night)
-        self._see(night)
-        await self._tell(failure)
-        return night is not None and night.problem is None
+        ended = await attempted(lambda: self._night(told))
+        self._see(ended.done)
+        await self._tell(ended.failure)
+        return ended.done
 
     async def reconcile(self, told: Tell) -> bool:
         """A night that reads everything of the sources from which what is gone is removed."""
@@ -160,20 +211,19 @@ class Nights:
         log.info("retention", before=horizon, removed=sum(removed.to_json().values()))
         return True
 
-    def _job(self, told: Tell | None = None) -> Nightly:
+    def _job(self) -> Nightly:
         from io_fhir_adapter.pipeline import Nightly  # noqa: PLC0415 - see above
 
-        if told is not None:  # a night; a site's own table may have got rows since the one before
-            self._ruleset = rules_now(self._config, self._ruleset)
-        left = window_of(self._config).left(self._clock()) if told is not None else None
-        return Nightly(self._config, self._ledger, self._ruleset, progress=told, pull_for=left)
+        return Nightly(self._config, self._ledger, self._ruleset)
 
-    async def _night(self, told: Tell) -> Night:
-        job = self._job(told)
-        night = await job.run()
-        files = await asyncio.to_thread(job.write_output, night, self._config.output.folder, aside=True)
-        log.info("written", files=len(files))
-        return night
+    async def _night(self, told: Tell) -> Ended:
+        self._ruleset = rules_now(self._config, self._ruleset)  # a site's own table may have got rows since the last
+        wanted = Wanted(self._config, self._ruleset, window_of(self._config).left(self._clock()))
+        if not self._aside:
+            return await here(wanted, self._ledger, told)
+        from io_fhir_adapter.serve.night_aside import night_aside  # noqa: PLC0415 - it runs what is here, in its process
+
+        return await night_aside(wanted)
 
     async def _tell(self, failure: str) -> None:
         from io_fhir_adapter.notify.tell import tell  # noqa: PLC0415 - see above
