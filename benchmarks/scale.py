@@ -1,8 +1,8 @@
-"""Counting by size and engine: ``python -m benchmarks.scale --sizes 100000 1000000 [--engines ...] [--rounds 3]``.
+"""Counting by size and engine: ``python -m benchmarks.scale --sizes 100000 1000000 [--engines ...] [--rounds 3 1]``.
 
 The same count with one process, two, and what else there is, beside decoding alone; each in a process of its own, in
 turn, so that a slow moment of the machine meets all of them. Where other work runs on the machine at the same time,
-the ratios by CPU time say more than those by the clock.
+the ratios by CPU time say more than those by the clock. Sizes that take long can be measured apart, with ``--add``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Engine = Callable[[Path], Measured]
 
 _ONE, _TWO, _DECODE, _SPARK_ONE = "1 process", "2 processes", "decoding alone", "Spark local[1]"
 _SIZES = (100_000, 1_000_000)
+_COUNTING = (_ONE, _TWO, _SPARK_ONE, "Spark local[2]")  # which say how many distinct Procedures there were
 _SPARK = "benchmarks.scale_spark"
 _MEASURED = """
 import json, resource, sys, time
@@ -43,7 +44,8 @@ def spent():
     return sum(one.ru_utime + one.ru_stime for one in both), max(one.ru_maxrss for one in both) / 1024
 before, began = spent()[0], time.perf_counter()
 if workers:
-    answer = count_files(find_inputs([str(path)]), rules, year, workers=workers).scan.procedures_read
+    seen = count_files(find_inputs([str(path)]), rules, year, workers=workers).scan.seen
+    answer = seen.procedures + seen.outside + seen.undated
 else:
     answer = decode_only(path)
 seconds = time.perf_counter() - began
@@ -70,7 +72,7 @@ def engines() -> dict[str, Engine]:
 
 
 def measure(
-    folder: Path, sizes: Sequence[int], names: Sequence[str] = (), rounds: int = 3
+    folder: Path, sizes: Sequence[int], names: Sequence[str] = (), rounds: int | Sequence[int] = 3
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Figures, and a row for each engine and size.
 
@@ -78,26 +80,47 @@ def measure(
         folder: Where the input lies.
         sizes: Numbers of Procedures.
         names: Of engines; all where there are none.
-        rounds: How often each is measured; the medians are what counts.
+        rounds: How often each is measured, for each size from the smallest on, of which the last holds for the rest;
+            the medians are what counts.
     """
+    times = [rounds] if isinstance(rounds, int) else list(rounds)
     chosen = {name: engine for name, engine in engines().items() if not names or name in names}
     rows, figures = [], dict[str, Any]()
-    for size in sorted(sizes):
+    for number, size in enumerate(sorted(sizes)):
         path = write_procedures(folder / f"procedures-{size}.ndjson", size)
         taken: dict[str, list[Measured]] = {name: [] for name in chosen}
-        for _ in range(rounds):
+        for _ in range(times[min(number, len(times) - 1)]):
             for name in list(taken):
                 try:
-                    taken[name].append(chosen[name](path))
+                    taken[name].append(_checked(name, chosen[name](path), size))
                 except Unavailable as reason:
                     figures[f"without {name}"] = str(reason)
                     del taken[name]
         rows += [_row(name, size, runs) for name, runs in taken.items()]
         figures |= _ratios(taken)
+    return figures | _growth(rows), rows
+
+
+def _checked(name: str, run: Measured, size: int) -> Measured:
+    """The run, of an engine that found every Procedure once."""
+    if name in _COUNTING and run.answer != size:
+        raise ValueError(f"{name} counted {run.answer} distinct Procedures of {size}")
+    return run
+
+
+def _earlier(folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Figures of the section as it stands, and its rows of other engines or sizes than these."""
+    path = folder / "results.json"
+    sections = json.loads(path.read_text(encoding="utf-8"))["sections"] if path.exists() else {}
+    section = sections.get("scale", {"figures": {}, "rows": []})
+    anew = {(row["engine"], row["procedures"]) for row in rows}
+    return section["figures"], [row for row in section["rows"] if (row["engine"], row["procedures"]) not in anew]
+
+
+def _growth(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How much more memory the largest size takes than the smallest one."""
     ours = [row["peak_mib"] for row in rows if row["engine"] == _TWO]
-    if len(ours) > 1:
-        figures["scale_memory_growth"] = round(ours[-1] / ours[0], 3)
-    return figures, rows
+    return {"scale_memory_growth": round(ours[-1] / ours[0], 3)} if len(ours) > 1 else {}
 
 
 def _row(name: str, size: int, runs: Sequence[Measured]) -> dict[str, Any]:
@@ -135,11 +158,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(_SIZES), help="numbers of Procedures")
     parser.add_argument("--engines", nargs="+", default=[], help="names of engines; all where there are none")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    parser.add_argument(
+        "--rounds", type=int, nargs="+", default=[3], help="how often each is measured, by size; the last for the rest"
+    )
+    parser.add_argument("--add", action="store_true", help="keep what was measured of other engines and sizes")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for inputs")
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder for the result file and the page")
     options = parser.parse_args(arguments)
     figures, rows = measure(options.out, options.sizes, options.engines, options.rounds)
+    if options.add:
+        before, kept = _earlier(options.results, rows)
+        rows = sorted([*kept, *rows], key=lambda row: int(row["procedures"]))
+        figures = before | figures | _growth(rows)
     record("scale", figures, rows, options.results)
     for row in rows:
         sys.stdout.write("  ".join(f"{key} {value}" for key, value in row.items()) + "\n")

@@ -68,7 +68,8 @@ rules, year = load_ruleset(), Period.year("2025")
 with spark_session(f"local[{cores}]", {}) as spark:
     def work(path):
         with decided_on_spark(spark, [path], rules, period=year, everything=False) as outcome:
-            return count_on_spark(outcome, rules, year).scan.procedures_read
+            seen = count_on_spark(outcome, rules, year).scan.seen
+            return seen.procedures + seen.outside + seen.undated
     work(warm)
     measured(work)
 """

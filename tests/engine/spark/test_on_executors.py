@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import pickle
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +31,7 @@ from io_fhir_adapter.engine.spark.discretion import WorkerError  # noqa: E402
 from io_fhir_adapter.engine.spark.inputs import Found  # noqa: E402
 from io_fhir_adapter.engine.spark.persons import persons  # noqa: E402
 from io_fhir_adapter.engine.spark.reading import Input, Job, document_reader, line_reader  # noqa: E402
+from io_fhir_adapter.engine.spark.tallying import buckets_for, packed, tally_counter  # noqa: E402
 from io_fhir_adapter.engine.terms import ALL_TIME, Terms  # noqa: E402
 from io_fhir_adapter.errors import InputError  # noqa: E402
 from io_fhir_adapter.fhir.dates import tomorrow  # noqa: E402
@@ -40,7 +43,7 @@ Split = tuple[str, int, list[bytes]]
 def job_of(paths: Sequence[Path], *, everything: bool) -> Any:
     inputs = {f"file:{path}": Input(number, str(path)) for number, path in enumerate(paths)}
     period = ALL_TIME if everything else YEAR
-    return SimpleNamespace(value=Job(Terms(rules(), period, everything, None, tomorrow(), "2026-01-01"), inputs))
+    return SimpleNamespace(value=Job(Terms(rules(), period, everything, None, tomorrow(), "2026-01-01"), inputs, 256))
 
 
 def splits_of(path: Path, cuts: Sequence[int]) -> Iterator[Split]:
@@ -53,7 +56,7 @@ def splits_of(path: Path, cuts: Sequence[int]) -> Iterator[Split]:
     for one in text.split(b"\n") if text else []:
         if place == len(text) and not one:
             break
-        found[max(start for start in starts if start < place or start == 0)].append(one + b"\n")
+        found[max(start for start in starts if start < place or start == 0)].append(one)
         place += len(one) + 1
     for start, lines in found.items():
         yield f"file:{path}".replace(" ", "%20"), start, lines
@@ -64,7 +67,8 @@ def batches_of(splits: Sequence[Split], size: int) -> Iterator[Any]:
     for first in range(0, len(handed), size):
         lines, paths, starts = zip(*handed[first : first + size], strict=True)
         yield pa.RecordBatch.from_arrays(
-            [pa.array(lines, pa.binary()), pa.array(paths), pa.array(starts, pa.int64())], ["line", "path", "start"]
+            [pa.array(lines, pa.binary()).view(pa.string()), pa.array(paths), pa.array(starts, pa.int64())],
+            ["line", "path", "start"],
         )
 
 
@@ -79,10 +83,7 @@ def outcome(paths: Sequence[Path], cuts: Sequence[int], size: int, seed: int, *,
     found = [Found(str(path), str(path), path.stat().st_size) for path in paths]
     parts = ((row["file"], row["start"], pickle.loads(row["payload"])) for row in told)  # noqa: S301 - ours
     total = added_up(parts, found)
-    flags: dict[int, int] = {}
-    for row in sorted((row for row in read if row["kind"] == rows.TALLY), key=lambda row: int(row["place"])):
-        flags[row["number"]] = row["flags"]
-    scan = total.gathered.scan(Counter(flags.values()))
+    scan = total.gathered.scan(_distinct(read, rng))
     decided = _decided(job, read, total, rng)
     lines = [row["payload"] for row in decided if row["kind"] == rows.DECISION]
     aside = [row["payload"] for row in decided if row["kind"] == rows.ASIDE]
@@ -101,6 +102,19 @@ def _order(row: dict[str, Any]) -> tuple[int, int, int]:
     return row["file"], row["start"], row["seq"]
 
 
+def _distinct(read: list[dict[str, Any]], rng: random.Random) -> Counter[int]:
+    """As Spark does: the buckets in two tasks, in batches that do not end where a bucket does."""
+    total: Counter[int] = Counter()
+    tallies = [row for row in read if row["kind"] == rows.TALLY]
+    for task in range(2):
+        given = sorted((row for row in tallies if row["number"] % 2 == task), key=itemgetter("number", "place"))
+        size = rng.randrange(1, 9)
+        batches = [pa.RecordBatch.from_pylist(given[n : n + size], rows.READ) for n in range(0, len(given), size)]
+        for counted in tally_counter(iter(batches)):
+            total.update({row["flags"]: row["times"] for row in counted.to_pylist()})
+    return total
+
+
 def _decided(job: Any, read: list[dict[str, Any]], total: AddedUp, rng: random.Random) -> list[dict[str, Any]]:
     person = persons(total.links)
     groups: dict[int, list[dict[str, Any]]] = {}
@@ -113,7 +127,7 @@ def _decided(job: Any, read: list[dict[str, Any]], total: AddedUp, rng: random.R
         rng.shuffle(facts)
         batch = pa.RecordBatch.from_pylist(facts, schema=rows.READ)
         decided += [row for one in decider(job)(iter([batch])) for row in one.to_pylist()]
-    kept = [row for row in decided if row["kind"] != rows.NOTE]
+    kept = [row for row in decided if row["kind"] in {rows.DECISION, rows.ASIDE}]
     return sorted(kept, key=lambda row: (row["later"], row["patient"], row["seq"]))
 
 
@@ -173,6 +187,35 @@ def test_of_a_procedure_in_two_files_the_last_one_holds(tmp_path: Path) -> None:
     for seed in range(4):
         found = outcome(paths, [], 5, seed, everything=False)
         assert found["scan"][2].by_status == {"completed": 1, "not-done": 1}
+
+
+@given(
+    added=st.lists(
+        st.lists(
+            st.tuples(st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(0, 3), st.integers(0, 255)), max_size=20
+        ),
+        max_size=4,
+    ),
+    buckets=st.sampled_from([256, 1024, 1 << 16]),
+)
+def test_distinct_keys_are_counted_with_the_flags_they_had_last(
+    added: list[list[tuple[int, int]]], buckets: int
+) -> None:
+    handed: list[tuple[int, int, bytes]] = []
+    for place, pairs in enumerate(added):
+        if pairs:
+            keys, flags = zip(*pairs, strict=True)
+            numbers, words = packed(array("q", keys), bytearray(flags), buckets)
+            handed += [(n, place, text) for n, text in zip(numbers.to_pylist(), words.to_pylist(), strict=True)]
+    assert all(number in range(buckets) for number, _, _ in handed)
+    batch = pa.RecordBatch.from_pylist([{"number": n, "payload": text} for n, _, text in sorted(handed)], rows.READ)
+    (counted,) = tally_counter(iter([batch]))
+    found = {row["flags"]: row["times"] for row in counted.to_pylist()}
+    assert found == Counter(dict(pair for pairs in added for pair in pairs).values())
+
+
+def test_there_are_more_buckets_where_there_is_more() -> None:
+    assert [buckets_for(size) for size in (0, 1 << 37, (1 << 37) + 1, 1 << 80)] == [256, 256, 512, 1 << 16]
 
 
 def test_a_document_is_read_whole(tmp_path: Path) -> None:

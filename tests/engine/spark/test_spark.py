@@ -114,9 +114,13 @@ def test_files_cut_at_random(spark: SparkSession, tmp_path: Path) -> None:
     for example in range(2):
         folder = tmp_path / str(example)
         folder.mkdir()
-        lines = rng.choices(LINES, k=80)
-        cuts = sorted(rng.sample(range(80), 3))
-        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, 80], strict=True)):
+        changed = [
+            [line(procedure(f"twice-{number}", "9-999", status=status)) for number in range(8)]
+            for status in ("completed", "not-done")
+        ]
+        lines = [*changed[example], *rng.choices(LINES, k=80), *changed[1 - example]]
+        cuts = sorted(rng.sample(range(8, 88), 3))
+        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, 96], strict=True)):
             (folder / f"{number}.ndjson").write_bytes(b"\n".join(lines[first:last]))
         with classify_files(find_inputs([str(folder)]), rules()) as (scan, decisions):
             wanted = [one.procedures for one in decisions]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -14,9 +14,10 @@ from io_fhir_adapter.engine.deciding import Deciding
 from io_fhir_adapter.engine.lines import decision_line
 from io_fhir_adapter.engine.spark.discretion import Discreet
 from io_fhir_adapter.engine.spark.reading import FACT_KINDS, Job
-from io_fhir_adapter.engine.spark.rows import ASIDE, DECIDED, DECISION, NOTE, batch_of
+from io_fhir_adapter.engine.spark.rows import ASIDE, DECIDED, DECISION, ENDED, SHAPE, UNSEEN, batch_of
 from io_fhir_adapter.engine.spool import PatientFacts, Spool
-from io_fhir_adapter.model import Decision, PatientFact, Quarantined
+from io_fhir_adapter.engine.worker import Shape
+from io_fhir_adapter.model import PatientFact, Quarantined
 
 __all__ = ["decider"]
 
@@ -34,14 +35,13 @@ def decider(job: Broadcast[Job]) -> Callable[[Iterator[pa.RecordBatch]], Iterato
             linked = _spooled(batches, spool)
             deciding = Deciding(job.value.terms)
             rows: list[_Row] = []
+            shapes: Counter[Shape] = Counter()
             for facts in spool.patients():
-                rows += _rows(facts, deciding, later=facts.patient in linked)
+                rows += _rows(facts, deciding, shapes, later=facts.patient in linked)
                 if len(rows) >= _ROWS_HELD:
                     yield _batch(rows)
                     rows = []
-            if deciding.aside or deciding.ended:
-                rows.append({"kind": NOTE, "payload": pickle.dumps((deciding.aside, deciding.ended))})
-            yield _batch(rows)
+            yield _batch([*rows, *_numbers(deciding, shapes)])
 
     return decide
 
@@ -58,22 +58,27 @@ def _spooled(batches: Iterator[pa.RecordBatch], spool: Spool) -> set[str]:
     return linked
 
 
-def _rows(facts: PatientFacts, deciding: Deciding, *, later: bool) -> Iterator[_Row]:
+def _rows(facts: PatientFacts, deciding: Deciding, shapes: Counter[Shape], *, later: bool) -> Iterator[_Row]:
     for number, decision in enumerate(deciding.decisions((facts,))):
-        yield {"kind": DECISION, "later": later, "patient": facts.patient, "seq": number, **_columns(decision)}
+        shapes[decision.date, decision.category, decision.decision, decision.reason] += 1
+        yield {
+            "kind": DECISION, "later": later, "patient": facts.patient, "seq": number,
+            "payload": decision_line(decision),
+        }  # fmt: skip
     for number, entry in enumerate(deciding.quarantined):
         yield {"kind": ASIDE, "later": later, "patient": facts.patient, "seq": number, "payload": _aside(entry)}
     deciding.quarantined.clear()
 
 
-def _columns(decision: Decision) -> _Row:
-    return {
-        "date": decision.date,
-        "category": decision.category,
-        "decision": decision.decision,
-        "reason": decision.reason,
-        "payload": decision_line(decision),
-    }
+def _numbers(deciding: Deciding, shapes: Counter[Shape]) -> Iterator[_Row]:
+    for (date, category, decision, reason), times in shapes.items():
+        yield {
+            "kind": SHAPE, "date": date, "category": category, "decision": decision, "reason": reason, "times": times
+        }  # fmt: skip
+    for (day, status), times in deciding.aside.items():
+        yield {"kind": UNSEEN, "date": day, "category": status, "times": times}
+    for day, times in deciding.ended.items():
+        yield {"kind": ENDED, "date": day, "times": times}
 
 
 def _aside(entry: Quarantined) -> bytes:

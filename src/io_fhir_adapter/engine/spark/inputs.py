@@ -67,12 +67,12 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-    """The lines of files, each with its end, with path and first byte of the split that it stands in."""
+    """The lines of files without their ends, with path and first byte of the split that each stands in."""
     return (
         spark.read.options(lineSep="\n", **_STRICT)
         .text([_literal(path) for path in paths])
         .select(
-            F.concat(F.col("value").cast("binary"), F.lit(b"\n")).alias("line"),
+            F.col("value").alias("line"),
             F.col("_metadata.file_path").alias("path"),
             F.col("_metadata.file_block_start").alias("start"),
         )

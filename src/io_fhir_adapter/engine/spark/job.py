@@ -1,8 +1,12 @@
 """Classifying and counting on Spark: read once, then group by patient, decide, and count.
 
 Reading yields facts, tallies and small partial findings (:mod:`.reading`), which Spark keeps on the executors' disks.
-The partial findings are added up here in the order of the files; tallies are counted in SQL; facts are joined with the
-patients that have a Procedure, grouped by patient and decided on (:mod:`.deciding`).
+The partial findings are added up here in the order of the files; tallies are counted a bucket at a time
+(:mod:`.tallying`); facts are joined with the patients that have a Procedure, grouped by patient and decided on
+(:mod:`.deciding`).
+
+Every step over all rows, and every task, costs a moment however few they are: there are as few of both as the input
+lets there be.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 
 import msgspec
@@ -28,16 +32,48 @@ from io_fhir_adapter.engine.spark.failures import spark_failures
 from io_fhir_adapter.engine.spark.inputs import Found, documents, find_inputs, lines
 from io_fhir_adapter.engine.spark.persons import persons
 from io_fhir_adapter.engine.spark.reading import Input, Job, Told, document_reader, line_reader
-from io_fhir_adapter.engine.spark.rows import ASIDE, DECIDED, DECISION, FACT, NOTE, PARTIAL, READ, TALLY, ddl_of
+from io_fhir_adapter.engine.spark.rows import (
+    ASIDE,
+    COUNTED,
+    DECIDED,
+    DECISION,
+    ENDED,
+    FACT,
+    PARTIAL,
+    READ,
+    SHAPE,
+    TALLY,
+    UNSEEN,
+    ddl_of,
+)
+from io_fhir_adapter.engine.spark.tallying import buckets_for, tally_counter
 from io_fhir_adapter.engine.terms import ALL_TIME, Terms
+from io_fhir_adapter.engine.worker import Shape
 from io_fhir_adapter.model import Decision, Quarantined
 from io_fhir_adapter.volume.count import Period, VolumeCounter
 from io_fhir_adapter.volume.settled import after_deciding
 
 __all__ = ["Outcome", "count_on_spark", "decided_on_spark"]
 
-_FACTS_IN_A_GROUP = 50_000
+_FACTS_OF_A_TASK = range(2_000, 50_000)  # with fewer another core does not pay, and more should not come together
+_GROUPS_OF_A_TASK = 8  # of patients: with one, chance would leave cores without any
+_TALLIES_OF_A_TASK = range(200_000, 8_000_000)
 _ORDER = ("later", "patient", "seq")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What deciding found, as numbers.
+
+    Attributes:
+        shapes: Decisions with date, category, decision and reason alone, to how many there are of each.
+        aside: Day and status to number of Procedures that were set aside when deciding.
+        ended: Day to number of those that the programme takes for completed.
+    """
+
+    shapes: Counter[Shape] = field(default_factory=Counter)
+    aside: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +85,14 @@ class Outcome:
         read: Rows of reading.
         decided: Rows of deciding.
         before: File, start of a split, and how many lines stand in the splits of the file before it.
-        aside: Day and status to number of Procedures that were set aside when deciding.
-        ended: Day to number of those that the programme takes for completed.
+        numbers: Of what deciding found.
     """
 
     scan: Scan
     read: DataFrame
     decided: DataFrame
     before: list[tuple[int, int, int]]
-    aside: Counter[tuple[str, str]]
-    ended: Counter[str]
+    numbers: Numbers
 
     def lines(self) -> Iterator[bytes]:
         """One JSON line for every decision, in the order of the local engine."""
@@ -66,13 +100,6 @@ class Outcome:
             decisions = self.decided.where(F.col("kind") == DECISION).orderBy(*_ORDER)
             for row in decisions.select("payload").toLocalIterator(prefetchPartitions=True):
                 yield bytes(row.payload)
-
-    def shapes(self) -> Iterator[tuple[Decision, int]]:
-        """Decisions with date, category, decision and reason alone, and how many there are of each."""
-        columns = ("date", "category", "decision", "reason")
-        with spark_failures():
-            for row in self.decided.where(F.col("kind") == DECISION).groupBy(*columns).count().collect():
-                yield Decision("", "", row[0], row[1], row[2], row[3]), row[4]
 
 
 @contextmanager
@@ -105,15 +132,16 @@ def decided_on_spark(
             found = find_inputs(spark, paths)
             inputs = {one.path: Input(number, one.name) for number, one in enumerate(found)}
             terms = Terms.of_today(ruleset, period, everything=everything, tz=tz)
-            job = spark.sparkContext.broadcast(Job(terms, inputs))
+            buckets = buckets_for(sum(one.size for one in found))
+            job = spark.sparkContext.broadcast(Job(terms, inputs, buckets))
             read = _kept(_read(spark, found, job), kept)
             parts = added_up(_partials(read), found)
             read = _without(read, parts.lost)
-            scan = parts.gathered.scan(_distinct(read))
+            scan = parts.gathered.scan(_distinct(spark, read, parts))
             decided = _kept(_decided(spark, read, parts, job), kept)
-            aside, ended = _notes(decided)
-            scan.quarantined.extend(_aside(decided, QUARANTINED_KEPT - len(scan.quarantined)) if aside else ())
-        yield Outcome(scan, read, decided, parts.before, aside, ended)
+            numbers = _numbers(decided)
+            scan.quarantined.extend(_aside(decided, QUARANTINED_KEPT - len(scan.quarantined)) if numbers.aside else ())
+        yield Outcome(scan, read, decided, parts.before, numbers)
     finally:
         with spark_failures():
             for frame in kept:
@@ -124,9 +152,10 @@ def count_on_spark(outcome: Outcome, ruleset: Ruleset, period: Period) -> Counte
     """The volume of the period, of an outcome of the same period."""
     programme, scoped = ruleset.programme, ruleset.scope is not None
     counter = VolumeCounter(period, programme.volume.threshold, programme.counts, scoped=scoped)
-    for decision, number in outcome.shapes():
-        counter.add(decision, number)
-    seen = after_deciding(outcome.scan.seen, period, outcome.aside.elements(), outcome.ended.elements())
+    numbers = outcome.numbers
+    for shape, number in numbers.shapes.items():
+        counter.add(Decision("", "", *shape), number)
+    seen = after_deciding(outcome.scan.seen, period, numbers.aside.elements(), numbers.ended.elements())
     return Counted(counter.result(seen), outcome.scan)
 
 
@@ -162,10 +191,21 @@ def _without(read: DataFrame, splits: Sequence[tuple[int, int]]) -> DataFrame:
     return read
 
 
-def _distinct(read: DataFrame) -> Counter[int]:
+def _distinct(spark: SparkSession, read: DataFrame, parts: AddedUp) -> Counter[int]:
     """Flags to number of distinct Procedures; of one that was read twice those read last hold."""
-    last = read.where(F.col("kind") == TALLY).groupBy("number").agg(F.max_by("flags", "place").alias("flags"))
-    return Counter({row[0]: row[1] for row in last.groupBy("flags").count().collect()})
+    tasks = _tasks(spark, sum(report.procedures for report in parts.gathered.files), _TALLIES_OF_A_TASK)
+    words = read.where(F.col("kind") == TALLY).select("number", "place", "payload").repartition(tasks, "number")
+    counted = words.sortWithinPartitions("number", "place").mapInArrow(tally_counter, ddl_of(COUNTED))
+    total: Counter[int] = Counter()
+    for flags, times in counted.collect():
+        total[flags] += times
+    return total
+
+
+def _tasks(spark: SparkSession, number: int, of_a_task: range) -> int:
+    """In how many tasks so many things are worked on: on all cores where that pays, and none has too many."""
+    cores = min(spark.sparkContext.defaultParallelism, 1 + number // of_a_task.start)
+    return max(cores, 1 + number // of_a_task.stop)
 
 
 def _decided(spark: SparkSession, read: DataFrame, parts: AddedUp, job: Broadcast[Job]) -> DataFrame:
@@ -180,19 +220,24 @@ def _decided(spark: SparkSession, read: DataFrame, parts: AddedUp, job: Broadcas
     needed = facts.where(is_procedure).unionByName(
         facts.where(~is_procedure).join(with_procedures, "person", "left_semi").select(*facts.columns)
     )
-    groups = max(spark.sparkContext.defaultParallelism, parts.facts // _FACTS_IN_A_GROUP)
-    grouped = needed.groupBy(F.pmod(F.xxhash64("person"), F.lit(groups)))
-    return grouped.applyInArrow(decider(job), ddl_of(DECIDED))
+    tasks = _tasks(spark, parts.facts, _FACTS_OF_A_TASK)
+    group = F.pmod(F.xxhash64("person"), F.lit(tasks * _GROUPS_OF_A_TASK)).alias("group")
+    brought = needed.select("*", group).repartition(tasks, "group")
+    return brought.groupBy("group").applyInArrow(decider(job), ddl_of(DECIDED))
 
 
-def _notes(decided: DataFrame) -> tuple[Counter[tuple[str, str]], Counter[str]]:
-    aside: Counter[tuple[str, str]] = Counter()
-    ended: Counter[str] = Counter()
-    for row in decided.where(F.col("kind") == NOTE).select("payload").collect():
-        more_aside, more_ended = pickle.loads(row.payload)  # noqa: S301 - our own executors wrote it
-        aside.update(more_aside)
-        ended.update(more_ended)
-    return aside, ended
+def _numbers(decided: DataFrame) -> Numbers:
+    columns = ("kind", "date", "category", "decision", "reason")
+    found = Numbers()
+    for row in decided.where(F.col("kind") >= SHAPE).groupBy(*columns).agg(F.sum("times")).collect():
+        kind, times = row[0], row[5]
+        if kind == SHAPE:
+            found.shapes[row[1], row[2], row[3], row[4]] += times
+        elif kind == UNSEEN:
+            found.aside[row[1], row[2]] += times
+        elif kind == ENDED:
+            found.ended[row[1]] += times
+    return found
 
 
 def _aside(decided: DataFrame, most: int) -> list[Quarantined]:

@@ -19,12 +19,14 @@ from urllib.parse import unquote
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import Broadcast
 
 from io_fhir_adapter.engine.partial import QUARANTINED_KEPT, FileReport, Partial
 from io_fhir_adapter.engine.scan import Scanner
 from io_fhir_adapter.engine.spark.discretion import Discreet
 from io_fhir_adapter.engine.spark.rows import FACT, PARTIAL, QUARANTINE, READ, TALLY, batch_of, place_of
+from io_fhir_adapter.engine.spark.tallying import packed
 from io_fhir_adapter.engine.spool import Fact
 from io_fhir_adapter.engine.terms import Terms
 from io_fhir_adapter.errors import InputError
@@ -41,7 +43,7 @@ FACT_KINDS: Final[tuple[type[Fact], ...]] = (ProcedureFact, ConditionFact, Encou
 Batches = Iterator[pa.RecordBatch]
 _Bytes = bytes | memoryview
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
-_FACTS_HELD, _TALLIES_HELD = 5_000, 100_000
+_FACTS_HELD, _TALLIES_HELD = 5_000, 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,12 @@ class Job:
     Attributes:
         terms: By what.
         inputs: The path of an input, without any percent-encoding, to the input.
+        buckets: In how many distinct Procedures are counted.
     """
 
     terms: Terms
     inputs: Mapping[str, Input]
+    buckets: int
 
     def input(self, path: str) -> Input:
         """The input of a path as Spark writes it beside lines, percent-encoded in ways of its own."""
@@ -115,12 +119,12 @@ class _Split:
         self._file, self._start, self._seq, self._tallied = 0, 0, 0, 0
         self._facts: list[Fact] = []
         self._added, self._links = 0, list[tuple[str, str]]()
-        self._keys, self._flags = array("q"), array("h")
+        self._keys, self._flags = array("q"), bytearray()
         self._scanner = Scanner(job.terms, self._extend, self._facts.append, named=1 << 30)
 
     def _extend(self, keys: Iterable[int], flags: Iterable[int]) -> None:
         self._keys.extend(keys)
-        self._flags.extend(flags)
+        self._flags += bytes(flags)
 
     def read(self, given: Input, start: int, pieces: Iterable[_Bytes]) -> Batches:
         """Reads a split, or a whole input where it starts at 0 and ends where the input does."""
@@ -140,18 +144,21 @@ class _Split:
                     self._scanner.block(part, report)
                 else:
                     self._scanner.item(part, report)
-                if len(self._facts) >= _FACTS_HELD or len(self._keys) >= _TALLIES_HELD:
-                    yield from self._rows()
+                if len(self._facts) >= _FACTS_HELD:
+                    yield from self._fact_rows()
+                if len(self._keys) >= _TALLIES_HELD:
+                    yield from self._tally_rows()
                 if report.quarantined >= QUARANTINED_KEPT:
                     yield from self._found(report, 0, continues=continues)
                     report, continues = FileReport(source.name), True
         except InputError as exc:
             report.refused = exc.sentence
-        yield from self._rows()
+        yield from self._fact_rows()
+        yield from self._tally_rows()
         yield from self._found(report, index.ended, continues=continues)
 
-    def _rows(self) -> Batches:
-        """The facts and tallies so far."""
+    def _fact_rows(self) -> Batches:
+        """The facts so far."""
         if self._facts:
             facts = self._facts
             yield batch_of(
@@ -171,17 +178,16 @@ class _Split:
             ]
             self._added += len(facts)
             facts.clear()
+
+    def _tally_rows(self) -> Batches:
+        """The tallies so far: the more at a time, the fewer rows."""
         if self._keys:
-            number, first = len(self._keys), place_of(self._file, self._start) + self._tallied
-            columns = {
-                **self._where(TALLY, number),
-                "number": _column(pa.int64(), self._keys),
-                "place": _column(pa.int64(), array("q", range(first, first + number))),
-                "flags": _column(pa.int16(), self._flags),
-            }
-            yield batch_of(READ, number, columns)
-            self._tallied += number
-            self._keys, self._flags = array("q"), array("h")
+            buckets, words = packed(self._keys, self._flags, self._job.buckets)
+            first = pa.scalar(place_of(self._file, self._start) + self._tallied, pa.int64())
+            columns = {"number": buckets, "place": pa.repeat(first, len(buckets)), "payload": words}
+            yield batch_of(READ, len(buckets), {**self._where(TALLY, len(buckets)), **columns})
+            self._tallied += len(self._keys)
+            self._keys, self._flags = array("q"), bytearray()
 
     def _found(self, report: FileReport, line_ends: int, *, continues: bool) -> Batches:
         """What else was found so far."""
@@ -227,10 +233,6 @@ def _patient_of(fact: Fact) -> str:
     return f"Patient/{fact.id}" if isinstance(fact, PatientFact) else fact.patient
 
 
-def _column(kind: pa.DataType, values: array[int]) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-
-
 def _line_of(position: str, name: str) -> tuple[int | None, str]:
     """The line that a position names, and what stands behind it; no line where it names none."""
     tail = position.removeprefix(name)
@@ -239,7 +241,7 @@ def _line_of(position: str, name: str) -> tuple[int | None, str]:
 
 
 def line_reader(job: Broadcast[Job]) -> Callable[[Batches], Batches]:
-    """What reads lines: batches with the columns ``line`` (with its end), ``path`` and ``start`` in, rows out."""
+    """What reads lines: batches with the columns ``line`` (without its end), ``path`` and ``start`` in, rows out."""
 
     def read(batches: Batches) -> Batches:
         with Discreet():
@@ -279,9 +281,9 @@ def _pieces(batches: Batches) -> Iterator[tuple[str, int, _Bytes]]:
             first = last
 
 
-def _bytes_of(lines: pa.BinaryArray) -> _Bytes:
-    """The values of a column one behind the other, which is how Arrow holds them."""
-    _, offsets, data = lines.buffers()
-    wide = lines.type == pa.large_binary()
-    bounds = memoryview(offsets).cast("q" if wide else "i")[lines.offset : lines.offset + len(lines) + 1]
-    return memoryview(data)[bounds[0] : bounds[-1]]
+def _bytes_of(lines: pa.StringArray) -> _Bytes:
+    """Lines with their ends, one behind the other; nobody has to know whether they are valid UTF-8."""
+    ended = pc.binary_join_element_wise(lines, "", "\n")
+    _, offsets, data = ended.buffers()
+    bounds = memoryview(offsets).cast("q" if ended.type == pa.large_string() else "i")
+    return memoryview(data)[bounds[ended.offset] : bounds[ended.offset + len(ended)]]

@@ -12,14 +12,17 @@ import pyarrow as pa
 
 __all__ = [
     "ASIDE",
+    "COUNTED",
     "DECIDED",
     "DECISION",
+    "ENDED",
     "FACT",
-    "NOTE",
     "PARTIAL",
     "QUARANTINE",
     "READ",
+    "SHAPE",
     "TALLY",
+    "UNSEEN",
     "batch_of",
     "ddl_of",
     "place_of",
@@ -27,8 +30,9 @@ __all__ = [
 
 FACT, TALLY, PARTIAL, QUARANTINE = range(4)
 """Kinds of rows of reading."""
-DECISION, ASIDE, NOTE = range(3)
-"""Kinds of rows of deciding."""
+DECISION, ASIDE, SHAPE, UNSEEN, ENDED = range(5)
+"""Kinds of rows of deciding: a decision and a Procedure set aside; and numbers, of decisions of one shape, of
+Procedures that were set aside on a day, and of those that the programme takes for completed."""
 
 READ: Final = pa.schema(
     [
@@ -37,9 +41,8 @@ READ: Final = pa.schema(
         ("start", pa.int64()),  # first byte of the split
         ("seq", pa.int32()),  # number of the row in its split, for rows that have an order
         ("patient", pa.string()),  # of a fact
-        ("number", pa.int64()),  # of a fact its kind, of a tally the hash of the id, of a quarantine the line
-        ("place", pa.int64()),  # of a tally where the Procedure stands in the whole input, see place_of
-        ("flags", pa.int16()),  # of a tally
+        ("number", pa.int64()),  # of a fact its kind, of a tally the bucket, of a quarantine the line
+        ("place", pa.int64()),  # of a tally where the first of its Procedures stands in the whole input, see place_of
         ("payload", pa.binary()),
     ]
 )
@@ -49,17 +52,19 @@ DECIDED: Final = pa.schema(
         ("later", pa.bool_()),  # records that were merged come after all others
         ("patient", pa.string()),
         ("seq", pa.int32()),
-        ("date", pa.string()),
-        ("category", pa.string()),
+        ("date", pa.string()),  # this and the next ones of numbers; of UNSEEN and ENDED the day
+        ("category", pa.string()),  # of UNSEEN the status
         ("decision", pa.string()),
         ("reason", pa.string()),
+        ("times", pa.int64()),
         ("payload", pa.binary()),  # of a decision its JSON
     ]
 )
+COUNTED: Final = pa.schema([("flags", pa.int64()), ("times", pa.int64())])
+"""Distinct Procedures by their flags."""
 _FILE_SHIFT = 40  # bits for the place within a file: a terabyte
 _SQL: Final = {
     pa.int8(): "tinyint",
-    pa.int16(): "smallint",
     pa.int32(): "int",
     pa.int64(): "bigint",
     pa.bool_(): "boolean",
