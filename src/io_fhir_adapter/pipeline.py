@@ -29,7 +29,7 @@ from io_fhir_adapter.ledger.draws import StoredCase, cases_of
 from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
-from io_fhir_adapter.logs import within_run
+from io_fhir_adapter.logs import log, within_run
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import pull_sources
 from io_fhir_adapter.report.gather import gather_report
@@ -88,6 +88,7 @@ class Nightly:
         progress: Told what is being done.
         synthetic: Whether the data are synthetic, said in the report.
         pull_for: For how many seconds sources may be read; for as long as it takes where omitted.
+        occasion: What the run is for, kept with it, so that whoever takes up the same sees that it is done.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Nightly:
         progress: Progress | None = None,
         synthetic: bool = False,
         pull_for: float | None = None,
+        occasion: str = "",
     ) -> None:
         self.config = config
         self.ledger = ledger
@@ -108,6 +110,7 @@ class Nightly:
         self.as_of = as_of or datetime.now(self.zone).date()
         self.synthetic = synthetic
         self._pull_for = pull_for
+        self._occasion = occasion
         self._progress: Progress = progress or (lambda what, done, total: None)  # noqa: ARG005
         self.casework = Casework(config, ledger, ruleset, self._progress)
         self.handover = Handover(config, ledger, self.casework)
@@ -118,8 +121,12 @@ class Nightly:
         """The year that a submission reports."""
         return self.year.period
 
-    async def run(self, *, dry_run: bool = False) -> Night:
-        """The whole job. ``dry_run`` pulls, decides and counts, and neither draws nor submits.
+    async def run(self, *, dry_run: bool = False, folder: Path | None = None) -> Night:
+        """The whole job.
+
+        Args:
+            dry_run: Pull, decide and count, and neither draw nor submit.
+            folder: Where its output is to lie before the run counts as ended; see :meth:`write_output`.
 
         Returns:
             What was done. A pull that is not complete (what was read is kept, nothing was submitted) and a rejected
@@ -127,7 +134,7 @@ class Nightly:
 
         Raises:
             LedgerError: Another job is under way, or the ledger cannot be used.
-            AdapterError: A stage could not be done.
+            AdapterError: A stage could not be done, or the output not be written.
         """
         with self.alone():
             with self.ledger.begin() as connection:
@@ -137,6 +144,7 @@ class Nightly:
             try:
                 with within_run(run):
                     await self._stages(night, dry_run=dry_run)
+                    unwritten = await self._unwritten(night, folder) if folder is not None else None
             except BaseException as exc:
                 self._finish(night, "failed", _why(exc))
                 raise
@@ -145,7 +153,18 @@ class Nightly:
                 self._finish(night, "failed", night.problem.sentence)
             else:
                 self._finish(night, "complete", "")
+            if unwritten is not None:
+                raise unwritten
             return night
+
+    async def _unwritten(self, night: Night, folder: Path) -> AdapterError | None:
+        """Writes the output, and gives why that failed; what there is no room for is in the ledger all the same."""
+        try:
+            files = await asyncio.to_thread(self.write_output, night, folder)
+        except AdapterError as exc:
+            return exc
+        log.info("written", files=len(files))
+        return None
 
     def alone(self) -> AbstractContextManager[None]:
         """Keeps every other job on this ledger from starting, in any process.
@@ -196,7 +215,11 @@ class Nightly:
         night.sample = replace(sample, cases=self._cases(sample))
 
     def _finish(self, night: Night, state: str, error: str) -> None:
-        summary: Json = {"as_of": night.as_of.isoformat(), "sources": [source.to_json() for source in night.sources]}
+        summary: Json = {
+            "as_of": night.as_of.isoformat(),
+            "occasion": self._occasion,
+            "sources": [source.to_json() for source in night.sources],
+        }
         if night.volume is not None:
             summary["counted"] = night.volume.counted
             summary["funnel"] = [step.to_json() for step in night.volume.funnel]

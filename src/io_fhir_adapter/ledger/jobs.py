@@ -36,7 +36,8 @@ class StoredJob:
         name: What is done.
         rule: When it is due, as configured.
         due: When it is due next, UTC.
-        started: When it was last begun, empty where never.
+        started: When it was last begun, empty where never. What was cut off and is done again before its next time
+            keeps this one: it tells one occasion from the next.
         finished: When that ended, empty while it runs and where it was cut off.
         outcome: How that ended; ``running``, or empty where it never was begun.
         tries: How often in a row it was begun and not ended.
@@ -88,15 +89,15 @@ def claim(connection: Connection, name: str, holder: str, now: datetime, followi
     job = stored_jobs(connection).get(name)
     if job is None or holder_of(connection, now, lease_name(name))[1]:
         return False
-    cut_off = job.outcome == RUNNING
-    if job.due > timestamp(now) and not (cut_off and job.tries < MOST_TRIES):
+    is_due, again = job.due <= timestamp(now), job.outcome == RUNNING and job.tries < MOST_TRIES
+    if not (is_due or again):
         return False
     if take(connection, holder, now, lease_name(name)):
         return False
     values = {
-        "started": timestamp(now), "finished": "", "outcome": RUNNING,
-        "tries": job.tries + 1 if cut_off and job.tries < MOST_TRIES else 1,
-        "due": job.due if job.due > timestamp(now) else timestamp(following),
+        "started": timestamp(now) if is_due else job.started, "finished": "", "outcome": RUNNING,
+        "tries": job.tries + 1 if again else 1,
+        "due": timestamp(following) if is_due else job.due,
     }  # fmt: skip
     connection.execute(update(jobs).where(jobs.c.name == name).values(**values))
     return True

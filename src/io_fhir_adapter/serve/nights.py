@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from io_fhir_adapter.classify.ruleset import Ruleset, rules_now
 from io_fhir_adapter.config import Config, FhirSourceConfig
@@ -14,6 +15,7 @@ from io_fhir_adapter.engine.horizon import horizon_of
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.jobs import RUNNING, stored_jobs
 from io_fhir_adapter.ledger.lease import BUSY, only_job
 from io_fhir_adapter.ledger.outbox import is_anything_due
 from io_fhir_adapter.ledger.retention import purge
@@ -28,6 +30,8 @@ if TYPE_CHECKING:  # what a night needs takes a second to import: it is, when th
 
 __all__ = ["Ended", "Nights", "Wanted", "attempted", "here", "jobs_of", "window_of"]
 
+_RECONCILE: Final = "reconcile"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -37,11 +41,13 @@ class Wanted:
         config: The facility's configuration.
         ruleset: What decides.
         pull_for: For how many seconds sources may be read; None for as long as it takes.
+        occasion: What tells it from the nights before and after it, empty where nothing does.
     """
 
     config: Config
     ruleset: Ruleset
     pull_for: float | None
+    occasion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,10 @@ async def here(wanted: Wanted, ledger: Ledger, told: Tell) -> Ended:
     """
     from io_fhir_adapter.pipeline import Nightly  # noqa: PLC0415 - see above
 
-    job = Nightly(wanted.config, ledger, wanted.ruleset, progress=told, pull_for=wanted.pull_for)
-    night = await job.run()
-    files = await asyncio.to_thread(job.write_output, night, wanted.config.output.folder)
-    log.info("written", files=len(files))
+    job = Nightly(
+        wanted.config, ledger, wanted.ruleset, progress=told, pull_for=wanted.pull_for, occasion=wanted.occasion
+    )
+    night = await job.run(folder=wanted.config.output.folder)
     _log_night(night)
     return Ended(night.problem is None)
 
@@ -132,7 +138,7 @@ def jobs_of(
     jobs = [Job(NIGHTLY, Cron(plan.cron, tz), nights.night, plan.jitter_s, pulls=True)]
     if plan.reconcile is not None:
         rule = Cron(plan.reconcile, tz, "schedule.reconcile")
-        jobs.append(Job("reconcile", rule, nights.reconcile, plan.jitter_s, pulls=True))
+        jobs.append(Job(_RECONCILE, rule, nights.reconcile, plan.jitter_s, pulls=True))
     if plan.retention is not None:
         jobs.append(Job("retention", Cron(plan.retention, tz, "schedule.retention"), nights.retain))
     if config.submission is not None and plan.deliver_minutes:
@@ -164,20 +170,31 @@ class Nights:
 
     async def night(self, told: Tell) -> bool:
         """One night with its output; afterwards people are told what needs one."""
-        ended = await attempted(lambda: self._night(told))
+        return await self._one(told, self._occasion(NIGHTLY))
+
+    async def _one(self, told: Tell, occasion: str) -> bool:
+        ended = await attempted(lambda: self._night(told, occasion))
         self._see(ended.done)
-        await self._tell(ended.failure)
+        with suppress(asyncio.CancelledError):  # the night is done, and not to be done again for this
+            await self._tell(ended.failure)
         return ended.done
 
     async def reconcile(self, told: Tell) -> bool:
         """A night that reads everything of the sources from which what is gone is removed."""
+        occasion = self._occasion(_RECONCILE)
         with self._ledger.begin() as connection:
             last = last_run(connection)
             for source in self._config.sources if last is not None else ():
                 days = source.reconcile_days if isinstance(source, FhirSourceConfig) else 0
                 if last is not None and days and not is_due(connection, source.name, days, self._clock()):
                     read_whole(connection, source.name, last.id)
-        return await self.night(told)
+        return await self._one(told, occasion)
+
+    def _occasion(self, job: str) -> str:
+        """What tells one time that a job is due from the next, however often it is begun; empty for one by itself."""
+        with self._ledger.read() as connection:
+            known = stored_jobs(connection).get(job)
+        return f"{job} {known.started}" if known is not None and known.outcome == RUNNING else ""
 
     async def deliver(self, _told: Tell) -> bool:
         """Sends what waits to be sent again, if its time has come."""
@@ -216,9 +233,14 @@ class Nights:
 
         return Nightly(self._config, self._ledger, self._ruleset)
 
-    async def _night(self, told: Tell) -> Ended:
+    async def _night(self, told: Tell, occasion: str) -> Ended:
+        with self._ledger.read() as connection:
+            last = last_run(connection)
+        if occasion and last is not None and last.state == "complete" and last.summary.get("occasion") == occasion:
+            log.info("night done already", run=last.id)  # who did it ended before the job could be
+            return Ended(done=True)
         self._ruleset = rules_now(self._config, self._ruleset)  # a site's own table may have got rows since the last
-        wanted = Wanted(self._config, self._ruleset, window_of(self._config).left(self._clock()))
+        wanted = Wanted(self._config, self._ruleset, window_of(self._config).left(self._clock()), occasion)
         if not self._aside:
             return await here(wanted, self._ledger, told)
         from io_fhir_adapter.serve.night_aside import night_aside  # noqa: PLC0415 - it runs what is here, in its process
