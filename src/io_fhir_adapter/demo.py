@@ -32,8 +32,9 @@ from io_fhir_adapter.ledger.accounts import Actor, account_of, add_account, set_
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.look.passwords import Passwords, one_time_password
 from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.night import Night
 from io_fhir_adapter.owner_only import put_owner_only
-from io_fhir_adapter.pipeline import Night, Nightly, rules_for
+from io_fhir_adapter.pipeline import Nightly, rules_for
 from io_fhir_adapter.receiver.app import create_app as receiver_app
 from io_fhir_adapter.receiver.registry import Facility, Registry, registry_of_tokens
 from io_fhir_adapter.receiver.store import ReceiverStore

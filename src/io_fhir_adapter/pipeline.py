@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from io_fhir_adapter.casework import Casework
 from io_fhir_adapter.classify.redecide import Redecided, redecide
 from io_fhir_adapter.classify.ruleset import Ruleset, rules_for
 from io_fhir_adapter.config import Config
-from io_fhir_adapter.errors import AdapterError, PullError, SubmitError
+from io_fhir_adapter.errors import AdapterError, PullError
 from io_fhir_adapter.fhir.dates import zone
-from io_fhir_adapter.handover.work import Handover, Signed
+from io_fhir_adapter.handover.work import Handover
 from io_fhir_adapter.handover.year import Year
 from io_fhir_adapter.ledger.audited import note_changes, note_sent
 from io_fhir_adapter.ledger.database import Ledger
@@ -30,13 +30,13 @@ from io_fhir_adapter.ledger.lease import only_job
 from io_fhir_adapter.ledger.outbox import latest_receipt
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import log, within_run
+from io_fhir_adapter.night import Night, not_sent, pull_problem, refused, why
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.sources import pull_sources
 from io_fhir_adapter.report.gather import gather_report
 from io_fhir_adapter.report.nightly import ReportData
 from io_fhir_adapter.report.nightly_pdf import report_files
 from io_fhir_adapter.report.output import write_files
-from io_fhir_adapter.review.guard import Guarded
 from io_fhir_adapter.review.keys import pseudonym_key
 from io_fhir_adapter.review.sample import Design, Sample, commit_sample, draw_sample, not_drawn
 from io_fhir_adapter.submit.announce import ask_nonce
@@ -46,35 +46,10 @@ from io_fhir_adapter.trust.canonical import canonical_json, digest_bytes
 from io_fhir_adapter.volume.count import Volume
 from io_fhir_adapter.volume.period import Period
 
-__all__ = ["Night", "Nightly", "pull_problem", "rules_for"]
+__all__ = ["Nightly", "rules_for"]
 
 Progress = Callable[[str, int, int | None], None]
 Json = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Night:
-    """What one run did; a stage that was not reached is None. ``problem`` is why it does not count as done."""
-
-    run: int
-    as_of: date
-    sources: list[SourceOutcome] = field(default_factory=list)
-    redecided: Redecided | None = None
-    volume: Volume | None = None
-    previous: Volume | None = None
-    sample: Sample | None = None
-    submission: Prepared | None = None
-    delivered: list[Delivered] = field(default_factory=list)
-    polled: Polled = field(default_factory=Polled)  # what the accreditation body said since it was last asked
-    report: ReportData | None = None
-    problem: AdapterError | None = None
-    guarded: Guarded | None = None
-    signed: Signed | None = None  # how far the reviewers are, where people sign in
-
-    @property
-    def complete(self) -> bool:
-        """Whether every source was read completely."""
-        return all(source.complete for source in self.sources)
 
 
 class Nightly:
@@ -146,9 +121,9 @@ class Nightly:
                     await self._stages(night, dry_run=dry_run)
                     unwritten = await self._unwritten(night, folder) if folder is not None else None
             except BaseException as exc:
-                self._finish(night, "failed", _why(exc))
+                self._finish(night, "failed", why(exc))
                 raise
-            night.problem = pull_problem(night.sources) or self._submission_problem(night)
+            night.problem = pull_problem(night.sources) or refused(night, self.config.submission)
             if night.problem is not None:
                 self._finish(night, "failed", night.problem.sentence)
             else:
@@ -173,13 +148,6 @@ class Nightly:
             LedgerError: On entering, where one is under way.
         """
         return only_job(self.ledger)
-
-    def _submission_problem(self, night: Night) -> SubmitError | None:
-        made, endpoint = night.submission, self.config.submission
-        if made is None or endpoint is None or made.state not in {"rejected", "parked"}:
-            return None
-        do = f"{made.cause}; correct what it names, then use the submit command with --retry"
-        return SubmitError(f"the submission is {made.state}", where=endpoint.base_url, do=do, number=6)
 
     async def _stages(self, night: Night, *, dry_run: bool) -> None:
         night.sources = await self.pull(night.run)
@@ -326,7 +294,7 @@ class Nightly:
         night.polled = await self.ask_verdicts(soon=True)
         if made is not None:
             night.submission = as_it_stands(self.ledger, made)
-        night.problem = self._submission_problem(night) or _not_sent(night)
+        night.problem = refused(night, self.config.submission) or not_sent(night)
         return night
 
     async def deliver(self) -> list[Delivered]:
@@ -382,56 +350,6 @@ class Nightly:
             if receipt is not None and receipt.body:
                 files["receipt.json"] = receipt.body
         return write_files(folder, files)
-
-
-def _why(exc: BaseException) -> str:
-    """Why a run ended early; what an unforeseen error says may hold anything, so that only its type is kept."""
-    if isinstance(exc, asyncio.CancelledError):
-        return "the run was stopped before it ended"
-    return exc.sentence if isinstance(exc, AdapterError) else type(exc).__name__
-
-
-def pull_problem(sources: Iterable[SourceOutcome]) -> PullError | None:
-    """Why a pull is not complete, None where it is."""
-    failed = next((source for source in sources if source.error), None)
-    if failed is None:
-        return None
-    what = "the pull is not complete and nothing was submitted"
-    return PullError(what, where=f"source {failed.name}", do=failed.error, number=1)
-
-
-def _not_sent(night: Night) -> SubmitError | None:
-    """What a submission waits for, None where it was accepted."""
-    made, signed = night.submission, night.signed
-    if signed is not None and not signed.complete:
-        return SubmitError(
-            f"the submission waits for the reviewers: {signed.signed} of {signed.of} cases are signed",
-            do="complete and sign the others in the browser (serve), then let somebody else approve the submission",
-            number=10,
-            transient=True,
-        )
-    if signed is not None and made is not None and made.state in {"held", "returned", "superseded"}:
-        return SubmitError(
-            f"the submission waits for approval: all {signed.of} cases are signed",
-            do="let somebody who signed none of them look at it in the browser (serve) and approve it",
-            number=11,
-            transient=True,
-        )
-    if made is None or made.state in {"accepted", "sent"}:
-        return None
-    if made.state == "held":
-        return SubmitError(
-            "the submission waits for an approver: no case leaves without one",
-            do="look at submission.json, then say who approved it with submit --approved-by NAME, or configure sign_in",
-            number=12,
-            transient=True,
-        )
-    return SubmitError(
-        "the submission could not be delivered and stays queued",
-        do=f"{made.cause}; it is sent again in the next night, or by the submit command",
-        number=7,
-        transient=True,
-    )
 
 
 def _pretty(resource: Json) -> bytes:

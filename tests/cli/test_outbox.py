@@ -17,7 +17,7 @@ from io_fhir_adapter.ledger.audit import entries
 from io_fhir_adapter.ledger.database import open_ledger, timestamp
 from io_fhir_adapter.ledger.outbox import Receipt, enqueue, lease_due, put_receipt, settle
 from io_fhir_adapter.ledger.verdicts import BodyVerdict, put_verdict
-from io_fhir_adapter.pipeline import Night
+from io_fhir_adapter.night import Night
 from io_fhir_adapter.submit.outbox_policy import LEASE
 from io_fhir_adapter.submit.verdicts import Polled
 

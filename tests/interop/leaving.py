@@ -24,8 +24,9 @@ from io_fhir_adapter.ledger.accounts import Actor, account_of, add_account
 from io_fhir_adapter.ledger.assessments import put_assessment
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.outbox import OutboxItem, find_item
+from io_fhir_adapter.night import Night
 from io_fhir_adapter.owner_only import put_owner_only
-from io_fhir_adapter.pipeline import Night, Nightly
+from io_fhir_adapter.pipeline import Nightly
 from io_fhir_adapter.report.standards import questionnaire, requirements
 from io_fhir_adapter.review.assessing import accept_assessment
 from io_fhir_adapter.review.completing import completeness

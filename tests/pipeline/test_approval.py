@@ -28,8 +28,9 @@ from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.outbox import item
 from io_fhir_adapter.ledger.reviews import release
 from io_fhir_adapter.loopback import LoopbackServer
+from io_fhir_adapter.night import Night
 from io_fhir_adapter.owner_only import put_owner_only
-from io_fhir_adapter.pipeline import Night, Nightly
+from io_fhir_adapter.pipeline import Nightly
 from io_fhir_adapter.receiver.app import create_app as receiver_app
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.review.completing import completeness

@@ -17,7 +17,8 @@ from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.ledger.chain import links
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.loopback import LoopbackServer
-from io_fhir_adapter.pipeline import Night, Nightly, rules_for
+from io_fhir_adapter.night import Night
+from io_fhir_adapter.pipeline import Nightly, rules_for
 from io_fhir_adapter.receiver.app import create_app as receiver_app
 from io_fhir_adapter.receiver.store import ReceiverStore
 from io_fhir_adapter.sandbox.hospital import Hospital, build_hospital

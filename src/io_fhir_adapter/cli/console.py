@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # what a night needs takes seconds to import, and most commands show none
-    from io_fhir_adapter.pipeline import Night
+    from io_fhir_adapter.night import Night
     from io_fhir_adapter.pipeline import Progress as Told
     from io_fhir_adapter.preflight import Check
     from io_fhir_adapter.review.sample import Sample

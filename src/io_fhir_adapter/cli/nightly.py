@@ -18,8 +18,9 @@ from io_fhir_adapter.cli.facility import AsOfOption, ConfigOption, JsonOption, a
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.runs import finish_run, start_run
 from io_fhir_adapter.logs import configure_logs
+from io_fhir_adapter.night import Night, pull_problem
 from io_fhir_adapter.notify.tell import tell as tell_people
-from io_fhir_adapter.pipeline import Night, Nightly, Progress, pull_problem
+from io_fhir_adapter.pipeline import Nightly, Progress
 from io_fhir_adapter.preflight import run_checks
 from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.report.typeset import REPORT_PDF, needs_typst

@@ -26,7 +26,8 @@ from io_fhir_adapter.serve.jobs import HOURS_OVER, NIGHTLY, Job, Tell
 from io_fhir_adapter.serve.schedule import Cron, Every, Window
 
 if TYPE_CHECKING:  # what a night needs takes a second to import: it is, when the first one begins
-    from io_fhir_adapter.pipeline import Night, Nightly
+    from io_fhir_adapter.night import Night
+    from io_fhir_adapter.pipeline import Nightly
 
 __all__ = ["Ended", "Nights", "Wanted", "attempted", "here", "jobs_of", "window_of"]
 
