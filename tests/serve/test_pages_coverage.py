@@ -118,7 +118,7 @@ def test_a_night_takes_the_tables_as_they_are_then(opened: Open, monkeypatch: py
     old = rules_for(house.config)
     used: list[str] = []
 
-    async def run(job: Nightly) -> None:
+    async def run(job: Nightly, **_how: object) -> None:
         used.append(job.ruleset.digest)
         raise MappingError("stop")
 
