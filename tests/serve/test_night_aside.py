@@ -42,7 +42,7 @@ def ledger(config: Config) -> Iterator[Ledger]:
 
 
 def wanted(config: Config) -> Wanted:
-    return Wanted(config, rules_for(config), None)
+    return Wanted(config, None)
 
 
 def test_another_job_under_way_is_said_by_its_own_code(config: Config, ledger: Ledger) -> None:

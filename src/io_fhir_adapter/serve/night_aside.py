@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from threading import Thread, Timer
 from typing import IO, BinaryIO, Final, NamedTuple
 
+from io_fhir_adapter.classify.ruleset import rules_for
 from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.logs import configure_logs
@@ -90,7 +91,8 @@ def _done(wanted: Wanted, apart: Apart) -> Ended | AdapterError | None:
     async def work(told: Tell) -> bool:
         nonlocal ended
         with closing(open_ledger(wanted.config.ledger)) as ledger:
-            ended = await attempted(lambda: here(wanted, ledger, told))
+            # read here: the service's own ruleset is at work for pages, and nothing that changes can be sent whole
+            ended = await attempted(lambda: here(wanted, rules_for(wanted.config), ledger, told))
         return ended.done
 
     try:

@@ -40,13 +40,11 @@ class Wanted:
 
     Attributes:
         config: The facility's configuration.
-        ruleset: What decides.
         pull_for: For how many seconds sources may be read; None for as long as it takes.
         occasion: What tells it from the nights before and after it, empty where nothing does.
     """
 
     config: Config
-    ruleset: Ruleset
     pull_for: float | None
     occasion: str = ""
 
@@ -59,7 +57,7 @@ class Ended:
     failure: str = ""
 
 
-async def here(wanted: Wanted, ledger: Ledger, told: Tell) -> Ended:
+async def here(wanted: Wanted, ruleset: Ruleset, ledger: Ledger, told: Tell) -> Ended:
     """One night with its output, in this process.
 
     Raises:
@@ -67,9 +65,7 @@ async def here(wanted: Wanted, ledger: Ledger, told: Tell) -> Ended:
     """
     from io_fhir_adapter.pipeline import Nightly  # noqa: PLC0415 - see above
 
-    job = Nightly(
-        wanted.config, ledger, wanted.ruleset, progress=told, pull_for=wanted.pull_for, occasion=wanted.occasion
-    )
+    job = Nightly(wanted.config, ledger, ruleset, progress=told, pull_for=wanted.pull_for, occasion=wanted.occasion)
     night = await job.run(folder=wanted.config.output.folder)
     _log_night(night)
     return Ended(night.problem is None)
@@ -241,9 +237,9 @@ class Nights:
             log.info("night done already", run=last.id)  # who did it ended before the job could be
             return Ended(done=True)
         self._ruleset = rules_now(self._config, self._ruleset)  # a site's own table may have got rows since the last
-        wanted = Wanted(self._config, self._ruleset, window_of(self._config).left(self._clock()), occasion)
+        wanted = Wanted(self._config, window_of(self._config).left(self._clock()), occasion)
         if not self._aside:
-            return await here(wanted, self._ledger, told)
+            return await here(wanted, self._ruleset, self._ledger, told)
         from io_fhir_adapter.serve.night_aside import night_aside  # noqa: PLC0415 - it runs what is here, in its process
 
         return await night_aside(wanted)
