@@ -17,6 +17,7 @@ from io_fhir_adapter.demo import AS_OF, demo_config
 from io_fhir_adapter.errors import ReviewError
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
 from io_fhir_adapter.ledger.draws import StoredCase, cases_of, find_draw, put_nonce
+from io_fhir_adapter.owner_only import put_owner_only
 from io_fhir_adapter.pipeline import Nightly, rules_for
 from io_fhir_adapter.review.cases import PreparedCase
 from io_fhir_adapter.review.keys import pseudonym_key
@@ -53,6 +54,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
         "ledger": {"path": folder / "ledger.sqlite"},
         "review": {"key_file": folder / "pseudonym.key"},
     })  # fmt: skip
+    put_owner_only(config.review.key_file, b"5a" * 32)  # so that the same are drawn each time
     ledger = open_ledger(config.ledger)
     job = Nightly(config, ledger, rules, as_of=AS_OF)
     asyncio.run(job.run(dry_run=True))
