@@ -1,10 +1,11 @@
-"""Nights of the service: each once, whenever the process that did it ends, and with its output."""
+"""Nights of the service: each once, with its output, whenever a process ends; and those in a process of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from tests.serve.test_jobs import Clock, known, look
 
 from io_fhir_adapter.classify.ruleset import load_ruleset
 from io_fhir_adapter.config import Config
+from io_fhir_adapter.errors import AdapterError
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.lease import BUSY, only_job
 from io_fhir_adapter.ledger.runs import recent_runs
 from io_fhir_adapter.pipeline import Nightly
 from io_fhir_adapter.serve.jobs import Jobs
-from io_fhir_adapter.serve.nights import Nights, jobs_of, window_of
+from io_fhir_adapter.serve.night_aside import night_aside
+from io_fhir_adapter.serve.nights import Nights, Wanted, jobs_of, window_of
 
 NIGHT = datetime(2026, 1, 31, 1, 30, tzinfo=UTC)  # 02:30 in Berlin
 SOON = timedelta(minutes=10)
@@ -89,15 +93,19 @@ async def killed_telling(*_: Any) -> None:
     raise SystemExit
 
 
-@pytest.fixture
-def killed_at_the_end(config: Config, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service that did its night and was killed before it had written that down."""
-    one = service(config, ledger, clock)
+def killed_in(owner: type, name: str, by: Callable[..., Any], jobs: Jobs, clock: Clock) -> None:
+    """The service begins its night and is killed there."""
     clock.now = NIGHT
-    with monkeypatch.context() as patch:
-        patch.setattr(Nights, "_tell", killed_telling)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, by)
         with pytest.raises(SystemExit):
-            look(one)
+            look(jobs)
+
+
+@pytest.fixture
+def killed_at_the_end(config: Config, ledger: Ledger, clock: Clock) -> None:
+    """A service that did its night and was killed before it had written that down."""
+    killed_in(Nights, "_tell", killed_telling, service(config, ledger, clock), clock)
     assert (states(ledger), known(ledger).outcome) == (["complete"], "running")
     assert (config.output.folder / "report.html").read_bytes() == b"drawn"
 
@@ -121,15 +129,8 @@ def test_a_service_that_is_back_after_its_next_night_does_that_one(
     assert states(ledger) == ["complete", "complete"]
 
 
-def test_a_night_whose_output_was_not_written_is_not_done(
-    config: Config, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = service(config, ledger, clock)
-    clock.now = NIGHT
-    with monkeypatch.context() as patch:
-        patch.setattr(Nightly, "write_output", killed)
-        with pytest.raises(SystemExit):
-            look(one)
+def test_a_night_whose_output_was_not_written_is_not_done(config: Config, ledger: Ledger, clock: Clock) -> None:
+    killed_in(Nightly, "write_output", killed, service(config, ledger, clock), clock)
     assert states(ledger) == ["failed"]
     clock.now += SOON
     assert look(service(config, ledger, clock)) == [["nightly"]]
@@ -155,3 +156,21 @@ def test_who_is_told_to_stop_while_people_are_told_has_done_the_night(
     clock.now = NIGHT
     assert look(one) == [["nightly"]]
     assert (states(ledger), known(ledger).outcome) == (["complete"], "complete")
+
+
+def test_another_job_under_way_is_said_by_its_own_code(config: Config, ledger: Ledger) -> None:
+    with only_job(ledger), pytest.raises(AdapterError, match="another job is under way") as caught:
+        asyncio.run(night_aside(Wanted(config, None)))
+    assert caught.value.code == BUSY
+
+
+def test_a_process_that_dies_is_a_failed_night_and_not_the_end_of_the_service(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(AdapterError, match="the process of the night ended early"):
+        asyncio.run(night_aside(Wanted(config, None)))
+    seen: list[bool] = []
+    nights = Nights(config, ledger, load_ruleset(), seen.append, lambda: NIGHT, aside=True)
+    assert asyncio.run(nights.night(lambda *_: None)) is False
+    assert seen == [False]
