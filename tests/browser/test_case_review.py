@@ -58,7 +58,9 @@ async () => {{
   const made = fill(page.questionnaire, LForms.Util.getFormFHIRData("QuestionnaireResponse", "R4", place));
   const asked = LForms.Util.convertFHIRQuestionnaireToLForms(page.questionnaire, "R4");
   const form = LForms.Util.mergeFHIRDataIntoLForms("QuestionnaireResponse", made, asked, "R4");
+  place.setAttribute("aria-busy", "true");
   await LForms.Util.addFormToPage(form, place, {{ hideFormControls: true }});
+  place.setAttribute("aria-busy", "false");
 }}
 """
 # The same for a case that is not shown: its page is loaded, answered and signed, without LHC-Forms, which is slow.
@@ -252,6 +254,25 @@ def test_a_draft_is_saved_by_itself_and_what_the_form_does_not_take_is_refused_i
     ]}]}  # fmt: skip
     status, text = page.evaluate(POST, [data["draftPath"], {"revision": 1, "answers": strange}])
     assert (status, "Discussed by a tumour board" in text, "made-up" in text) == (422, True, False)
+
+
+def test_nothing_is_asked_of_a_form_that_is_still_being_built(site: Site) -> None:
+    # The watch over the console sees what LHC-Forms throws where it has no form to give the answers of.
+    page = site.signed_in("both")
+    page.clock.install()
+    open_case(site, page, 25)
+    page.evaluate("""() => {
+      const place = document.getElementById("form");
+      place.setAttribute("aria-busy", "true");
+      place.replaceChildren();
+      place.dispatchEvent(new Event("input"));
+    }""")
+    page.clock.run_for(10_000)
+    page.keyboard.press("Control+s")
+    page.clock.run_for(10_000)
+    page.evaluate("dispatchEvent(new Event('beforeunload', { cancelable: true }))")
+    assert page.locator("#draft-status[data-kind=bad]").count() == 0
+    assert page.locator("#problem").is_hidden()
 
 
 def test_thirty_cases_are_completed_signed_approved_by_another_and_sent(site: Site) -> None:

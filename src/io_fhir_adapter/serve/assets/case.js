@@ -31,7 +31,9 @@
   }
 
   const written = () => JSON.stringify(answers());
-  const changed = () => written() !== saved;
+  // LHC-Forms has no answers to give while it builds the form.
+  const ready = () => place.getAttribute("aria-busy") === "false";
+  const changed = () => ready() && written() !== saved;
 
   function say(text, kind = "") {
     status.textContent = text;
@@ -270,7 +272,7 @@
     }
   });
   window.addEventListener("beforeunload", (event) => {
-    if (saved && changed()) event.preventDefault();
+    if (changed()) event.preventDefault();
   });
 
   // LHC-Forms speaks English alone. Its own labels are put into the page's language as they appear; the texts and
