@@ -11,13 +11,15 @@ import pytest
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.ledger.facts import number_of_facts, procedures_of
 from io_fhir_adapter.ledger.first_load import first_load
-from io_fhir_adapter.ledger.intake import Stored, StoredFact, put_facts, stale_patients
+from io_fhir_adapter.ledger.intake import Stored, StoredFact, drop_facts, put_facts, stale_patients
 from io_fhir_adapter.ledger.packed import PackedProcedure, packed, put_packed
 from io_fhir_adapter.ledger.runs import start_run
 from io_fhir_adapter.model import ProcedureFact
 
-ALL = {"ix_facts_mapped", "ix_facts_resource_type_patient", "ix_facts_tally"}
+KEY = "uq_facts_source_resource_type_id"
+ALL = {"ix_facts_mapped", "ix_facts_resource_type_patient", "ix_facts_tally", KEY}
 
 
 def opened(folder: Path) -> Ledger:
@@ -26,7 +28,7 @@ def opened(folder: Path) -> Ledger:
 
 def indexes(folder: Path) -> set[str]:
     with sqlite3.connect(folder / "ledger.sqlite") as connection:
-        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'ix_facts%'")
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE '%_facts_%'")
         return {name for (name,) in rows}
 
 
@@ -48,7 +50,7 @@ def put(ledger: Ledger, *items: PackedProcedure) -> Stored:
 def test_an_empty_ledger_is_filled_without_its_indexes_and_has_them_afterwards(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     with first_load(ledger):
-        assert indexes(tmp_path) == {"ix_facts_mapped"}
+        assert indexes(tmp_path) == set()
         put(ledger, ready(fact("1")))
     assert indexes(tmp_path) == ALL
     with first_load(ledger):
@@ -92,9 +94,73 @@ def test_opening_makes_what_a_load_that_was_killed_left_out(tmp_path: Path) -> N
     load.__enter__()
     put(ledger, ready(fact("1")))
     ledger.close()  # killed: the block never ends
-    assert indexes(tmp_path) == {"ix_facts_mapped"}
+    assert indexes(tmp_path) == set()
     opened(tmp_path).close()
     assert indexes(tmp_path) == ALL
+
+
+def texts(ledger: Ledger) -> dict[str, str]:
+    with ledger.read() as connection:
+        return {one.id: one.text for one in procedures_of(connection, "his", ["1", "2", "3"])}
+
+
+def test_what_is_met_twice_stands_once_as_it_was_last(ledger: Ledger) -> None:
+    with first_load(ledger):
+        put(ledger, ready(fact("1", text="first"), mapped=True), ready(fact("2")))
+        put(ledger, ready(fact("1", "Patient/b", text="last"), mapped=True), ready(fact("3")))
+    assert texts(ledger) == {"1": "last", "2": "", "3": ""}
+    with ledger.read() as connection:
+        assert number_of_facts(connection, "his", "Procedure") == 3
+        assert stale_patients(connection) == {"Patient/a", "Patient/b"}
+    assert put(ledger, ready(fact("1", "Patient/b", text="last"), mapped=True)) == Stored(0, 0, 1)
+
+
+def test_who_writes_one_by_one_makes_the_key_before(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with first_load(ledger):
+        put(ledger, ready(fact("1", text="first")))
+        put(ledger, ready(fact("1", text="second")))
+        with ledger.begin() as connection:
+            run = start_run(connection, datetime.now(UTC))
+            assert put_facts(connection, [StoredFact(fact("1", text="third"))], run) == Stored(0, 1, 0)
+        assert KEY in indexes(tmp_path)
+        assert put(ledger, ready(fact("1", text="fourth")), ready(fact("2"))) == Stored(1, 1, 0)
+    assert texts(ledger) == {"1": "fourth", "2": ""}
+    ledger.close()
+
+
+def test_what_is_gone_is_dropped_while_the_ledger_is_filled(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with first_load(ledger):
+        put(ledger, ready(fact("1")), ready(fact("2")))
+        put(ledger, ready(fact("1")))
+        with ledger.begin() as connection:
+            assert drop_facts(connection, "his", "Procedure", ["1"]) == 1
+    assert texts(ledger) == {"2": ""}
+    ledger.close()
+
+
+def test_another_process_may_open_the_ledger_while_it_is_filled(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with first_load(ledger):
+        put(ledger, ready(fact("1", text="first")))
+        put(ledger, ready(fact("1", text="second")))
+        opened(tmp_path).close()
+        assert indexes(tmp_path) == ALL
+        assert put(ledger, ready(fact("1", text="third")), ready(fact("2"))) == Stored(1, 1, 0)
+    assert texts(ledger) == {"1": "third", "2": ""}
+    ledger.close()
+
+
+def test_opening_mends_a_load_that_was_killed_when_it_had_written_something_twice(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    first_load(ledger).__enter__()
+    put(ledger, ready(fact("1", text="first")), ready(fact("2")))
+    put(ledger, ready(fact("1", text="last")))
+    ledger.close()  # killed: the block never ends
+    again = opened(tmp_path)
+    assert (texts(again), indexes(tmp_path)) == ({"1": "last", "2": ""}, ALL)
+    again.close()
 
 
 def test_packed_procedures_are_the_rows_that_facts_make(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.facts import all_patients, ended_procedures, mapped_encounters, mapped_patients
+from io_fhir_adapter.ledger.first_load import first_load
 
 ASKED: dict[str, Callable[[Connection], Any]] = {
     "patients of a source": lambda connection: mapped_patients(connection, "his"),
@@ -21,9 +22,13 @@ ASKED: dict[str, Callable[[Connection], Any]] = {
 }
 
 
+@pytest.mark.parametrize("filled", [False, True])
 @pytest.mark.parametrize("name", ASKED)
-def test_sqlite_finds_mapped_procedures_by_their_index(name: str, tmp_path: Path) -> None:
+def test_sqlite_finds_mapped_procedures_by_their_index(name: str, filled: bool, tmp_path: Path) -> None:
     ledger = open_ledger(LedgerConfig(path=tmp_path / "ledger.sqlite"))
+    if filled:
+        with first_load(ledger):
+            pass
     asked: list[tuple[str, Any]] = []
     with ledger.read() as connection:
 

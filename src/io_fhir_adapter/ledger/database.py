@@ -30,12 +30,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.errors import LedgerError
-from io_fhir_adapter.ledger.schema import facts
+from io_fhir_adapter.ledger.schema import FACTS_KEY, FACTS_MAPPED, facts
 from io_fhir_adapter.ledger.statements import write_tuples
 from io_fhir_adapter.ledger.texts import postgresql_texts
 
@@ -43,9 +43,11 @@ __all__ = [
     "Ledger",
     "among",
     "damaged",
+    "has_key",
     "is_damage",
     "known_schemas",
     "make_indexes",
+    "make_key",
     "open_ledger",
     "timestamp",
     "upsert",
@@ -267,12 +269,33 @@ def _migrate(connection: Connection, where: str) -> None:
     make_indexes(connection)
 
 
+def has_key(connection: Connection) -> bool:
+    """Whether the key of facts is there: it is missing only while a ledger is filled for the first time."""
+    if connection.dialect.name != "sqlite":
+        return True
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+    return connection.exec_driver_sql(query, (FACTS_KEY.name,)).first() is not None
+
+
+def make_key(connection: Connection) -> None:
+    """Makes the key of facts where it was put off; of a fact that was written twice meanwhile the last one stays."""
+    if has_key(connection):
+        return
+    try:
+        FACTS_KEY.create(connection)
+    except IntegrityError:
+        last = "SELECT max(rowid) FROM facts GROUP BY source, resource_type, id"
+        connection.exec_driver_sql(f"DELETE FROM facts WHERE rowid NOT IN ({last})")  # noqa: S608 - nothing is put in
+        FACTS_KEY.create(connection)
+
+
 def make_indexes(connection: Connection) -> None:
     """Makes indexes of facts that were put off and never made; see first_load."""
     if connection.dialect.name != "sqlite":
         return
+    make_key(connection)
     present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars())
-    for index in facts.indexes:
+    for index in sorted(facts.indexes, key=lambda index: index is FACTS_MAPPED):  # last: SQLite looks at that one first
         if index.name not in present:
             index.create(connection)
 

@@ -35,6 +35,7 @@ __all__ = [
     "mapped_encounters",
     "mapped_patients",
     "merged_into",
+    "number_of_facts",
     "patient_links",
     "person_of",
     "procedures_of",
@@ -152,6 +153,13 @@ def find_procedure(connection: Connection, procedure_id: str) -> list[ProcedureF
     query = select(facts.c.data).where(facts.c.resource_type == "Procedure", facts.c.id == procedure_id)
     found = (decode_fact("Procedure", row.data) for row in connection.execute(query.order_by(facts.c.source)))
     return [fact for fact in found if isinstance(fact, ProcedureFact)]
+
+
+def number_of_facts(connection: Connection, source: str, resource_type: str) -> int:
+    """How many facts of one type the ledger has from a source."""
+    columns = facts.c
+    query = select(func.count()).where(columns.source == source, columns.resource_type == resource_type)
+    return connection.execute(query).scalar_one()
 
 
 def procedures_of(connection: Connection, source: str, ids: Collection[str]) -> list[ProcedureFact]:

@@ -1,7 +1,8 @@
 """The first reading of a source into an empty ledger: the indexes of facts are made once, at its end.
 
 Each fact belongs to a random page of each index, so that keeping the indexes up to date costs more than storing the
-facts. Whoever opens the ledger makes what a reading that was cut off left out.
+facts. That goes for their key, too: what such a reading meets twice is written twice, and the last one stays when the
+key is made. Whoever opens the ledger makes what a reading that was cut off left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from io_fhir_adapter.ledger.schema import facts
 __all__ = ["first_load"]
 
 _SORTED_KIB: Final = -4_096
-_PUT_OFF: Final = ("ix_facts_resource_type_patient", "ix_facts_tally")
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def first_load(ledger: Ledger) -> Iterator[bool]:
 
     The block is told whether it fills such a one.
 
-    Every query works without them, if slowly. In PostgreSQL, where others may look at the ledger meanwhile, they stay.
+    Every query works without them, if slowly, and who writes one by one makes the key before. In PostgreSQL, where others may look at the ledger meanwhile, they stay.
 
     Raises:
         LedgerError: The database refused.
@@ -36,8 +36,7 @@ def first_load(ledger: Ledger) -> Iterator[bool]:
         put_off = _is_empty(connection)
         if put_off:
             for index in facts.indexes:
-                if index.name in _PUT_OFF:
-                    index.drop(connection, checkfirst=True)
+                index.drop(connection, checkfirst=True)
     try:
         yield put_off
     finally:

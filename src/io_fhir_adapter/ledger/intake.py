@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 from sqlalchemy import Connection, delete, select
 
-from io_fhir_adapter.ledger.database import among, upsert
+from io_fhir_adapter.ledger.database import among, make_key, upsert
 from io_fhir_adapter.ledger.facts import FACT_TYPES, REPLACED, SET_ASIDE_BY_DECIDING, Fact, decode_fact, ids_set_aside
 from io_fhir_adapter.ledger.identities import holders_of
 from io_fhir_adapter.ledger.schema import facts, quarantine, stale
@@ -98,6 +98,7 @@ def put_facts(connection: Connection, items: Sequence[StoredFact], run: int, *, 
     """
     if not items:
         return Stored()
+    make_key(connection)
     name = _NAMES[type(items[0].fact)]
     given: dict[tuple[str, str], StoredFact] = {}
     for item in items:
@@ -194,6 +195,7 @@ def _concerned(name: str, row: _Known) -> set[str]:
 
 def drop_facts(connection: Connection, source: str, resource_type: str, ids: Iterable[str]) -> int:
     """Forgets facts, so that nothing rests on them any longer; says how many there were."""
+    make_key(connection)
     columns = facts.c
     gone = list(_known(connection, resource_type, ((source, resource_id) for resource_id in ids)))
     mark_stale(connection, {patient for row in gone for patient in _concerned(resource_type, row)})

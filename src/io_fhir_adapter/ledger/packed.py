@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from io_fhir_adapter.ledger.database import among
+from io_fhir_adapter.ledger.database import among, has_key
 from io_fhir_adapter.ledger.intake import Stored, mark_stale
 from io_fhir_adapter.ledger.packed_form import PackedProcedure, packed
 from io_fhir_adapter.ledger.schema import facts
@@ -32,7 +32,8 @@ def put_packed(
 ) -> Stored:
     """Writes Procedures of one source, by id; those that did not change are left alone.
 
-    Patients whose decisions rest on what changed become stale, the former patient of a moved record included.
+    Patients whose decisions rest on what changed become stale, the former patient of a moved record included. While a
+    ledger is filled for the first time all count as new, those that were written before included.
 
     Args:
         connection: An open transaction.
@@ -45,6 +46,10 @@ def put_packed(
     if not items:
         return Stored()
     new = 0
+    if not has_key(connection):
+        write_tuples(connection, facts, _COLUMNS, _rows(connection, source, items.values(), run), (), replace=False)
+        mark_stale(connection, {item.patient for item in items.values() if item.mapped})
+        return Stored(len(items))
     if expected_new and connection.dialect.name == "sqlite":
         ordered = sorted(items.values(), key=_BY_ID)  # neighbours in the index are written one after the other
         new = write_tuples(connection, facts, _COLUMNS, _rows(connection, source, ordered, run), _KEY, replace=False)

@@ -58,9 +58,9 @@ runs: Final = Table(
 facts: Final = Table(
     "facts",
     METADATA,
-    Column("source", String(40), primary_key=True),
-    Column("resource_type", String(24), primary_key=True),
-    Column("id", String(255), primary_key=True),
+    Column("source", String(40), nullable=False),
+    Column("resource_type", String(24), nullable=False),
+    Column("id", String(255), nullable=False),
     Column("patient", String(255), nullable=False),
     Column("status", String(24), nullable=False),
     Column("day", String(10), nullable=False),
@@ -69,13 +69,20 @@ facts: Final = Table(
     Column("digest", String(64), nullable=False),  # of data without updated: what did not change is not written
     Column("data", LargeBinary, nullable=False),  # the fact, MessagePack
     Column("run", Integer, ForeignKey("runs.id"), nullable=False),
+    # the key; no primary key, which a first load could not put off
+    Index("uq_facts_source_resource_type_id", "source", "resource_type", "id", unique=True),
     Index("ix_facts_resource_type_patient", "resource_type", "patient"),
     # the tally of all Procedures reads nothing but this index
     Index("ix_facts_tally", "resource_type", "day", "status", "mapped", "known_system"),
 )
 
+FACTS_KEY: Final = next(index for index in facts.indexes if index.unique)
+"""What tells facts apart."""
+
 # few Procedures are mapped, and every night asks for those
-Index("ix_facts_mapped", facts.c.source, facts.c.patient, sqlite_where=facts.c.mapped, postgresql_where=facts.c.mapped)
+FACTS_MAPPED: Final = Index(
+    "ix_facts_mapped", facts.c.source, facts.c.patient, sqlite_where=facts.c.mapped, postgresql_where=facts.c.mapped
+)
 
 stale: Final = Table(
     "stale",

@@ -43,7 +43,7 @@ def write_tuples(
         table: Where to.
         columns: The columns that each row has, in order.
         rows: The rows.
-        keys: The columns that tell rows apart.
+        keys: The columns that tell rows apart; with none there must be nothing to replace.
         replace: Whether a row whose key exists replaces it; else it is left as it is.
 
     Returns:
@@ -89,7 +89,7 @@ def _compiled(
     statement = (
         insert.on_conflict_do_update(index_elements=list(keys), set_=others)
         if replace and others
-        else insert.on_conflict_do_nothing(index_elements=list(keys))
+        else insert.on_conflict_do_nothing(index_elements=list(keys) or None)
     )
     compiled = statement.compile(dialect=dialect)
     order = compiled.positiontup or ()

@@ -18,7 +18,14 @@ from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.errors import AdapterError, TransportError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
+from io_fhir_adapter.ledger.facts import (
+    mapped_encounters,
+    mapped_patients,
+    number_of_facts,
+    patient_links,
+    referenced,
+    survivor,
+)
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
@@ -162,6 +169,9 @@ class SearchPull:
                 return since
         with first_load(self._ledger) as self._is_first:
             await self._all_procedures()
+        if self._is_first:
+            with self._ledger.read() as connection:
+                self.outcome.of("Procedure").new = number_of_facts(connection, self._config.name, "Procedure")
         return ""
 
     async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
