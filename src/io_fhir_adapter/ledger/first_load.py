@@ -27,7 +27,8 @@ def first_load(ledger: Ledger) -> Iterator[bool]:
 
     The block is told whether it fills such a one.
 
-    Every query works without them, if slowly, and who writes one by one makes the key before. In PostgreSQL, where others may look at the ledger meanwhile, they stay.
+    Every query works without them, if slowly, and who writes one by one makes the key before. In PostgreSQL, where
+    others may look at the ledger meanwhile, they stay.
 
     Raises:
         LedgerError: The database refused.
