@@ -275,6 +275,22 @@ def test_nothing_is_asked_of_a_form_that_is_still_being_built(site: Site) -> Non
     assert page.locator("#problem").is_hidden()
 
 
+@pytest.mark.parametrize("account", ["adler", "both", "vogt"])
+def test_no_page_is_wider_than_the_window(site: Site, account: str) -> None:
+    page = site.signed_in(account)
+    links = page.eval_on_selector_all("nav a", "found => found.map((one) => one.getAttribute('href'))")
+    paths = [link for link in links if link.startswith("/") and not link.startswith("/language")]
+    assert len(paths) > 5
+    wider = []
+    for path in paths:
+        page.goto(f"{site.url}{path}")
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 844})
+            if (needed := page.evaluate("document.documentElement.scrollWidth")) > width:
+                wider.append((path, width, needed))
+    assert wider == []
+
+
 def test_thirty_cases_are_completed_signed_approved_by_another_and_sent(site: Site) -> None:
     reviewer = site.visitor()
     # one case by the keyboard alone, from signing in to the signature
