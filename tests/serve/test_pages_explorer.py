@@ -191,3 +191,4 @@ def test_every_reason_is_told_in_a_sentence_in_both_languages() -> None:
     for language in ("en", "de"):
         t = translator(language)
         assert len({t(f"decisions.why.{reason}") for reason in reasons()}) == len(reasons())
+        assert len({t(f"approval.reasons.{reason}") for reason in reasons()}) == len(reasons())
