@@ -27,6 +27,7 @@ Engine = Callable[[Path], Measured]
 
 _ONE, _TWO, _DECODE, _SPARK_ONE = "1 process", "2 processes", "decoding alone", "Spark local[1]"
 _SIZES = (100_000, 1_000_000)
+_KEPT = 1_000_000
 _COUNTING = (_ONE, _TWO, _SPARK_ONE, "Spark local[2]")  # which say how many distinct Procedures there were
 _SPARK = "benchmarks.scale_spark"
 _MEASURED = """
@@ -98,6 +99,8 @@ def measure(
                     del taken[name]
         rows += [_row(name, size, runs) for name, runs in taken.items()]
         figures |= _ratios(taken)
+        if size > _KEPT:
+            path.unlink()  # it is quickly written again, and the disk may not hold several of them
     return figures | _growth(rows), rows
 
 
