@@ -197,6 +197,7 @@ class Facility:
         self.faults(Faults())
         self.received = ReceiverStore(f"sqlite:///{folder / 'receiver.sqlite'}")
         self.body = LoopbackServer(Dated(receiver_app(self.received), clock))
+        (folder / "token").write_text("first", encoding="utf-8")  # once: somebody may be reading it later on
         self.config = Config.model_validate(self.document())
         self.rules = rules_for(self.config)
 
@@ -205,7 +206,6 @@ class Facility:
         token = {"kind": "bearer", "token": {"file": str(self.folder / "token")}}
         url = f"{self.hospital.server.base_url}/fhir"
         server = {"name": "sandbox", "kind": "fhir", "url": url, "retries": 0, "reconcile_days": 28, "auth": token}
-        (self.folder / "token").write_text("first", encoding="utf-8")
         table = {"system": LOCAL_SYSTEM, "file": str(shipped_path("config", "sandbox-local-codes.csv"))}
         return {
             "facility": {"code": "Y-1", "time_zone": "Europe/Berlin"},
