@@ -19,7 +19,6 @@ __all__ = ["measure"]
 
 _PEERS: Final = ("fhirpy", "fhir-pyrate", "smart-fetch")
 _SLOW_S: Final = 0.2
-_SLOW_NUMBER: Final = 50_000
 
 # A pull in a process of its own: what it read, how long it took, how much memory and how many requests it needed;
 # then the same again, when nothing has changed.
@@ -178,7 +177,7 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
                     spent[f"fhirpy_{way}"].append(_peer([str(peers), "-c", _FHIRPY, url, way], number))
                 spent["fhir_pyrate"].append(_peer([str(peers), "-c", _PYRATE, url], number))
                 spent["smart_fetch"].append(_smart_fetch(peers, url, folder / "smart-fetch"))
-    with _server(_SLOW_NUMBER, _SLOW_S) as url:
+    with _server(number, _SLOW_S) as url:
         slow = _ours(url, work, concurrency=8)[0]
     rates = {name: round(number / statistics.median(one.seconds for one in runs)) for name, runs in spent.items()}
     per_cpu = {name: round(number / statistics.median(one.cpu_s for one in runs)) for name, runs in spent.items()}
