@@ -29,6 +29,14 @@ import io_fhir_adapter.engine.spark.deciding
 places = [getattr(module, "__file__", None) or "" for name, module in sys.modules.items() if "." not in name]
 print("\\n".join(place for place in places if "site-packages" in place))
 """
+# in a process of its own: one that has run Spark before keeps its Java, with the home that it had then
+COMMAND = """
+import os, sys
+from io_fhir_adapter.cli.main import run
+code = run(sys.argv[1:])
+assert "PYSPARK_PYTHON" not in os.environ
+sys.exit(code)
+"""
 
 
 def _ours(folder: Path) -> Path:
@@ -75,7 +83,6 @@ def _home(folder: Path) -> None:
 def test_executors_get_the_package_with_the_job_and_log_nothing_of_a_patient(
     hospital: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     pytest.importorskip("pyspark")
@@ -86,8 +93,7 @@ def test_executors_get_the_package_with_the_job_and_log_nothing_of_a_patient(
     assert run(command) == 1  # broken lines
     local = capfdbinary.readouterr()
     _home(tmp_path / "home")
-    monkeypatch.setenv("SPARK_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     settings = {
         "spark.archives": f"{_ours(tmp_path / 'adapter')}#adapter",
         "spark.executorEnv.PYTHONPATH": "./adapter",
@@ -97,12 +103,13 @@ def test_executors_get_the_package_with_the_job_and_log_nothing_of_a_patient(
         "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
     given = [part for name, value in settings.items() for part in ("--spark-conf", f"{name}={value}")]
-    code = run([*command, "--engine", "spark", "--master", "local-cluster[2,1,1024]", *given])
-    found = capfdbinary.readouterr()
-    assert (code, found.out != b"") == (1, True), found.err
-    assert {**json.loads(found.out), "date": ""} == {**json.loads(local.out), "date": ""}
+    found = subprocess.run(
+        [sys.executable, "-c", COMMAND, *command, "--engine", "spark", "--master", "local-cluster[2,1,1024]", *given],
+        capture_output=True, check=False, env={**here, "SPARK_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    assert (found.returncode, found.stdout != b"") == (1, True), found.stderr
+    assert {**json.loads(found.stdout), "date": ""} == {**json.loads(local.out), "date": ""}
     logs = [path.read_text(encoding="utf-8", errors="replace") for path in (tmp_path / "home" / "work").rglob("std*")]
     assert any(logs)
     for patient in ("pat-0", "nobody", "synthetisch"):
-        assert not any(patient in log for log in [*logs, found.err.decode()])
-    assert "PYSPARK_PYTHON" not in os.environ
+        assert not any(patient in log for log in [*logs, found.stderr.decode()])
