@@ -93,10 +93,14 @@ def measure(
         for _ in range(times[min(number, len(times) - 1)]):
             for name in list(taken):
                 try:
-                    taken[name].append(_checked(name, chosen[name](path), size))
+                    run = _checked(name, chosen[name](path), size)
                 except Unavailable as reason:
                     figures[f"without {name}"] = str(reason)
                     del taken[name]
+                else:
+                    taken[name].append(run)
+                    # told at once: the larger sizes take an hour, and whoever stops them keeps what was measured
+                    sys.stderr.write(f"{size:,}  {name}: {run.seconds:,.2f} s, of CPU {run.cpu_seconds:,.2f} s\n")
         rows += [_row(name, size, runs) for name, runs in taken.items()]
         figures |= _ratios(taken)
         if size > _KEPT:

@@ -87,6 +87,7 @@ with spark_session(f"local[{cores}]", {}) as spark:
 _DUCKDB = """
 import duckdb
 connection = duckdb.connect(config={"threads": int(cores)})
+connection.execute("SET enable_progress_bar = false")
 types = ("{status: 'VARCHAR', performedDateTime: 'VARCHAR', "
          "code: 'STRUCT(coding STRUCT(\\"system\\" VARCHAR, code VARCHAR)[])'}")
 def work(path):
