@@ -173,10 +173,11 @@ def open_ledger(config: LedgerConfig, *, upgrade: bool = True, frugal: bool = Fa
     elif engine.dialect.name == "postgresql":
         event.listen(engine, "connect", postgresql_texts)
         event.listen(engine, "begin", _postgresql_begin)
+    upgraded = False
     try:
         if upgrade:
             with engine.begin() as connection:
-                _migrate(connection, name)
+                upgraded = _migrate(connection, name)
     except LedgerError:
         engine.dispose()
         raise
@@ -187,7 +188,10 @@ def open_ledger(config: LedgerConfig, *, upgrade: bool = True, frugal: bool = Fa
             where=name,
             do="check that it is one",
         ) from exc
-    return Ledger(engine, name)
+    ledger = Ledger(engine, name)
+    if upgraded:
+        ledger.shorten_log()  # a table that was written anew leaves a log of its size, for as long as this one is open
+    return ledger
 
 
 def _sqlite_settings(cache_kib: int, connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -245,8 +249,8 @@ def known_schemas() -> list[str]:
     return sorted((match[1] for match in found if match), reverse=True)
 
 
-def _migrate(connection: Connection, where: str) -> None:
-    """Brings the schema up to date. As a rule it is, and then Alembic is not loaded.
+def _migrate(connection: Connection, where: str) -> bool:
+    """Brings the schema up to date, and says whether it was not. As a rule it is, and then Alembic is not loaded.
 
     Raises:
         LedgerError: It is a newer one.
@@ -262,11 +266,13 @@ def _migrate(connection: Connection, where: str) -> None:
             do="install that version or restore a backup",
             number=3,
         )
-    if stored != known[:1]:
+    outdated = stored != known[:1]
+    if outdated:
         from io_fhir_adapter.ledger.migrations.upgrade import upgrade  # noqa: PLC0415
 
         upgrade(connection)
     make_indexes(connection)
+    return outdated
 
 
 def has_key(connection: Connection) -> bool:

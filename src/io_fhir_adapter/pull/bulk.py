@@ -23,14 +23,7 @@ from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.bulk_jobs import mark_ingested
 from io_fhir_adapter.ledger.database import Ledger, timestamp
-from io_fhir_adapter.ledger.facts import (
-    mapped_encounters,
-    mapped_patients,
-    number_of_facts,
-    patient_links,
-    referenced,
-    survivor,
-)
+from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
@@ -185,8 +178,7 @@ class BulkPull:
         with first_load(self._ledger) as is_first:
             self._intake.take("Procedure", export.output, look=None if full else self._note_named)
         if is_first:
-            with self._ledger.read() as connection:
-                self.outcome.of("Procedure").new = number_of_facts(connection, name, "Procedure")
+            self._store.recount(self._ledger, "Procedure", self.outcome)
         await self._background(export.output, on_record, full=full)
         self._intake.settle()
         self._refuse_errors(export)

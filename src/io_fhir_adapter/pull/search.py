@@ -18,14 +18,7 @@ from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.errors import AdapterError, TransportError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.facts import (
-    mapped_encounters,
-    mapped_patients,
-    number_of_facts,
-    patient_links,
-    referenced,
-    survivor,
-)
+from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, patient_links, referenced, survivor
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
@@ -80,8 +73,8 @@ class SearchPull:
         self.outcome = SourceOutcome(config.name, strategy=self.strategy)
         self._is_first = False
         self.read_patients: frozenset[str] | None = None  # whose Procedures were asked for; None for everyone's
-        store = FactStore(config.name, ruleset, tz, run)
-        self._reader = SearchReader(config, client, ledger, store, self.outcome, progress)
+        self._store = FactStore(config.name, ruleset, tz, run)
+        self._reader = SearchReader(config, client, ledger, self._store, self.outcome, progress)
         self._batches = Batches(config, self._reader, self.outcome)
         self._sliced = SlicedSearch(self._reader, self.outcome, config.slice_size, config.concurrency)
         self._codes = CodeFilter(config, self._reader, self.outcome, ruleset)
@@ -170,8 +163,7 @@ class SearchPull:
         with first_load(self._ledger) as self._is_first:
             await self._all_procedures()
         if self._is_first:
-            with self._ledger.read() as connection:
-                self.outcome.of("Procedure").new = number_of_facts(connection, self._config.name, "Procedure")
+            self._store.recount(self._ledger, "Procedure", self.outcome)
         return ""
 
     async def _first_changed(self, pairs: Pairs) -> SearchPage | None:

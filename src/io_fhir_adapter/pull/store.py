@@ -16,7 +16,7 @@ from io_fhir_adapter.fhir.dates import tomorrow
 from io_fhir_adapter.fhir.facts import condition_fact, encounter_fact, patient_fact, procedure_fact
 from io_fhir_adapter.fhir.structs import Condition, Encounter, Patient, Procedure
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.ledger.facts import Fact
+from io_fhir_adapter.ledger.facts import Fact, number_of_facts
 from io_fhir_adapter.ledger.identities import Identities, identities_of
 from io_fhir_adapter.ledger.intake import (
     StoredFact,
@@ -29,7 +29,7 @@ from io_fhir_adapter.ledger.packed import PackedProcedure, put_packed
 from io_fhir_adapter.ledger.retention import horizon, unwanted
 from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
-from io_fhir_adapter.pull.outcome import TypeOutcome
+from io_fhir_adapter.pull.outcome import SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.pages import Pages
 
@@ -162,6 +162,11 @@ class FactStore:
         if pages.found:
             bad |= self.put(connection, resource_type, pages.found, outcome)
         return bad
+
+    def recount(self, ledger: Ledger, resource_type: str, outcome: SourceOutcome) -> None:
+        """After a first load: all of a type that is on record is new, and what was met twice is one."""
+        with ledger.read() as connection:
+            outcome.of(resource_type).new = number_of_facts(connection, self.source, resource_type)
 
     def _learn(self, connection: Connection) -> None:
         """Asks the ledger, once, how people are told apart and what need not be kept any longer."""
