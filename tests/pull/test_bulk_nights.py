@@ -125,6 +125,18 @@ def test_types_that_are_not_exported_are_searched_for(make_site: Make, kit: Any)
     assert bulk(site, only).types["Patient"].changed == 1
 
 
+@pytest.mark.parametrize("faults", [Faults(no_lists=True), Faults(max_list=1), Faults(ignored_parameters=("patient",))])
+def test_what_is_searched_for_beside_an_export_comes_whole(make_site: Make, faults: Faults) -> None:
+    site = make_site()
+    site.switch(faults)
+    outcome = bulk(site, {"types": ["Procedure", "Patient"]}, batch_size=20)
+    assert outcome.error == ""
+    assert site.facts() == searched(make_site, site)
+    assert {kind: one.read for kind, one in outcome.types.items()} == {
+        "Procedure": 12, "Patient": 3, "Condition": 6, "Encounter": 9,
+    }  # fmt: skip
+
+
 def test_what_the_server_names_as_deleted_goes(settled: Any, make_site: Make) -> None:
     settled.store.delete("Procedure", "p00")
     settled.store.delete("Condition", "c1")

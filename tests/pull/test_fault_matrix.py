@@ -194,6 +194,8 @@ PARTS: list[Json] = [
     {"next_padding": 60},
     {"ignored_parameters": ("_id", "patient"), "ignored_in_self": True},
     {"no_lists": True},
+    {"max_list": 1},
+    {"bare_ids": True},
     {"strict_parameters": True, "unsupported_parameters": ("_total",)},
     {"posted_searches": "refused", "max_url": 200},
     {"refused_parameters": ("_count",)},
@@ -204,7 +206,7 @@ PARTS: list[Json] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_faults_together(make_site: Make, undisturbed: dict[str, Any], seed: int) -> None:
     """Five faults that a pull survives by themselves, drawn at random, in one of the ways to search."""
     expected = facts_without_faults(make_site, undisturbed)

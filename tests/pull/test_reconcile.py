@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given, settings
@@ -151,6 +154,107 @@ def test_lists_of_patients_and_ids(make_site: Make, kit: Any, faults: Faults, no
     assert bool(outcome.notes) is bool(note)
     if faults == Faults():
         assert {one["method"] for one in site.requests() if not one["path"].endswith("Procedure")} >= {"POST"}
+
+
+def people_of(kit: Any, number: int) -> list[dict[str, Any]]:
+    """Patients with a mapped Procedure and an Encounter each; every third has a Condition."""
+    names = [f"n{one:04}" for one in range(number)]
+    made = [kit.procedure(f"p{name}", name, encounter={"reference": f"Encounter/e{name}"}) for name in names]
+    made += [kit.person(name) for name in names]
+    made += [kit.encounter(f"e{name}", name) for name in names]
+    return made + [kit.condition(f"c{name}", name) for name in names[::3]]
+
+
+def lengths_of_lists(site: Any, resource_type: str, parameter: str) -> list[int]:
+    """How many values the searches of a type named, as far as they were not posted."""
+    made = [one for one in site.requests() if one["path"].endswith(f"/{resource_type}")]
+    queries = [dict(parse_qsl(one["query"])) for one in made]
+    return [query[parameter].count(",") + 1 for query in queries if parameter in query]
+
+
+@pytest.mark.parametrize(
+    ("faults", "more", "longest", "note"),
+    [
+        (Faults(), {}, 400, ""),
+        (Faults(), {"page_size": 250}, 250, ""),
+        (Faults(), {"batch_size": 150}, 150, ""),
+        (Faults(max_list=100), {}, 200, "the server reads only the beginning of long lists of _id"),
+        (Faults(max_list=100, max_list_status=400), {}, 200, "the server does not answer long lists of _id"),
+        (Faults(max_list=100, max_list_status=500), {}, 200, "the server does not answer long lists of _id"),
+        (Faults(max_list=170, max_list_status=413), {}, 200, "the server does not answer long lists of _id"),
+        (Faults(total="never"), {}, 100, ""),
+        (Faults(max_page_size=70), {}, 100, ""),
+    ],
+)
+def test_lists_grow_where_the_server_answers_them_whole(
+    make_site: Make, kit: Any, faults: Faults, more: dict[str, Any], longest: int, note: str
+) -> None:
+    site = make_site(people_of(kit, 900))
+    site.switch(replace(faults, posted_searches="refused"))
+    outcome = site.pull(**{"batch_size": None, "page_size": 500, "concurrency": 1, "retries": 0, **more})
+    assert outcome.error == ""
+    found = {kind: (types.read, types.new) for kind, types in outcome.types.items()}
+    assert found == {
+        "Procedure": (900, 900), "Encounter": (900, 900), "Condition": (300, 300), "Patient": (900, 900)
+    }  # fmt: skip
+    assert max(lengths_of_lists(site, "Encounter", "_id")) == longest
+    assert any(note in said for said in [*outcome.notes, ""])
+
+
+@pytest.mark.parametrize("most", [1, 2, 30, 99, 100, 133, 250])
+@pytest.mark.parametrize("more", [{"batch_size": None}, {"batch_size": 40}, {"batch_size": 5}, {"concurrency": 1}])
+def test_nothing_is_lost_of_a_list_whose_end_is_not_read(
+    make_site: Make, kit: Any, most: int, more: dict[str, Any]
+) -> None:
+    site = make_site(people_of(kit, 400))
+    site.switch(Faults(max_list=most))
+    outcome = site.pull(**{"batch_size": None, "page_size": 500, "concurrency": 3, **more})
+    assert outcome.error == ""
+    found = {kind: (types.read, types.new) for kind, types in outcome.types.items()}
+    assert found == {
+        "Procedure": (400, 400), "Encounter": (400, 400), "Condition": (134, 134), "Patient": (400, 400)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [0, 7, 60])
+def test_a_patient_strategy_goes_on_after_lists_that_were_read_to_their_end(
+    make_site: Make, kit: Any, tmp_path: Path, most: int
+) -> None:
+    names = [f"n{one:04}" for one in range(300)]
+    made = [kit.procedure(f"p{name}", name) for name in names[150::4]]  # half of them at first have none
+    site = make_site(made + [kit.person(name) for name in names])
+    roster = tmp_path / "roster.csv"
+    roster.write_text("".join(f"{name}\n" for name in names))
+    site.switch(Faults(max_list=most))
+    asked = {"strategy": "patient", "patients": {"from": "csv", "path": roster}, "batch_size": 40, "page_size": 500}
+    outcome = site.pull(**asked)
+    assert outcome.error == ""
+    assert len(site.ids("Procedure")) == len(made)
+    assert any("only the beginning" in said for said in outcome.notes) is (most == 7)
+
+
+@pytest.mark.parametrize("more", [{"batch_size": 1}, {"batch_size": 2}, {"batch_size": None}, {"concurrency": 1}])
+@pytest.mark.parametrize(
+    "also", [Faults(), Faults(no_lists=True), Faults(max_list=1), Faults(posted_searches="refused")]
+)
+def test_patients_who_are_found_by_their_ids_alone(
+    make_site: Make, kit: Any, also: Faults, more: dict[str, Any]
+) -> None:
+    site = make_site(people_of(kit, 60))
+    site.switch(replace(also, bare_ids=True))
+    outcome = site.pull(**{"batch_size": 20, "page_size": 500, "concurrency": 3, **more})
+    assert outcome.error == ""
+    assert len(site.ids("Condition")) == 20
+    assert "the server finds patients by their ids alone; they are named so" in outcome.notes
+
+
+def test_nobody_is_asked_for_twice_where_there_is_nothing_to_find(make_site: Make, kit: Any) -> None:
+    names = [f"n{number}" for number in range(9)]
+    site = make_site([kit.procedure(f"p{name}", name) for name in names] + [kit.person(name) for name in names])
+    outcome = site.pull(batch_size=1)
+    assert outcome.error == ""
+    asked = [one for one in site.requests() if one["path"].endswith("/Condition")]
+    assert len(asked) == 9 + 3  # three are tried by their ids alone, then it is believed
 
 
 def test_a_server_that_does_not_search_by_time_is_read_whole_without_a_change(site: Any) -> None:

@@ -413,6 +413,22 @@ def test_a_list_that_is_taken_for_one_value(start: Start) -> None:
     assert start(Faults(no_lists=True)).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 0
 
 
+def test_a_list_of_which_only_the_beginning_is_looked_at(start: Start) -> None:
+    assert start(Faults(max_list=2)).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 2
+    cut = start(Faults(max_list=2)).get("/fhir/Procedure?_id=p1,p2,p3").json()
+    assert [entry["resource"]["id"] for entry in cut["entry"]] == ["p1", "p2"]
+    refused = Faults(max_list=2, max_list_status=413)
+    assert start(refused).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 2
+    assert start(refused).get("/fhir/Procedure?_id=p1,p2,p3").status_code == 413
+
+
+def test_patients_who_are_found_by_their_bare_id_alone(start: Start) -> None:
+    client = start(Faults(bare_ids=True))
+    named = start(Faults()).get("/fhir/Procedure").json()["entry"][0]["resource"]["subject"]["reference"]
+    assert client.get(f"/fhir/Procedure?patient={named}").json()["total"] == 0
+    assert client.get(f"/fhir/Procedure?patient={named.removeprefix('Patient/')}").json()["total"] > 0
+
+
 def test_totals_stop_counting(start: Start) -> None:
     assert start(Faults(total_at_most=5)).get("/fhir/Procedure?_count=3").json()["total"] == 5
 

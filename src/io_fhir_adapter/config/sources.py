@@ -117,7 +117,8 @@ class FhirSourceConfig(HttpConfig):
         patients: Whose Procedures are read patient by patient.
         since: The first day that matters.
         page_size: Resources a page.
-        batch_size: Patients or ids named in one search.
+        batch_size: Patients or ids named in one search; where None, 100 at first, and more where the server answers
+            longer lists whole.
         concurrency: Searches side by side.
         overlap_minutes: How far a night reaches back before the cursor.
         slice_size: Searches that find more are cut into slices by date; 0 never cuts one.
@@ -133,7 +134,7 @@ class FhirSourceConfig(HttpConfig):
     patients: PatientsConfig | None = None
     since: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     page_size: int = Field(default=500, ge=1, le=10_000)
-    batch_size: int = Field(default=100, ge=1, le=1_000)
+    batch_size: int | None = Field(default=None, ge=1, le=1_000)
     concurrency: int = Field(default=4, ge=1, le=32)
     overlap_minutes: int = Field(default=10, ge=0, le=7 * 24 * 60)
     slice_size: int = Field(default=5_000, ge=0, le=1_000_000)

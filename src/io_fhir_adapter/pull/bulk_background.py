@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.fhir.references import id_of
-from io_fhir_adapter.fhir.structs import Condition
 from io_fhir_adapter.ledger.database import Ledger
-from io_fhir_adapter.pull.bulk_ingest import subject_of
+from io_fhir_adapter.pull.batches import Batches, is_literal
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.reading import SearchReader
@@ -30,7 +29,7 @@ async def fetch_background(
     references: Iterable[str],
     seen: Seen,
 ) -> None:
-    """Searches for what references name, so many at a time: by id, and Conditions by their patient.
+    """Searches for what references name, some at a time: by id, and Conditions by their patient.
 
     Args:
         config: The source.
@@ -49,21 +48,12 @@ async def fetch_background(
     """
     reader = SearchReader(config, client, ledger, store, outcome, progress)
     of_patients = resource_type == "Condition"
-    parameter = "patient" if of_patients else "_id"
-    asked = sorted(one for one in references if "?" not in one and one.count("/") == 1)
-    for start in range(0, len(asked), config.batch_size):
-        batch = asked[start : start + config.batch_size]
-        wanted = set(batch) if of_patients else {id_of(one) for one in batch}
+    literal = [one for one in references if is_literal(one, "Encounter" if resource_type == "Encounter" else "Patient")]
 
-        def is_asked(resource: Resource | None, resource_id: str, wanted: set[str] = wanted) -> bool:
-            """Whether it was asked for: a server may ignore the parameter and send everything."""
-            if not of_patients:
-                kept = resource_id in wanted
-            else:
-                kept = resource is None or (isinstance(resource, Condition) and subject_of(resource) in wanted)
-            if kept and resource_id:
-                seen.add(marks_of((resource_id,)))
-            return kept
+    def noted(_: Resource | None, resource_id: str) -> bool:
+        if resource_id:
+            seen.add(marks_of((resource_id,)))
+        return True
 
-        values = batch if of_patients else sorted(wanted)
-        await reader.read(resource_type, ((parameter, ",".join(values)),), is_asked)
+    values = literal if of_patients else [id_of(one) for one in literal]
+    await Batches(config, reader, outcome).read(resource_type, "patient" if of_patients else "_id", values, only=noted)

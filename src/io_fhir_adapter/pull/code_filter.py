@@ -22,6 +22,7 @@ from io_fhir_adapter.fhir.structs import Procedure, ProcedureSketch
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.decode import Resource
+from io_fhir_adapter.pull.list_size import USUAL_LIST
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.reading import Pairs, SearchReader
 from io_fhir_adapter.pull.searchset import SearchPage
@@ -182,7 +183,8 @@ class CodeFilter:
     def _groups(self, uri: str, codes: Sequence[str]) -> list[list[str]]:
         """The codes of a URI as tokens, so many at a time as one search may name."""
         tokens = [f"{_escaped(uri)}|{_escaped(code)}" for code in codes]
-        size = self._config.batch_size if self._reader.manner.posts else max(1, _SHORT // (1 + max(map(len, tokens))))
+        usual = self._config.batch_size or USUAL_LIST
+        size = usual if self._reader.manner.posts else max(1, _SHORT // (1 + max(map(len, tokens))))
         return [tokens[start : start + size] for start in range(0, len(tokens), size)]
 
     async def _takes_lists(self, uri: str, codes: Sequence[str], pairs: Pairs) -> bool:

@@ -88,6 +88,9 @@ class Faults:
         strange_entries: Pages also hold an OperationOutcome without a mode and a resource that was not asked for.
         posted_searches: Searches by POST are taken, ``refused`` (405), or their form is not read (``ignored``).
         no_lists: A comma in a value separates nothing.
+        bare_ids: Searches find patients by their id alone: ``Patient/1`` is nobody.
+        max_list: Values of one parameter that are looked at; 0 for no limit.
+        max_list_status: What a longer list is answered with; 0 where the rest of it is left out without a word.
         no_missing: The modifier ``:missing`` is refused.
         ignored_parameters: Search parameters that have no effect, without a word; ``_count`` and the like too.
         ignored_in_self: Ignored parameters still stand in the self link, as if they had been used.
@@ -127,6 +130,9 @@ class Faults:
     strange_entries: bool = False
     posted_searches: Literal["taken", "refused", "ignored"] = "taken"
     no_lists: bool = False
+    bare_ids: bool = False
+    max_list: int = 0
+    max_list_status: int = 0
     no_missing: bool = False
     ignored_parameters: tuple[str, ...] = ()
     ignored_in_self: bool = False
@@ -272,9 +278,9 @@ def refuse_search(
     """
     pairs = list(pairs)
     given = [(name.partition(":")[0], value) for name, value in pairs]
-    for name, _ in given:
-        if name in faults.refused_parameters:
-            return Refusal(faults.refused_status, "not-supported", f"{name} is not supported")
+    unwelcome = _unwelcome(faults, given)
+    if unwelcome is not None:
+        return unwelcome
     needed = faults.patient_required and resource_type == "Procedure"
     if needed and not any(name in ("patient", "subject", "_id") and value for name, value in given):
         code = "forbidden" if faults.patient_required == 403 else "required"
@@ -288,6 +294,16 @@ def refuse_search(
         return Refusal(400, "not-supported", "the modifier 'missing' is not supported")
     if unknown and (strict or faults.strict_parameters):
         return Refusal(400, "not-supported", f"unknown search parameter: {', '.join(sorted(unknown))}")
+    return None
+
+
+def _unwelcome(faults: Faults, given: Iterable[tuple[str, str]]) -> Refusal | None:
+    """Refuses a parameter that the server does not want at all, or not with so many values."""
+    for name, value in given:
+        if name in faults.refused_parameters:
+            return Refusal(faults.refused_status, "not-supported", f"{name} is not supported")
+        if faults.max_list and faults.max_list_status and value.count(",") >= faults.max_list:
+            return Refusal(faults.max_list_status, "too-costly", f"a list has more than {faults.max_list} values")
     return None
 
 

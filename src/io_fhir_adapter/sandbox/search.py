@@ -292,13 +292,13 @@ def _reference_keys(text: str, targets: Iterable[str], base: str) -> list[Key]:
 
 
 def _criterion(
-    name: str, modifier: str, parameter: Parameter, value: str, *, base: str, zone: tzinfo, lists: bool
+    name: str, modifier: str, parameter: Parameter, value: str, *, base: str, zone: tzinfo, lists: bool, most: int
 ) -> Criterion:
     if modifier == "missing" and parameter.kind == "date" and value in ("true", "false"):
         return Criterion(name, missing=value == "true")
     if modifier and not (parameter.kind == "reference" and modifier in parameter.targets):
         raise QueryError(f"the modifier {modifier!r} of {name!r} is not supported", "not-supported")
-    alternatives = [part for part in (_COMMA.split(value) if lists else [value]) if part]
+    alternatives = [part for part in (_COMMA.split(value) if lists else [value]) if part][: most or None]
     if parameter.kind == "token":
         return Criterion(name, keys=tuple(_token_key(part) for part in alternatives))
     if parameter.kind == "reference":
@@ -346,6 +346,7 @@ def parse_query(
     zone: tzinfo = UTC,
     unsupported: Collection[str] = (),
     lists: bool = True,
+    most: int = 0,
 ) -> Query:
     """Understand a search.
 
@@ -356,6 +357,7 @@ def parse_query(
         zone: The server's time zone.
         unsupported: Parameters to treat as unknown although this server could use them.
         lists: Whether a comma separates values; else it is part of one.
+        most: So many values of a list are looked at; 0 for all.
 
     Raises:
         QueryError: A value or a modifier cannot be used.
@@ -376,7 +378,9 @@ def parse_query(
         if not understood:
             pass
         elif plain in known:
-            criteria.append(_criterion(plain, modifier, known[plain], value, base=base, zone=zone, lists=lists))
+            criteria.append(
+                _criterion(plain, modifier, known[plain], value, base=base, zone=zone, lists=lists, most=most)
+            )
         elif name == "_count":
             count = _count(value)
         elif name == "_summary" and value == "count":

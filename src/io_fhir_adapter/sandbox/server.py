@@ -237,14 +237,16 @@ class SandboxApp:
         faults = self.planner.faults
         origin = _origin(request)
         heeded = [(name, value) for name, value in pairs if name.partition(":")[0] not in faults.ignored_parameters]
+        read = [(name, _of_nobody(value)) for name, value in heeded] if faults.bare_ids else heeded
         try:
             query = parse_query(
                 resource_type,
-                heeded,
+                read,
                 base=origin + self._base_path,
                 zone=self.store.zone,
                 unsupported=faults.unsupported_parameters,
                 lists=not faults.no_lists,
+                most=faults.max_list,
             )
         except QueryError as exc:
             raise _Refused(400, exc.code, str(exc)) from exc
@@ -305,6 +307,11 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 def _origin(request: Request) -> str:
     return f"{request.url.scheme}://{request.headers.get('host') or request.url.netloc}"
+
+
+def _of_nobody(value: str) -> str:
+    """A list of values without the patients who are named with their type."""
+    return ",".join("nobody" if part.startswith("Patient/") else part for part in value.split(","))
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
