@@ -165,6 +165,34 @@ def test_a_server_that_takes_a_list_for_one_code(
     assert len(site.ids("Procedure")) == len(LISTED) + 1
 
 
+@pytest.mark.parametrize("most", [2, 10, 59])
+def test_a_server_that_reads_only_the_beginning_of_a_list_of_codes(
+    make_site: Callable[..., Any], kit: Any, with_local_codes: Any, most: int
+) -> None:
+    site = local(make_site, kit, LISTED)
+    site.switch(Faults(max_list=most))
+    outcome = site.pull(with_local_codes, code_filter="on", slice_size=3, batch_size=80)
+    assert outcome.error == ""
+    assert said(outcome, "the server does not take lists of codes")
+    assert len(site.ids("Procedure")) == len(LISTED) + 1
+    site.switch(Faults(max_list=60))
+    site.forget_reconciling()
+    outcome = site.pull(with_local_codes, code_filter="on", slice_size=3, batch_size=80)
+    assert "site:local by its 60 codes" in " ".join(outcome.notes)
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_a_server_that_refuses_long_lists_of_codes(
+    make_site: Callable[..., Any], kit: Any, with_local_codes: Any, status: int
+) -> None:
+    site = local(make_site, kit, LISTED)
+    site.switch(Faults(max_list=30, max_list_status=status))
+    outcome = site.pull(with_local_codes, code_filter="on", slice_size=3, batch_size=80, retries=0)
+    assert outcome.error == ""
+    assert said(outcome, "the server does not take lists of codes")
+    assert len(site.ids("Procedure")) == len(LISTED) + 1
+
+
 @pytest.mark.parametrize(
     ("faults", "note"),
     [

@@ -46,11 +46,12 @@ class _NotUsed(Exception):  # noqa: N818 - a way out, not a failure
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What the server has of one URI: how many Procedures, None where it does not say."""
+    """What the server has of one URI: how many Procedures, None where it does not say, and a code of one of them."""
 
     system: AskedSystem
     uri: str
     total: int | None
+    example: str
 
 
 class CodeFilter:
@@ -158,10 +159,10 @@ class CodeFilter:
 
         async def look(system: AskedSystem, uri: str) -> None:
             page = await self._open(f"{_escaped(uri)}|", pairs)
-            self._check(page, uri, None)
+            present = self._check(page, uri, None)
             asked[uri] = None
             if page.resources or page.found or page.total:
-                found.append(_Share(system, uri, page.total))
+                found.append(_Share(system, uri, page.total, max(present, default="")))
 
         await side_by_side([look(system, uri) for system in self._systems for uri in system.uris])
         if not found:
@@ -174,7 +175,16 @@ class CodeFilter:
         whole: list[Pairs] = [(("code", f"{_escaped(share.uri)}|"),)]
         codes = share.system.codes
         is_small = share.total is not None and share.total <= self._config.slice_size
-        if not codes or is_small or not await self._takes_lists(share.uri, codes, pairs):
+        if not codes or is_small:
+            return whole
+        try:
+            is_taken = await self._takes_lists(share.uri, codes, pairs) and await self._reads_to_the_end(share, pairs)
+        except TransportError as exc:
+            if exc.status is None:
+                raise
+            is_taken = False
+        if not is_taken:
+            self._outcome.note("the server does not take lists of codes; all codes of a system are asked for")
             return whole
         if self._asked is not None:
             self._asked[share.uri] = frozenset(codes)
@@ -210,9 +220,16 @@ class CodeFilter:
         for code in [code for code in codes if code not in seen][:_PROBES]:
             page = await self._open(f"{_escaped(uri)}|{_escaped(code)}", pairs)
             if page.resources or page.total:
-                self._outcome.note("the server does not take lists of codes; all codes of a system are asked for")
                 return False
         return True
+
+    async def _reads_to_the_end(self, share: _Share, pairs: Pairs) -> bool:
+        """Whether a list of as many codes as may be asked for is read to its end, where a code of a Procedure is."""
+        length = max(len(group) for group in self._groups(share.uri, share.system.codes))
+        known = f"{_escaped(share.uri)}|{_escaped(share.example)}"
+        others = [f"{_NOBODYS}|{number}" for number in range(1, length)]
+        page = await self._open(",".join([*others, known]), pairs)
+        return not share.example or bool(page.resources or page.total)
 
     async def _list(self, tokens: Iterable[str], pairs: Pairs) -> SearchPage:
         return await self._reader.open("Procedure", (("code", ",".join(tokens)), *pairs))
