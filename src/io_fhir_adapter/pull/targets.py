@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from io_fhir_adapter.config import FilesSourceConfig
-from io_fhir_adapter.errors import InputError
+from io_fhir_adapter.errors import InputError, TransportError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.fhir.structs import Bundle, Header
 from io_fhir_adapter.pull.decode import has_resource
@@ -27,6 +27,7 @@ __all__ = ["fetch_by_reference", "fetch_from_files", "fetch_of_patients", "searc
 Json = dict[str, Any]
 _BATCH = 50
 _LITERAL: Final = re.compile(r"[A-Za-z]+/[^/?,]+")
+_READABLE: Final = re.compile(r"[A-Za-z]+/[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # ids as FHIR writes them, for a path
 _HEADER: Final = msgspec.json.Decoder(Header)
 _BUNDLE: Final = msgspec.json.Decoder(Bundle)
 
@@ -34,7 +35,12 @@ _BUNDLE: Final = msgspec.json.Decoder(Bundle)
 async def fetch_by_reference(client: FhirClient, references: Iterable[str]) -> dict[str, Json]:
     """Whole resources by ``Type/id``, read in batches by ``_id``; those the server does not have are absent.
 
-    A reference that names its target by an identifier cannot be read so and is absent too.
+    What a batch did not bring is asked for by itself, since not every server takes lists. A reference that names its
+    target by an identifier cannot be read so and is absent too.
+
+    Raises:
+        PullError: An answer is no searchset.
+        TransportError: The server does not answer, or refuses searches.
     """
     by_type: dict[str, list[str]] = {}
     for reference in sorted(set(references)):
@@ -52,7 +58,27 @@ async def fetch_by_reference(client: FhirClient, references: Iterable[str]) -> d
                         found[reference] = resource
                 if wanted <= found.keys():
                     break
+            for reference in sorted(wanted - found.keys()):
+                single = await _read(client, reference)
+                if single is not None:
+                    found[reference] = single
     return found
+
+
+async def _read(client: FhirClient, reference: str) -> Json | None:
+    """One resource by its id, None where the server does not have it or does not let it be read so."""
+    if not _READABLE.fullmatch(reference):
+        return None
+    try:
+        resource = await client.read(reference, lambda answer: json.loads(answer.body))
+    except TransportError as exc:
+        if exc.transient or exc.status is None:
+            raise
+        return None
+    except ValueError:
+        return None
+    is_it = isinstance(resource, dict) and f"{resource.get('resourceType')}/{resource.get('id')}" == reference
+    return resource if is_it else None
 
 
 async def search_resources(
