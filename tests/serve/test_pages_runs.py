@@ -67,7 +67,9 @@ def test_a_run_shows_sources_counts_proof_and_what_was_set_aside(house: House) -
         assert "the server does not offer _sort" in text
         assert "pat-ana" not in text
         assert "prc-" not in text
-    assert "über die Suche gelesen" in house.text(f"/runs/{number}", headers={"Accept-Language": "de"})
+    german = house.text(f"/runs/{number}", headers={"Accept-Language": "de"})
+    assert "über die Suche gelesen" in german
+    assert "· 12,5 s ·" in german
     assert f'href="/runs/{number}"' in house.page("/")
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from io_fhir_adapter.strict_yaml import load_yaml
 
-__all__ = ["LANGUAGES", "LANGUAGE_COOKIE", "LANGUAGE_COOKIE_S", "Words", "language_of"]
+__all__ = ["LANGUAGES", "LANGUAGE_COOKIE", "LANGUAGE_COOKIE_S", "Words", "decimal_in", "language_of"]
 
 LANGUAGES: Final = ("en", "de")
 """The languages there are words in; the first is for whoever asks for none of them."""
@@ -64,6 +64,12 @@ def _flat(part: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
         key = f"{prefix}{name}"
         found += _flat(value, f"{key}.") if isinstance(value, dict) else [(key, str(value))]
     return found
+
+
+def decimal_in(value: float, language: str) -> str:
+    """A number with one decimal as it is read in a language."""
+    shown = f"{value:.1f}"
+    return shown.replace(".", ",") if language == "de" else shown
 
 
 def language_of(request: Request) -> str:

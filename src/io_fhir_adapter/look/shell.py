@@ -2,7 +2,7 @@
 
 In a template: ``t(key, **values)`` is a text, ``csrf`` the form token (``{{ csrf_field }}`` the whole field),
 ``asset(name)`` the address of an asset, ``path``, ``here`` (the address for coming back), ``language``, ``nonce``,
-``status``. Pages extend ``shell.html``.
+``status``; ``value | decimal(language)`` a number. Pages extend ``shell.html``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from io_fhir_adapter.look.language import LANGUAGE_COOKIE, LANGUAGE_COOKIE_S, LANGUAGES, Words, language_of
+from io_fhir_adapter.look.language import (
+    LANGUAGE_COOKIE,
+    LANGUAGE_COOKIE_S,
+    LANGUAGES,
+    Words,
+    decimal_in,
+    language_of,
+)
 from io_fhir_adapter.look.static_files import Assets
 from io_fhir_adapter.look.walls import Cookies, RefusedError, content_policy, csrf_token, local_path
 
@@ -53,6 +60,7 @@ class Shell:
             lstrip_blocks=True,
         )
         self.environment.globals["asset"] = self.assets.address
+        self.environment.filters["decimal"] = decimal_in
 
     def render(
         self,

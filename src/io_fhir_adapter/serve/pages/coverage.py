@@ -20,6 +20,7 @@ from io_fhir_adapter.classify.workbench.suggest import is_local
 from io_fhir_adapter.config import SiteTableConfig
 from io_fhir_adapter.errors import MappingError
 from io_fhir_adapter.ledger.audit import note
+from io_fhir_adapter.look.language import decimal_in
 from io_fhir_adapter.look.walls import RefusedError
 from io_fhir_adapter.report.nightly import UnmappedCode
 from io_fhir_adapter.serve.language import language_of, translator
@@ -173,8 +174,7 @@ def _share(part: int, whole: int) -> float:
 
 def _percent(language: str) -> Callable[[int, int], str]:
     """The same as it is read in a language."""
-    mark = "," if language == "de" else "."
-    return lambda part, whole: f"{_share(part, whole):.1f}".replace(".", mark)
+    return lambda part, whole: decimal_in(_share(part, whole), language)
 
 
 def _address(show: str, page: int = 1) -> str:
