@@ -216,6 +216,25 @@ def test_nothing_is_lost_of_a_list_whose_end_is_not_read(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("most", [20, 100])
+@pytest.mark.parametrize("batch_size", [None, 50, 3])
+def test_lists_of_a_server_that_gives_no_totals_and_hands_over_so_many(
+    make_site: Make, kit: Any, most: int, batch_size: int | None
+) -> None:
+    names = [f"n{one:04}" for one in range(150)]
+    made = [kit.person(name) for name in names]
+    for number, name in enumerate(names):
+        day = {"performedDateTime": f"20{10 + number % 14}-0{1 + number % 9}-{1 + number % 28:02}"}
+        made.append(kit.procedure(f"p{name}", name, **day))
+        made += [kit.condition(f"c{name}-{one}", name) for one in range(number % 3)]
+    site = make_site(made)
+    site.switch(Faults(max_results=most, total="never"))
+    outcome = site.pull(batch_size=batch_size, page_size=20, concurrency=3)
+    assert outcome.error == ""
+    found = {kind: (types.read, types.new) for kind, types in outcome.types.items()}
+    assert found == {"Procedure": (150, 150), "Encounter": (0, 0), "Condition": (150, 150), "Patient": (150, 150)}
+
+
 @pytest.mark.parametrize("most", [0, 7, 60])
 def test_a_patient_strategy_goes_on_after_lists_that_were_read_to_their_end(
     make_site: Make, kit: Any, tmp_path: Path, most: int

@@ -94,6 +94,66 @@ def test_a_cap_within_one_day_is_an_error(make_site: Make, kit: Any) -> None:
     assert site.cursor() == ""
 
 
+@pytest.mark.parametrize(
+    ("faults", "page_size"),
+    [
+        (Faults(max_results=10, total="never"), 5),  # the last page is full, and leads nowhere
+        (Faults(max_results=5, total="never"), 5),  # one page, as if there were no others
+        (Faults(max_results=100, total="never"), 7),  # no page is full, but the number is a round one
+        (Faults(max_results=100, max_page_size=30, total="never"), 500),
+        (Faults(max_results=100, total="never", duplicate_entries=3), 40),
+    ],
+)
+@pytest.mark.parametrize("slice_size", [10, 5_000])
+def test_what_a_server_without_totals_leaves_out_is_noticed(
+    make_site: Make, kit: Any, faults: Faults, page_size: int, slice_size: int
+) -> None:
+    resources = archive(kit) + [
+        kit.procedure(f"recent-{n:03}", performedDateTime=f"2024-05-{n:02}") for n in range(1, 31)
+    ]
+    site = make_site(resources)
+    site.switch(faults)
+    outcome = site.pull(page_size=page_size, slice_size=slice_size)
+    assert outcome.error == ""
+    assert len(site.ids("Procedure")) == WHOLE + 30
+    assert any("at most; it was read in slices" in note for note in outcome.notes)
+
+
+def test_a_number_that_may_be_all_is_read_again_and_is_all(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit)[:100])
+    site.switch(Faults(total="never"))
+    outcome = site.pull(page_size=30)
+    assert (outcome.error, outcome.types["Procedure"].read) == ("", 100)
+    assert outcome.types["Procedure"].slices > 0
+
+
+def test_a_server_that_counts_where_it_is_asked_is_believed(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit)[:100])
+    site.switch(Faults(total="on-request", unsupported_parameters=("_total",)))
+    outcome = site.pull(page_size=30)
+    assert (outcome.error, outcome.types["Procedure"].read) == ("", 100)
+
+
+def test_what_cannot_be_seen_is_told(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure(f"p{number:03}") for number in range(130)])
+    site.switch(Faults(max_results=100, total="never"))
+    outcome = site.pull(slice_size=10, page_size=30)
+    assert outcome.error == ""
+    assert any("all Procedure resources of a day or moment cannot be seen" in note for note in outcome.notes)
+
+
+def test_a_full_page_that_leads_nowhere_is_not_believed(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure(f"p{number:02}") for number in range(30)])
+    site.switch(Faults(max_results=12, total="never"))
+    outcome = site.pull(page_size=12)
+    assert "ended a search at a full page: it may have more" in outcome.error
+    assert site.cursor() == ""
+    site.switch(Faults(total="never"))
+    assert site.pull(page_size=30).error  # these are all, but who could tell
+    assert site.pull(page_size=31).error == ""
+    assert len(site.ids("Procedure")) == 30
+
+
 def test_undated_ones_are_read_although_the_pull_begins_on_a_day(make_site: Make, kit: Any) -> None:
     site = make_site(archive(kit))
     outcome = site.pull(since="2018-06-01", slice_size=10, page_size=4)

@@ -39,6 +39,7 @@ Keep = Callable[[Resource | None, str], bool]
 """Says of a resource (None where it could not be decoded) and its id whether it is to be kept."""
 
 _RESTARTS: Final = 2
+_ROUND: Final = 100  # what servers hand over at most is a multiple of this
 _PACKED: Final = "Procedure"  # there are millions of them
 _LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
@@ -63,17 +64,25 @@ class Reading:
         seen: Ids that were handed over.
         nameless: How many resources without an id, by position.
         pages: How many pages.
+        is_full: Whether the last page held as many as were asked for.
     """
 
     total: int | None = None
     seen: Seen = field(default_factory=Seen)
     nameless: Counter[str] = field(default_factory=Counter)
     pages: int = 0
+    is_full: bool = False
 
     @property
     def handed_over(self) -> int:
         """How many different resources."""
         return self.seen.count() + self.nameless.total()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether more may be there: the server gives no total, and so many are what it may hand over at most."""
+        number = self.handed_over if self.total is None else 0
+        return number > 0 and (self.is_full or number % _ROUND == 0)
 
 
 class SearchReader:
@@ -285,6 +294,7 @@ class SearchReader:
         async with aclosing(pages_from(self._client, resource_type, first, led_back, packer)) as pages:
             async for page in pages:
                 reading.pages += 1
+                reading.is_full = self.manner.count and page.size >= self._config.page_size
                 reading.total = page.total if page.total is not None else reading.total
                 self._take(resource_type, page, keep, reading)
 

@@ -19,8 +19,7 @@ __all__ = ["SlicedSearch", "side_by_side"]
 
 _CAP: Final = 10_000
 """Where search indexes stop counting or paging; a number that ends in so many is not believed."""
-
-
+_UNSEEN: Final = "the server gives no totals: whether it handed over all {} resources of a day or moment cannot be seen"
 _FILLED: Final = 0.8
 _WORTHWHILE: Final = 0.4
 """So full a slice is meant to be, and at least, as part of the largest that is read in one chain."""
@@ -41,6 +40,13 @@ async def side_by_side(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from first.__cause__
+
+
+def _may_lack(reading: Reading, total: int | None) -> bool:
+    """Whether a server may have handed over less than there is, although it did not say so."""
+    number = reading.handed_over
+    is_short = number < total if total is not None else reading.is_doubtful
+    return is_short or (number > 0 and number % _CAP == 0)
 
 
 class SlicedSearch:
@@ -98,8 +104,11 @@ class SlicedSearch:
                 short = exc
                 self._outcome.note(f"the server's pages of {resource_type} end early; it was read in slices")
             else:
-                if not (self._size and reading.handed_over and reading.handed_over % _CAP == 0):
-                    self._count_whole(resource_type, keep, reading.total)
+                if reading.is_doubtful and total is None and self._size:
+                    total = await self._count(resource_type, pairs)
+                whole = reading.total if reading.total is not None else total
+                if not self._size or not _may_lack(reading, whole):
+                    self._count_whole(resource_type, keep, whole)
                     return
                 self._outcome.note(f"the server hands over {reading.handed_over:,} at most; it was read in slices")
         try:
@@ -223,8 +232,18 @@ class _Slices:
             if not smaller:
                 raise
             return smaller
-        if reading.handed_over and reading.handed_over % _CAP == 0 and (smaller := part.split(2)):
-            return smaller
+        if _may_lack(reading, reading.total):
+            if smaller := part.split(2):
+                return smaller
+            if reading.is_doubtful and reading.is_full:
+                raise PullError(
+                    "the server gives no totals, and ended a search at a full page: it may have more",
+                    where=f"{self._type} of {' '.join(value for _, value in part.pairs())}",
+                    do="set another page_size; if it persists, ask the server's vendor how searches are paged",
+                    number=33,
+                )
+            if reading.is_doubtful:
+                self._outcome.note(_UNSEEN.format(self._type))
         self._outcome.of(self._type).slices += 1
         if self._keep is not None:
             self._whole.seen.merge(reading.seen)
