@@ -102,6 +102,8 @@ def test_a_cap_within_one_day_is_an_error(make_site: Make, kit: Any) -> None:
         (Faults(max_results=100, total="never"), 7),  # no page is full, but the number is a round one
         (Faults(max_results=100, max_page_size=30, total="never"), 500),
         (Faults(max_results=100, total="never", duplicate_entries=3), 40),
+        (Faults(max_results=25, total="never"), 500),
+        (Faults(max_results=10, total="never"), 500),
     ],
 )
 @pytest.mark.parametrize("slice_size", [10, 5_000])

@@ -39,7 +39,8 @@ Keep = Callable[[Resource | None, str], bool]
 """Says of a resource (None where it could not be decoded) and its id whether it is to be kept."""
 
 _RESTARTS: Final = 2
-_ROUND: Final = 100  # what servers hand over at most is a multiple of this
+_ROUND: Final = 100  # what servers hand over at most is a multiple of this, or one of these
+_SMALL_CAPS: Final = frozenset({10, 20, 25, 50})
 _PACKED: Final = "Procedure"  # there are millions of them
 _LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
@@ -82,7 +83,7 @@ class Reading:
     def is_doubtful(self) -> bool:
         """Whether more may be there: the server gives no total, and so many are what it may hand over at most."""
         number = self.handed_over if self.total is None else 0
-        return number > 0 and (self.is_full or number % _ROUND == 0)
+        return number > 0 and (self.is_full or number % _ROUND == 0 or number in _SMALL_CAPS)
 
 
 class SearchReader:
