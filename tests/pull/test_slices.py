@@ -129,11 +129,33 @@ def test_a_number_that_may_be_all_is_read_again_and_is_all(make_site: Make, kit:
     assert outcome.types["Procedure"].slices > 0
 
 
-def test_a_server_that_counts_where_it_is_asked_is_believed(make_site: Make, kit: Any) -> None:
+@pytest.mark.parametrize("page_size", [30, 100, 500])
+def test_a_server_that_counts_where_it_is_asked_is_believed(make_site: Make, kit: Any, page_size: int) -> None:
     site = make_site(archive(kit)[:100])
-    site.switch(Faults(total="on-request", unsupported_parameters=("_total",)))
-    outcome = site.pull(page_size=30)
-    assert (outcome.error, outcome.types["Procedure"].read) == ("", 100)
+    site.switch(Faults(total="counts"))
+    outcome = site.pull(page_size=page_size)
+    procedures = outcome.types["Procedure"]
+    assert (outcome.error, outcome.notes) == ("", [])
+    assert (procedures.read, procedures.total, procedures.slices) == (100, 100, 0)
+
+
+def test_what_lacks_of_a_count_is_read_in_slices(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    site.switch(Faults(total="counts", max_results=100))
+    outcome = site.pull(page_size=7)
+    assert outcome.error == ""
+    assert len(site.ids("Procedure")) == WHOLE
+    site.forget_reconciling()
+    site.switch(Faults(total="counts", max_results=23))  # of slices that are cut, too, and give no total
+    assert "says 127 Procedure resources and handed over" in site.pull(page_size=7).error
+
+
+def test_a_count_that_no_reading_reaches_is_an_error(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    site.switch(Faults(total="counts", total_off_by=2))
+    outcome = site.pull(page_size=7)
+    assert f"says {WHOLE + 3} Procedure resources and handed over {WHOLE + 1}" in outcome.error
+    assert site.cursor() == ""
 
 
 def test_what_cannot_be_seen_is_told(make_site: Make, kit: Any) -> None:

@@ -413,6 +413,12 @@ def test_a_list_that_is_taken_for_one_value(start: Start) -> None:
     assert start(Faults(no_lists=True)).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 0
 
 
+def test_totals_where_a_count_is_asked_for_alone(start: Start) -> None:
+    client = start(Faults(total="counts"))
+    assert "total" not in client.get("/fhir/Procedure?_total=accurate").json()
+    assert client.get("/fhir/Procedure?_summary=count").json()["total"] == _COUNT
+
+
 def test_a_list_of_which_only_the_beginning_is_looked_at(start: Start) -> None:
     assert start(Faults(max_list=2)).get("/fhir/Procedure?_id=p1,p2").json()["total"] == 2
     cut = start(Faults(max_list=2)).get("/fhir/Procedure?_id=p1,p2,p3").json()

@@ -25,7 +25,7 @@ from io_fhir_adapter.pull.reading import Keep, Pairs, Reading, SearchReader
 from io_fhir_adapter.pull.searchset import SearchPage
 from io_fhir_adapter.pull.sliced import side_by_side
 
-__all__ = ["Batches", "is_literal", "subject_of"]
+__all__ = ["Batches", "escaped", "is_literal", "subject_of"]
 
 _TOO_LONG: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_URI_TOO_LONG, 431})
 """What a long URL is answered with."""
@@ -327,7 +327,7 @@ class Batches:
         """Values as they stand in a search."""
         if search.key in self._bare:
             values = [value.removeprefix("Patient/") for value in values]
-        return [_SPECIAL.sub(r"\\\g<0>", value) for value in values]
+        return [escaped(value) for value in values]
 
     async def _singly(self, search: _Search, batch: Sequence[str]) -> set[str]:
         resource_type, parameter = search.resource_type, search.parameter
@@ -359,6 +359,11 @@ class Batches:
 
         async with self._whole:
             await self._reader.read(resource_type, search.more, keep)
+
+
+def escaped(value: str) -> str:
+    """A value as it stands among others in a search."""
+    return _SPECIAL.sub(r"\\\g<0>", value)
 
 
 def _halves(batch: Sequence[str]) -> list[Sequence[str]]:

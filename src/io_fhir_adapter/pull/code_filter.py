@@ -21,6 +21,7 @@ from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.fhir.structs import Procedure, ProcedureSketch
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
 from io_fhir_adapter.model import ProcedureFact
+from io_fhir_adapter.pull.batches import escaped
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.list_size import USUAL_LIST
 from io_fhir_adapter.pull.outcome import SourceOutcome
@@ -158,7 +159,7 @@ class CodeFilter:
         asked: dict[str, frozenset[str] | None] = {}
 
         async def look(system: AskedSystem, uri: str) -> None:
-            page = await self._open(f"{_escaped(uri)}|", pairs)
+            page = await self._open(f"{escaped(uri)}|", pairs)
             present = self._check(page, uri, None)
             asked[uri] = None
             if page.resources or page.found or page.total:
@@ -172,7 +173,7 @@ class CodeFilter:
 
     async def _of(self, share: _Share, pairs: Pairs) -> list[Pairs]:
         """The searches that find what matters of one URI: all of it, or its codes where that is much."""
-        whole: list[Pairs] = [(("code", f"{_escaped(share.uri)}|"),)]
+        whole: list[Pairs] = [(("code", f"{escaped(share.uri)}|"),)]
         codes = share.system.codes
         is_small = share.total is not None and share.total <= self._config.slice_size
         if not codes or is_small:
@@ -192,7 +193,7 @@ class CodeFilter:
 
     def _groups(self, uri: str, codes: Sequence[str]) -> list[list[str]]:
         """The codes of a URI as tokens, so many at a time as one search may name."""
-        tokens = [f"{_escaped(uri)}|{_escaped(code)}" for code in codes]
+        tokens = [f"{escaped(uri)}|{escaped(code)}" for code in codes]
         usual = self._config.batch_size or USUAL_LIST
         size = usual if self._reader.manner.posts else max(1, _SHORT // (1 + max(map(len, tokens))))
         return [tokens[start : start + size] for start in range(0, len(tokens), size)]
@@ -218,18 +219,20 @@ class CodeFilter:
                 return True
             seen |= present
         for code in [code for code in codes if code not in seen][:_PROBES]:
-            page = await self._open(f"{_escaped(uri)}|{_escaped(code)}", pairs)
+            page = await self._open(f"{escaped(uri)}|{escaped(code)}", pairs)
             if page.resources or page.total:
                 return False
         return True
 
     async def _reads_to_the_end(self, share: _Share, pairs: Pairs) -> bool:
         """Whether a list of as many codes as may be asked for is read to its end, where a code of a Procedure is."""
+        if not share.example:
+            return True  # what there is cannot be read; nothing can show it
         length = max(len(group) for group in self._groups(share.uri, share.system.codes))
-        known = f"{_escaped(share.uri)}|{_escaped(share.example)}"
+        known = f"{escaped(share.uri)}|{escaped(share.example)}"
         others = [f"{_NOBODYS}|{number}" for number in range(1, length)]
         page = await self._open(",".join([*others, known]), pairs)
-        return not share.example or bool(page.resources or page.total)
+        return bool(page.resources or page.total)
 
     async def _list(self, tokens: Iterable[str], pairs: Pairs) -> SearchPage:
         return await self._reader.open("Procedure", (("code", ",".join(tokens)), *pairs))
@@ -257,10 +260,6 @@ def _codes(resource: Resource | ProcedureSketch, uri: str) -> set[str]:
     if not isinstance(resource, Procedure) or resource.code is None:
         return set()
     return {coding.code or "" for coding in resource.code.coding or () if coding.system == uri}
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$")
 
 
 def _shown(system: AskedSystem, codes: Collection[str] | None) -> str:

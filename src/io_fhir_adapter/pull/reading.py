@@ -272,17 +272,24 @@ class SearchReader:
                 if writes:
                     self.write()
         if reading.total is not None:
-            handed_over = reading.handed_over
-            if handed_over < reading.total:
-                error = Incomplete(
-                    f"the server says {reading.total} {resource_type} resources and handed over {handed_over}",
-                    where=self._client.base_url,
-                    do="run again; if it persists, lower page_size or ask the server's vendor",
-                    number=4,
-                )
-                error.handed_over = handed_over
-                raise error
+            self.check_whole(resource_type, reading.handed_over, reading.total)
         return reading
+
+    def check_whole(self, resource_type: str, handed_over: int, total: int) -> None:
+        """Compares what a search handed over with what the server says there is.
+
+        Raises:
+            Incomplete: It is less.
+        """
+        if handed_over < total:
+            error = Incomplete(
+                f"the server says {total} {resource_type} resources and handed over {handed_over}",
+                where=self._client.base_url,
+                do="run again; if it persists, lower page_size or ask the server's vendor",
+                number=4,
+            )
+            error.handed_over = handed_over
+            raise error
 
     async def _follow(self, resource_type: str, first: SearchPage, keep: Keep | None, reading: Reading) -> None:
         def led_back() -> bool:

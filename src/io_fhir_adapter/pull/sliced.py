@@ -166,7 +166,9 @@ class SlicedSearch:
         finally:
             self._reader.write()
         reading = await self._reader.read(resource_type, pairs, keep)
-        self._count_whole(resource_type, keep, reading.total)
+        if reading.total is None and total is not None:
+            self._reader.check_whole(resource_type, reading.handed_over, total)
+        self._count_whole(resource_type, keep, reading.total if reading.total is not None else total)
 
     def _count_whole(self, resource_type: str, keep: Keep | None, total: int | None) -> None:
         if keep is None and total is not None:

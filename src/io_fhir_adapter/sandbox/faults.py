@@ -81,7 +81,8 @@ class Faults:
         next_padding: Characters added to every ``next`` link, to make it long.
         empty_page: This page (from 1) is empty and has a ``next`` that goes on where it should; 0 for none.
         duplicate_entries: Each page repeats so many of the last resources of the page before.
-        total: ``always`` in the Bundle, ``on-request`` only for ``_total=accurate``, ``never``.
+        total: ``always`` in the Bundle, ``on-request`` only for ``_total=accurate``, ``counts`` only for
+            ``_summary=count``, ``never``.
         total_off_by: Added to every total.
         total_at_most: Totals stop counting here, as search indexes do; 0 for no limit.
         total_grows: Added to the total with every page of a search, as if more came in while it is read.
@@ -123,7 +124,7 @@ class Faults:
     next_padding: int = 0
     empty_page: int = 0
     duplicate_entries: int = 0
-    total: Literal["always", "on-request", "never"] = "always"
+    total: Literal["always", "on-request", "counts", "never"] = "always"
     total_off_by: int = 0
     total_at_most: int = 0
     total_grows: int = 0

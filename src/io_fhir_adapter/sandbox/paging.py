@@ -116,7 +116,10 @@ def _next_url(search: Search, cursor: Cursor, origin: str, base_path: str, fault
 
 def _total(search: Search, cursor: Cursor, faults: Faults) -> dict[str, int]:
     wish = search.query.total
-    shown = faults.total == "always" if wish is None else faults.total != "never" and wish != "none"
+    if faults.total == "counts":
+        shown = not search.size
+    else:
+        shown = faults.total == "always" if wish is None else faults.total != "never" and wish != "none"
     total = min(len(search.rows), faults.total_at_most or len(search.rows)) + faults.total_off_by
     total += faults.total_grows * (cursor.page - 1)
     return {"total": total} if shown else {}
