@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import tracemalloc
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -172,3 +173,16 @@ def test_distinct_keys_are_counted_with_their_last_flags_in_memory_and_on_disk(n
         assert distinct.result() == {0: number // 3, 1: number // 3, 2: number // 3}
         distinct.extend(range(30), [9] * 30)
         assert distinct.result() == {0: number // 3 - 10, 1: number // 3 - 10, 2: number // 3 - 10, 9: 30}
+
+
+def test_keys_that_share_a_bucket_are_counted_a_part_at_a_time() -> None:
+    number = 300_000
+    keys = [key * 256 - number * 128 for key in range(number)]  # of either sign, and alike in their last bits
+    with DistinctTally() as distinct:
+        distinct.extend(keys, [1] * number)
+        distinct.extend(keys[:1000], [2] * 1000)
+        tracemalloc.start()
+        assert distinct.result() == {1: number - 1000, 2: 1000}
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 12 << 20  # all of them at once would take 30 MiB
