@@ -148,6 +148,31 @@ def test_records_that_contradict_each_other_stay_apart(
     assert hospital.links() == {}
 
 
+@pytest.mark.parametrize(
+    ("births", "persons"),
+    [
+        (("1950", "1951", "1951"), [{"a"}, {"b@archive", "c@archive"}]),  # the second goes with the third
+        (("", "1950", "1960"), [{"a", "b@archive"}, {"c@archive"}]),  # the first would go with either
+        (("1950", "", "1950-02-01"), [{"a", "b@archive", "c@archive"}]),
+        (("1950-01", "1950", "1950-02"), [{"a", "b@archive"}, {"c@archive"}]),
+    ],
+)
+def test_of_several_records_with_one_number_those_are_one_that_agree(
+    make_hospital: Any, kit: Any, births: tuple[str, ...], persons: list[set[str]]
+) -> None:
+    known = [{"birthDate": birth} if birth else {} for birth in births]
+    records = [numbered(kit, name, "M1", **more) for name, more in zip("abc", known, strict=True)]
+    sessions = [done(kit, f"p{name}", name, "2025-03-01", "his") for name in "abc"]
+    hospital = make_hospital([sessions[0], records[0]], [*sessions[1:], *records[1:]], MRN)
+    _, decisions = hospital.night()
+    links = hospital.links()
+    found: dict[str, set[str]] = {}
+    for name in ("a", "b@archive", "c@archive"):
+        found.setdefault(links.get(f"Patient/{name}", f"Patient/{name}"), set()).add(name)
+    assert sorted(found.values(), key=sorted) == persons
+    assert len({one.patient for one in decisions}) == len(persons)
+
+
 def test_a_placeholder_is_no_identifier(make_hospital: Any, kit: Any) -> None:
     clinic = [done(kit, f"p{name}", name, "2025-03-01", "his") for name in "abcd"]
     clinic += [numbered(kit, name, "UNKNOWN") for name in "abcd"]

@@ -109,13 +109,13 @@ def person_links(connection: Connection) -> Links:
     """Every record that is not the one that stands for its person, with the one that does.
 
     Records were merged (``Patient.link``), or records of several sources carry the same identifier. Two that
-    contradict each other in their date of birth stay two.
+    contradict each other in their date of birth stay two, also where a third one would go with either.
     """
     merged = patient_links(connection)
     if not identities_of(connection).systems:
         return Links(merged)
     people = _people(connection)
-    birth = {_key(person): person.birth_date for person in people if not person.replaced_by}
+    born = {_key(person): {person.birth_date} for person in people if person.birth_date and not person.replaced_by}
     holders: dict[str, list[PatientFact]] = {}
     for person in people:
         for token in person.tokens:
@@ -123,13 +123,31 @@ def person_links(connection: Connection) -> Links:
     stands_for: dict[str, str] = {}
     for token in sorted(holders):
         keys = sorted({survivor(_key(person), merged) for person in _real(holders[token])}, key=_rank)
-        for key in keys[1:]:
-            first, second = survivor(keys[0], stands_for), survivor(key, stands_for)
-            if first != second and _may_be_one(birth.get(first, ""), birth.get(second, "")):
-                kept, joined = sorted((first, second), key=_rank)
-                stands_for[joined] = kept
+        for number, key in enumerate(keys):
+            _join(key, keys[:number], stands_for, born)
     links = {key: survivor(survivor(key, merged), stands_for) for key in (*merged, *stands_for)}
     return Links({key: other for key, other in links.items() if key != other})
+
+
+def _join(key: str, others: Sequence[str], stands_for: dict[str, str], born: dict[str, set[str]]) -> None:
+    """Makes a record one with the first of the others that it may be one with.
+
+    Args:
+        key: The record.
+        others: Records with the same identifier.
+        stands_for: Records to those that stand for them; takes another one.
+        born: By the record that stands for a person, all dates of birth that are known of the person.
+    """
+    for other in others:
+        first, second = survivor(other, stands_for), survivor(key, stands_for)
+        if first == second:
+            return
+        dates = born.get(first, set()), born.get(second, set())
+        if all(_may_be_one(one, another) for one in dates[0] for another in dates[1]):
+            kept, joined = sorted((first, second), key=_rank)
+            stands_for[joined] = kept
+            born[kept] = dates[0] | dates[1]
+            return
 
 
 def _people(connection: Connection) -> list[PatientFact]:
