@@ -111,6 +111,12 @@ def test_text_beyond_ascii_survives_any_boundary(make_site: Make, kit: Any) -> N
 
 # --- servers as they are ---------------------------------------------------------------------------------------------
 
+
+def said(severity: str) -> str:
+    """What a server says among the resources of a file."""
+    return f'{{"resourceType":"OperationOutcome","id":"p00","issue":[{{"severity":"{severity}","code":"exception"}}]}}'
+
+
 STATUS, FILE, KICK_OFF = "bulk-status", "bulk-file", "$export"
 EXPIRED = "the server's export had expired; it was made once more"
 SURVIVED: dict[str, tuple[Faults, dict[str, Any], list[str]]] = {
@@ -135,6 +141,22 @@ SURVIVED: dict[str, tuple[Faults, dict[str, Any], list[str]]] = {
     "file truncated": (Faults(page_faults=(PageFault("truncated", token=FILE),)), {}, []),
     "file truncated, no count": (
         Faults(bulk=BulkFaults(count="absent"), page_faults=(PageFault("truncated", token=FILE),)), {}, [],
+    ),
+    "file cut at a line end, no length, no count": (
+        Faults(bulk=BulkFaults(count="absent"), page_faults=(PageFault("cut-lines", token=FILE),)), {}, [],
+    ),
+    "no length": (Faults(page_faults=(PageFault("no-length", token=FILE, times=None),)), {}, []),
+    "no length, no count, gzip files": (
+        Faults(
+            bulk=BulkFaults(gzip_files=True, count="absent"),
+            page_faults=(PageFault("no-length", token=FILE, times=None),),
+        ), {}, [],
+    ),
+    "no length, no count, gzip on the way": (
+        Faults(
+            bulk=BulkFaults(count="absent"),
+            page_faults=(PageFault("no-length", token=FILE, types=("Procedure",), times=None),),
+        ), {}, [],
     ),
     "sign-in page for a file": (Faults(page_faults=(PageFault("html", token=FILE),)), {}, []),
     "sign-in page for a file, no count": (
@@ -171,6 +193,13 @@ SURVIVED: dict[str, tuple[Faults, dict[str, Any], list[str]]] = {
     ),
     "warnings": (
         Faults(bulk=BulkFaults(issues=("warning", "information"))), {}, ["the export carries 2 warnings or remarks"],
+    ),
+    "warnings between the resources": (
+        Faults(bulk=BulkFaults(foreign_lines=(said("warning"),))), {}, ["the export carries 4 warnings or remarks"],
+    ),
+    "warnings between the resources, by patient": (
+        Faults(bulk=BulkFaults(foreign_lines=(said("warning"),), by_patient=True)), {},
+        ["the export carries 1 warnings or remarks"],
     ),
     "keeps its jobs": (
         Faults(bulk=BulkFaults(refuses_delete=True)), {},
@@ -227,6 +256,32 @@ FAILED: dict[str, tuple[Faults, str]] = {
         Faults(bulk=BulkFaults(issues=("error", "warning", "fatal"))),
         "could not export everything: it reports 2 errors",
     ),
+    "errors between the resources": (
+        Faults(bulk=BulkFaults(foreign_lines=(said("error"),))), "could not export everything: it reports 4 errors",
+    ),
+    "errors between the resources, by patient": (
+        Faults(bulk=BulkFaults(foreign_lines=(said("fatal"),), by_patient=True)),
+        "could not export everything: it reports 1 errors",
+    ),
+    "no length and no count": (
+        Faults(
+            bulk=BulkFaults(count="absent"),
+            page_faults=(PageFault("no-length", token=FILE, types=("Patient",), times=None),),
+        ), "(Patient) came with no length and no count",
+    ),
+    "always cut at a line end": (
+        Faults(bulk=BulkFaults(count="absent"), page_faults=(PageFault("cut-lines", token=FILE, times=None),)),
+        "came with no length and no count",
+    ),
+    "a time before all times": (
+        Faults(bulk=BulkFaults(transaction_time="0001-01-01T00:00:00Z")), "transactionTime is no instant",
+    ),
+    "a time beyond the calendar": (
+        Faults(bulk=BulkFaults(transaction_time="0001-01-01T00:00:00+01:00")), "transactionTime is no instant",
+    ),
+    "files at no address": (
+        Faults(bulk=BulkFaults(file_origin="https://[x")), "names a file at an address that is no URL",
+    ),
     "kick-off refused": (
         Faults(bulk=BulkFaults(refused_methods=("GET", "POST"))), "refused the request (HTTP 405, not-supported)",
     ),
@@ -266,6 +321,28 @@ def test_a_damaged_line_is_set_aside_and_the_rest_is_read(make_site: Make) -> No
     assert site.ids("Procedure") == PROCEDURES
     assert len(site.quarantine()) == 2
     assert outcome.types["Procedure"].quarantined == 2
+
+
+@pytest.mark.parametrize("by_patient", [False, True])
+def test_a_line_of_no_type_is_set_aside(site: Any, by_patient: bool) -> None:
+    site.switch(Faults(bulk=BulkFaults(foreign_lines=('{"id":"x"}',), by_patient=by_patient)))
+    assert bulk(site).error == ""
+    assert set(site.quarantine().values()) == {"no resourceType"}
+    assert site.ids("Procedure") == PROCEDURES
+
+
+def test_a_resource_of_another_type_is_told_and_takes_no_other_one_away(site: Any) -> None:
+    site.switch(Faults(bulk=BulkFaults(foreign_lines=('{"resourceType":"Observation","id":"p00"}',))))
+    outcome = bulk(site)
+    assert outcome.error == ""
+    assert set(site.quarantine().values()) == {"of a type that was not asked for"}
+    assert {kind: one.quarantined for kind, one in outcome.types.items()} == {
+        "Procedure": 1, "Encounter": 1, "Condition": 1, "Patient": 1,
+    }  # fmt: skip
+    assert site.ids("Procedure") == PROCEDURES
+    site.switch(Faults())
+    assert bulk(site, {"since": False}).error == ""
+    check_whole(site)
 
 
 # --- whom credentials go to ------------------------------------------------------------------------------------------

@@ -302,3 +302,48 @@ def test_an_older_export_of_records_is_not_mixed_with_a_newer_one_of_changes(mak
     before = kick_offs(site)
     assert bulk(site).error == ""
     assert kick_offs(site) == before + 2
+
+
+def test_older_records_of_new_patients_are_not_read(make_site: Make, kit: Any) -> None:
+    site = make_site()
+    refused = tuple(PageFault("error", token=f"/fhir/{kind}?", status=403, times=None)
+                    for kind in ("Patient", "Condition", "Encounter"))  # fmt: skip
+    faults = Faults(page_faults=refused, bulk=BulkFaults(polls=0))
+    site.switch(faults)
+    assert bulk(site).error == ""
+    site.store.put(kit.procedure("fresh", "d", meta={}))
+    site.ledger.__class__ = DyingLedger
+    site.ledger.last_wish = lambda: site._rows("select key from bulk_jobs where purpose = 'background'")
+    with pytest.raises(Died):
+        bulk(site)
+    del site.ledger.last_wish
+    site.switch(Faults(page_faults=refused, bulk=BulkFaults(polls=0, transaction_time="2020-01-01T00:00:00Z")))
+    assert "older than what is on record" in bulk(site).error
+    assert "c3" not in site.ids("Condition")
+    site.switch(faults)
+    assert bulk(site).error == ""
+    assert {"c3", "c7"} <= set(site.ids("Condition"))
+
+
+@pytest.mark.parametrize("token", ["bulk-status", "bulk-file"])
+def test_an_export_that_has_failed_for_good_is_made_anew_by_the_next_run(site: Any, token: str) -> None:
+    site.switch(Faults(page_faults=(PageFault("error", token=token, times=None),)))
+    assert "(HTTP 500" in bulk(site, retries=0).error
+    ((url,),) = site._rows("select status_url from bulk_jobs")
+    broken = f"{token}/{url.rpartition('/')[2]}"
+    site.switch(Faults(page_faults=(PageFault("error", token=broken, times=None),)))
+    outcome = bulk(site, retries=0)
+    assert outcome.error == ""
+    assert "the server fails at an export that an earlier run had begun; it was made once more" in outcome.notes
+    assert kick_offs(site) == 2
+    assert site._rows("select * from bulk_jobs") == []
+
+
+@pytest.mark.parametrize("token", ["bulk-status", "bulk-file"])
+def test_an_export_that_a_busy_server_does_not_give_is_kept(site: Any, token: str) -> None:
+    for _ in range(2):
+        site.switch(Faults(page_faults=(PageFault("error", token=token, status=503, times=None),)))
+        assert "(HTTP 503" in bulk(site, retries=0).error
+    site.switch(Faults())
+    assert bulk(site, retries=0).error == ""
+    assert kick_offs(site) == 1

@@ -1,10 +1,11 @@
-"""The time that an export's manifest stands for."""
+"""The time that an export's manifest stands for, and the files that it names."""
 
 from __future__ import annotations
 
 import pytest
 
-from io_fhir_adapter.pull.bulk_manifest import Manifest
+from io_fhir_adapter.errors import PullError
+from io_fhir_adapter.pull.bulk_manifest import Manifest, ManifestFile, joined, moment_of
 
 DONE = "2026-02-01T03:10:00.750Z"
 
@@ -19,7 +20,32 @@ DONE = "2026-02-01T03:10:00.750Z"
         ("Sun, 01 Feb 2026 04:00:00 GMT", DONE),
         ("", DONE),
         ("yesterday", DONE),
+        ("Sun, 01 Feb 2026 03:00:00 +99999999999999999999", DONE),
     ],
 )
 def test_an_export_stands_for_no_later_time_than_its_kick_off(asked: str, stands_for: str) -> None:
     assert Manifest(transactionTime=DONE).not_after(asked).transactionTime == stands_for
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0001-01-01T00:00:00+01:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-01:00",
+        "2026-02-01T03:10:00",
+        "then",
+        "",
+    ],
+)
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(PullError, match="the manifest's transactionTime is no instant"):
+        moment_of(text)
+
+
+def test_what_the_server_says_is_no_resource_wherever_it_is_named() -> None:
+    procedures, said = ManifestFile("1", "Procedure"), ManifestFile("2", "OperationOutcome")
+    page = Manifest(transactionTime=DONE, output=(procedures, said), error=(ManifestFile("3"),))
+    whole = joined([page.based_on("https://fhir.example/status/1")])
+    assert [file.url for file in whole.files] == ["https://fhir.example/status/1"]
+    assert [file.url for file in whole.failures] == ["https://fhir.example/status/3", "https://fhir.example/status/2"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 
+from io_fhir_adapter.loopback import LoopbackServer
 from io_fhir_adapter.sandbox.bulk_faults import BulkFaults
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 
@@ -239,3 +240,162 @@ def test_a_patient_who_joins_a_group_comes_with_everything(make_site: Make, kit:
     assert bulk(site, of).error == ""
     assert {"p02", "p06", "p10"} <= set(site.ids("Procedure"))
     assert bulk(site, {**of, "since": True}).since != ""
+
+
+# --- what is on record ----------------------------------------------------------------------------------------------
+
+
+def test_what_comes_while_a_patient_has_no_mapped_procedure_is_there_when_one_comes_back(
+    make_site: Make, kit: Any
+) -> None:
+    visit = {"encounter": {"reference": "Encounter/e"}}
+    site = make_site(
+        [kit.procedure("p", "x", **visit), kit.person("x"), kit.condition("c", "x"), kit.encounter("e", "x")]
+    )
+    assert bulk(site).error == ""
+    site.store.put(kit.procedure("p", "x", "other", meta={}, **visit))
+    assert bulk(site).error == ""
+    site.store.put(kit.person("x", gender="male", meta={}))
+    site.store.put(kit.condition("meanwhile", "x", meta={}))
+    site.store.put(kit.encounter("e", "x", status="cancelled", meta={}))
+    assert bulk(site).error == ""
+    site.store.put(kit.procedure("q", "x", meta={}, **visit))
+    outcome = bulk(site)
+    assert (outcome.error, bool(outcome.since)) == ("", True)
+    assert site.ids("Condition") == ["c", "meanwhile"]
+    assert site.facts() == searched(make_site, site)
+
+
+def test_a_condition_that_is_corrected_to_somebody_else_counts_for_nobody_before(settled: Any, kit: Any) -> None:
+    settled.store.put(kit.condition("c0", "z", meta={}))
+    settled.store.put(kit.condition("c1", subject={"display": "nobody"}, meta={}))
+    assert bulk(settled).error == ""
+    subjects = {row[1]: row[2] for row in settled.facts() if row[0] == "Condition"}
+    assert subjects["c0"] == "Patient/z"
+    assert "c1" not in subjects
+    assert list(settled.quarantine()) == ["Condition/c1"]
+    assert {"Patient/a", "Patient/b"} <= settled.stale()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_type_that_is_not_exported_is_searched_for_beside_an_export_of_records(
+    make_site: Make, kit: Any, refused: bool
+) -> None:
+    site, types = make_site(), {"types": ["Procedure", "Patient", "Encounter"]}
+    assert bulk(site, types).error == ""
+    newcomer(site, kit)
+    kinds = ("Encounter", "Patient", *(["Condition"] if refused else []))
+    faults = tuple(PageFault("error", token=f"/fhir/{kind}?", status=403, times=None) for kind in kinds)
+    site.switch(Faults(page_faults=faults))
+    outcome = bulk(site, types)
+    if refused:
+        assert "gives no Condition resources, by search or by export" in outcome.error
+        return
+    assert outcome.error == ""
+    assert site.facts() == searched(make_site, site)
+
+
+# --- exports that are not what they seem ----------------------------------------------------------------------------
+
+
+def lacking(kind: str) -> str:
+    """What is said of a full export without a type."""
+    return (
+        f"the export of everything brought no {kind} for any mapped Procedure; "
+        "check what the sign-in may see if there should be one"
+    )
+
+
+@pytest.mark.parametrize("kind", ["Condition", "Encounter"])
+@pytest.mark.parametrize("by_patient", [False, True])
+def test_a_first_export_without_a_type_that_is_needed_says_so(site: Any, kind: str, by_patient: bool) -> None:
+    site.switch(Faults(bulk=BulkFaults(lacking_types=(kind,), by_patient=by_patient)))
+    outcome = bulk(site)
+    assert (outcome.error, outcome.notes) == ("", [lacking(kind)])
+
+
+def test_a_type_that_one_full_export_lacks_is_kept_though_it_is_few_beside_the_others(
+    make_site: Make, kit: Any
+) -> None:
+    made = [kit.procedure(f"o{number:03}", "z", "other") for number in range(200)]
+    for name in [f"n{number:02}" for number in range(30)]:
+        made += [kit.procedure(f"p{name}", name), kit.person(name), kit.condition(f"c{name}", name)]
+    site, everything = make_site(made), {"since": False}
+    assert bulk(site).error == ""
+    facts = site.facts()
+    site.switch(Faults(bulk=BulkFaults(lacking_types=("Condition",))))
+    outcome = bulk(site, everything)
+    assert outcome.error == ""
+    assert outcome.notes[0] == lacking("Condition")
+    assert outcome.notes[1].startswith("30 of 30 Condition resources on record were not found any more; they are kept")
+    assert site.facts() == facts
+    site.switch(Faults())
+    assert bulk(site, everything).notes == []
+    assert site.facts() == facts
+    for removed in (0, 30):
+        site.switch(Faults(bulk=BulkFaults(lacking_types=("Condition",))))
+        assert bulk(site, everything).types["Condition"].removed == removed
+
+
+def test_an_older_job_is_not_handed_out_again(make_site: Make, kit: Any) -> None:
+    site = make_site(own=True)
+    site.switch(Faults(bulk=BulkFaults(reuses_jobs=True, refuses_delete=True)))
+    assert bulk(site, {"since": False}).error == ""
+    site.store.put(kit.procedure("new", "b", meta={}))
+    assert bulk(site, {"since": False}).error == ""
+    assert "new" in site.ids("Procedure")
+
+
+@pytest.mark.parametrize("of", [{}, {"since": False}])
+def test_an_export_that_is_older_than_what_is_on_record_is_refused(settled: Any, kit: Any, of: dict[str, Any]) -> None:
+    facts, reached = settled.facts(), settled.cursor()
+    settled.store.put(kit.person("a", gender="male", meta={}))
+    settled.store.delete("Procedure", "p00")
+    settled.switch(Faults(bulk=BulkFaults(transaction_time="2020-01-01T00:00:00Z")))
+    outcome = bulk(settled, of)
+    assert "handed out an export that is older than what is on record" in outcome.error
+    assert (settled.facts(), settled.cursor()) == (facts, reached)
+    assert settled._rows("select * from bulk_jobs") == []
+    settled.switch(Faults())
+    assert bulk(settled, of).error == ""
+    assert "p00" not in settled.ids("Procedure")
+
+
+def test_a_snapshot_that_is_not_made_anew_every_night_is_read(site: Any) -> None:
+    site.switch(Faults(bulk=BulkFaults(transaction_time="2020-01-01T00:00:00Z")))
+    assert bulk(site).error == ""
+    assert site.cursor() == "2020-01-01T00:00:00.000000Z"
+    assert bulk(site).error == ""
+
+
+def test_a_time_of_the_last_export_that_is_still_to_come_is_not_believed(settled: Any, kit: Any) -> None:
+    now = datetime.now(UTC)
+    connection = sqlite3.connect(settled.ledger_path)
+    ahead = (now + timedelta(days=365)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    connection.execute("update cursors set value = ? where resource_type = 'Procedure'", (ahead,))
+    connection.commit()
+    connection.close()
+    settled.store.put(kit.procedure("late", "b", meta={}))
+    outcome = bulk(settled)
+    assert (outcome.error, outcome.since) == ("", "")
+    assert outcome.notes == ["by its time the last export lies in the future; everything was exported"]
+    assert "late" in settled.ids("Procedure")
+    assert settled.cursor() < ahead
+    assert bulk(settled).notes == []
+
+
+@pytest.mark.parametrize("hours", [20, 365 * 24])
+def test_a_clock_that_is_ahead_for_one_night_hides_nothing(make_site: Make, kit: Any, hours: int) -> None:
+    site = make_site(own=True)
+    ahead = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+    server = LoopbackServer(site.app)
+    server._server.config.date_header = False  # which would be wrong as well
+    with server:
+        site.switch(Faults(bulk=BulkFaults(transaction_time=ahead)))
+        at: dict[str, Any] = {"url": f"{server.base_url}/fhir"}
+        assert bulk(site, **at).error == ""
+        site.switch(Faults())
+        site.store.put(kit.procedure("late", "b", meta={}))
+        outcome = bulk(site, **at)
+    assert (outcome.error, bool(outcome.since)) == ("", True)
+    assert "late" in site.ids("Procedure")

@@ -108,6 +108,61 @@ def test_a_sign_in_that_saw_less_for_one_night_costs_nothing(make_site: Make, ki
     assert site.pull().since
 
 
+def few_beside_many(kit: Any) -> list[dict[str, Any]]:
+    """Thirty patients with a mapped Procedure and a Condition each, beside two hundred other Procedures."""
+    made = [kit.procedure(f"o{number:03}", "z", "other") for number in range(200)]
+    for name in [f"n{number:02}" for number in range(30)]:
+        made += [kit.procedure(f"p{name}", name), kit.person(name), kit.condition(f"c{name}", name)]
+    return made
+
+
+def night(site: Any, store: Any) -> Any:
+    """A complete reading of what is in a store."""
+    site.app.store = store
+    site.forget_reconciling()
+    outcome = site.pull()
+    assert (outcome.error, outcome.since) == ("", "")
+    return outcome
+
+
+def test_a_type_that_is_missing_is_kept_though_it_is_few_beside_the_others(make_site: Make, kit: Any) -> None:
+    made = few_beside_many(kit)
+    less = make_site([one for one in made if one["resourceType"] != "Condition"]).store
+    site = make_site(made)
+    site.pull()
+    facts = site.facts()
+    outcome = night(site, less)
+    assert any("30 of 30 Condition resources on record were not found any more" in note for note in outcome.notes)
+    assert site.facts() == facts
+    assert not any("were not found any more" in note for note in night(site, site.store).notes)
+    assert site.facts() == facts
+    assert [night(site, less).types["Condition"].removed for _ in range(2)] == [0, 30]
+    assert site.ids("Condition") == []
+
+
+def test_another_type_that_is_missing_in_the_next_reading_has_to_be_missed_twice_too(make_site: Make, kit: Any) -> None:
+    made = few_beside_many(kit)
+    less = {kind: make_site([one for one in made if one["resourceType"] != kind]).store
+            for kind in ("Condition", "Patient")}  # fmt: skip
+    site = make_site(made)
+    site.pull()
+    facts = site.facts()
+    for kind in ("Condition", "Patient", "Condition"):
+        outcome = night(site, less[kind])
+        assert any(f"30 of 30 {kind} resources on record" in note for note in outcome.notes)
+        assert site.facts() == facts
+
+
+def test_little_of_each_type_is_much_together(make_site: Make, kit: Any) -> None:
+    names = [f"n{number:02}" for number in range(15)]
+    made = [one for name in names for one in (kit.procedure(f"p{name}", name), kit.person(name))]
+    nothing = make_site([]).store
+    site = make_site(made)
+    site.pull()
+    assert any("30 of 30 resources on record were not found any more" in note for note in night(site, nothing).notes)
+    assert len(site.ids("Procedure")) == 15
+
+
 def test_a_patient_who_was_merged_away_and_deleted(make_site: Make, kit: Any) -> None:
     site = make_site([kit.procedure("p", "old"), kit.person("old"), kit.person("kept"), kit.condition("c", "old")])
     site.pull()

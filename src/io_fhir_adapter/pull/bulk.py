@@ -7,7 +7,6 @@ changes nothing. The cursor is the export's own time, and moves only when everyt
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -27,11 +26,11 @@ from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, pat
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
+from io_fhir_adapter.pull.asked import digest_of, is_other, note_asked
 from io_fhir_adapter.pull.bulk_background import fetch_background
 from io_fhir_adapter.pull.bulk_export import BACKGROUND, CHANGES, Export, Exports
-from io_fhir_adapter.pull.bulk_ingest import Downloaded, Intake, merged_patients, read_issues
+from io_fhir_adapter.pull.bulk_ingest import Downloaded, Intake, Issues, merged_patients, read_issues
 from io_fhir_adapter.pull.bulk_job import Wish
-from io_fhir_adapter.pull.bulk_manifest import Manifest, moment_of
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.reconcile import Gone, is_due, note_reconciled, remove_gone
@@ -43,6 +42,7 @@ __all__ = ["BulkPull", "pull_bulk"]
 
 _RULES: Final = "bulk rules"  # a cursor beside that of Procedure
 _BEHIND: Final = ("Encounter", "Condition", "Patient")  # in this order: see _background
+_AHEAD: Final = timedelta(hours=1)  # by so much the clocks of two machines may differ
 
 
 async def pull_bulk(
@@ -133,6 +133,7 @@ class BulkPull:
         self._rules = _digest(config, ruleset)
         self._named = Seen()  # marks alone: a server that sends everything names millions
         self._behind: list[Downloaded] | None = None
+        self._not_before: datetime | None = None  # up to when the ledger has everything
 
     async def pull(self) -> SourceOutcome:
         """Reads what changed since the last complete export, or everything where that is needed.
@@ -161,14 +162,20 @@ class BulkPull:
         name, bulk = self._config.name, self._config.bulk
         with self._ledger.read() as connection:
             since = cursor(connection, name, "Procedure")
+            if since and self._is_ahead(since):
+                since = ""
+                self.outcome.note("by its time the last export lies in the future; everything was exported")
             full = self._needs_full(connection, since)
             on_record = {kind: referenced(connection, name, kind) for kind in _BEHIND} if not full else {}
         self.outcome.since = "" if full else since
         filters = bulk.type_filter
         if full and not filters and self._config.since is not None:
             filters = (f"Procedure?date=ge{self._config.since}",)
-        wish = Wish.of(bulk, bulk.types, "" if full else self._earlier(since), filters)
-        export = await self._exports.make(CHANGES, wish)
+        if since:
+            self._not_before = datetime.fromisoformat(since) - timedelta(minutes=self._config.overlap_minutes)
+        asked_since = "" if full or self._not_before is None else _instant(self._not_before)
+        wish = Wish.of(bulk, bulk.types, asked_since, filters)
+        export = await self._exports.make(CHANGES, wish, self._not_before)
         counts = [one.file.count for one in export.output if one.file.type == "Procedure"]
         if counts and None not in counts:
             self.outcome.of("Procedure").total = sum(count or 0 for count in counts)
@@ -181,8 +188,8 @@ class BulkPull:
             self._store.recount(self._ledger, "Procedure", self.outcome)
         await self._background(export.output, on_record, full=full)
         self._intake.settle()
-        self._refuse_errors(export)
-        self._commit(export.manifest, full=full, is_first=is_first)
+        self._refuse_errors(export, self._intake.issues)
+        self._commit(export, full=full, is_first=is_first)
 
     # --- what to ask for ----------------------------------------------------------------------------------------
 
@@ -194,7 +201,7 @@ class BulkPull:
         name, days = self._config.name, self._config.reconcile_days
         if not since or not self._config.bulk.asks_changes:
             return True
-        if cursor(connection, name, _RULES) != self._rules:
+        if cursor(connection, name, _RULES) != self._rules or is_other(connection, name, self._rules):
             self.outcome.note("the tables or what is asked for changed; everything was exported")
             return True
         if is_due(connection, name, days, datetime.now(UTC)):
@@ -202,9 +209,13 @@ class BulkPull:
             return True
         return False
 
-    def _earlier(self, instant: str) -> str:
-        moment = datetime.fromisoformat(instant) - timedelta(minutes=self._config.overlap_minutes)
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    def _is_ahead(self, instant: str) -> bool:
+        """Whether a time that was written down is still to come by the server's clock or ours: one of them was wrong.
+
+        What was changed before that time would not be asked for.
+        """
+        skew = min(self._client.clock_skew_s or 0.0, 0.0)
+        return datetime.fromisoformat(instant) > datetime.now(UTC) + timedelta(seconds=skew) + _AHEAD
 
     # --- into the ledger ----------------------------------------------------------------------------------------
 
@@ -217,19 +228,22 @@ class BulkPull:
     async def _background(self, output: Sequence[Downloaded], on_record: dict[str, set[str]], *, full: bool) -> None:
         """Encounters, Conditions and Patients of everyone with a mapped Procedure.
 
-        Patients come last: one that is on record is one whose Conditions were read.
+        Patients come last: one that is on record is one whose Conditions were read. What is on record stays up to date
+        until the next full export, needed or not: it may be needed again, and is not asked for anew then.
         """
         name = self._config.name
         with self._ledger.read() as connection:
             encounters = mapped_encounters(connection, name)
             mapped = set(mapped_patients(connection, name))
-            links = patient_links(connection)
+            links = patient_links(connection, name)
         links |= merged_patients(output)
         people = mapped | {survivor(patient, links) for patient in mapped}
+        known = {kind: {f"{kind}/{one}" for one in on_record.get(kind, ())} for kind in _BEHIND}
         wanted = {"Encounter": encounters, "Condition": people, "Patient": people}
+        known["Condition"] |= known["Patient"]
         unread = {
-            "Encounter": encounters.difference(self._named.lacks(encounters), _keys("Encounter", on_record)),
-            "Condition": people.difference(self._named.lacks(mapped), _keys("Patient", on_record)),
+            "Encounter": encounters.difference(self._named.lacks(encounters), known["Encounter"]),
+            "Condition": people.difference(self._named.lacks(mapped), known["Patient"]),
         }
         unread["Patient"] = unread["Condition"]
         for kind in _BEHIND:
@@ -237,20 +251,24 @@ class BulkPull:
             if asked:
                 if full and kind == "Patient" and people:
                     self._refuse_nothing(kind, output)
-                self._take(kind, output, wanted[kind])
+                self._take(kind, output, wanted[kind] | known[kind])
+                if full and wanted[kind] and not self._intake.seen[kind].count():
+                    self.outcome.note(
+                        f"the export of everything brought no {kind} for any mapped Procedure; "
+                        "check what the sign-in may see if there should be one"
+                    )
             missing = wanted[kind] if not asked else set() if full else unread[kind]
             if missing:
                 await self._fill(kind, missing)
 
     def _take(self, kind: str, files: Sequence[Downloaded], wanted: set[str]) -> None:
-        if kind == "Condition":
-            self._intake.take(kind, files, lambda _, subject: subject in wanted)
-        else:
-            self._intake.take(kind, files, lambda name, _: f"{kind}/{name}" in wanted)
+        """Takes what is wanted by its own reference, or by that of its patient."""
+        self._intake.take(kind, files, lambda name, subject: subject in wanted or f"{kind}/{name}" in wanted)
 
     async def _fill(self, kind: str, missing: set[str]) -> None:
         """Reads what lies before the time that was asked for: by search, or by an export of everything."""
-        if self._behind is None:
+        types = tuple(one for one in _BEHIND if one in self._config.bulk.types)
+        if self._behind is None or kind not in types:
             try:
                 await fetch_background(
                     self._config, self._client, self._ledger, self._store, self.outcome, self._progress, kind, missing,
@@ -259,20 +277,20 @@ class BulkPull:
             except TransportError as exc:
                 if exc.transient or exc.status is None:
                     raise
+                if kind not in types:
+                    raise PullError(
+                        f"the server gives no {kind} resources, by search or by export",
+                        where=self._client.base_url,
+                        do=f"permit the search for {kind}, or name it under bulk.types",
+                        number=29,
+                    ) from exc
                 self.outcome.note(
                     f"the server refuses the search for {kind}; the records of patients who are new were exported"
                 )
             else:
                 return
-            types = tuple(one for one in _BEHIND if one in self._config.bulk.types)
-            if kind not in types:
-                raise PullError(
-                    f"the server gives no {kind} resources, by search or by export",
-                    where=self._client.base_url,
-                    do=f"permit the search for {kind}, or name it under bulk.types",
-                    number=29,
-                )
-            export = await self._exports.make(BACKGROUND, Wish.of(self._config.bulk, types, "", ()))
+            wish = Wish.of(self._config.bulk, types, "", ())
+            export = await self._exports.make(BACKGROUND, wish, self._not_before)
             self._refuse_errors(export)
             self._behind = export.output
         self._take(kind, self._behind, missing)
@@ -291,30 +309,31 @@ class BulkPull:
                 number=31,
             )
 
-    def _refuse_errors(self, export: Export) -> None:
-        """A server that could not export something says so in error files.
+    def _refuse_errors(self, export: Export, issues: Issues | None = None) -> None:
+        """A server that could not export something says so in error files, or between what it did export.
 
         Raises:
             PullError: It could not.
         """
-        grave = slight = 0
-        for one in export.errors:
-            found = read_issues(one)
-            grave, slight = grave + found[0], slight + found[1]
-        if slight:
-            self.outcome.note(f"the export carries {slight} warnings or remarks")
-        if grave:
+        issues = sum(map(read_issues, export.errors), issues or Issues())
+        if issues.slight:
+            self.outcome.note(f"the export carries {issues.slight} warnings or remarks")
+        if issues.grave:
             raise PullError(
-                f"the server could not export everything: it reports {grave} errors",
+                f"the server could not export everything: it reports {issues.grave} errors",
                 where=self._bulk.base_url,
                 do="what was exported is kept, and everything is asked for again; see the server's log",
                 number=30,
             )
 
-    def _commit(self, manifest: Manifest, *, full: bool, is_first: bool) -> None:
-        """Moves the cursor; where everything was exported, what the server does not have any more goes."""
+    def _commit(self, export: Export, *, full: bool, is_first: bool) -> None:
+        """Moves the cursor; where everything was exported, what the server does not have any more goes.
+
+        Never beyond the time of the kick-off by our clock: with the server's ahead, what is changed until then would
+        not be asked for.
+        """
         name = self._config.name
-        reached = timestamp(moment_of(manifest.transactionTime))
+        reached = min(timestamp(export.manifest.moment), export.started)
         for outcome in self.outcome.types.values():
             outcome.complete = True
         with self._ledger.begin() as connection:
@@ -326,17 +345,17 @@ class BulkPull:
                 note_reconciled(connection, name, self._run, datetime.now(UTC))
                 forget_quarantined(connection, name, self._run)
                 move_cursor(connection, name, _RULES, self._rules, self._run)
-            if reached > cursor(connection, name, "Procedure"):
+            if full or reached > cursor(connection, name, "Procedure"):
                 move_cursor(connection, name, "Procedure", reached, self._run)
+            note_asked(connection, name, self._rules, self._run)
             mark_ingested(connection, name)
 
 
-def _keys(kind: str, on_record: dict[str, set[str]]) -> set[str]:
-    return {f"{kind}/{name}" for name in on_record.get(kind, ())}
+def _instant(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def _digest(config: FhirSourceConfig, ruleset: Ruleset) -> str:
     """Of everything that decides what an export must bring; 64 characters."""
     bulk = config.bulk
-    asked = (ruleset.digest, config.since, bulk.level, bulk.group, bulk.types, bulk.type_filter)
-    return hashlib.sha256(repr(asked).encode()).hexdigest()
+    return digest_of(ruleset.digest, config.since, bulk.level, bulk.group, bulk.types, bulk.type_filter)

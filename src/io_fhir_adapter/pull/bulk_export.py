@@ -10,13 +10,14 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.errors import AdapterError
+from io_fhir_adapter.errors import AdapterError, PullError, TransportError
 from io_fhir_adapter.ledger.bulk_jobs import BulkJob, bulk_job, forget_bulk_job, put_bulk_job
 from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.pull.bulk_files import Spool, download
@@ -33,13 +34,24 @@ CHANGES: Final = "changes"
 """Purpose of the export that a pull is about."""
 BACKGROUND: Final = "background"
 """Purpose of the export of what did not change and is needed now."""
+_FAILING: Final = "IOA-NET-004"  # of the server itself, and not of the one that signs in
+_APART: Final = timedelta(minutes=1)  # so much clocks may differ without a meaning
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export, all its files in the spool folder; ``output`` has those of the types asked for alone."""
+    """One export, all its files in the spool folder.
+
+    Attributes:
+        manifest: What the server says about it.
+        started: When it was kicked off, our time.
+        output: Files of the types that were asked for.
+        deleted: Files that name what was deleted.
+        errors: Files that say what went wrong.
+    """
 
     manifest: Manifest
+    started: str
     output: list[Downloaded]
     deleted: list[Downloaded]
     errors: list[Downloaded]
@@ -73,32 +85,58 @@ class Exports:
         self._outcome = outcome
         self._progress = progress
 
-    async def make(self, purpose: str, wish: Wish) -> Export:
+    async def make(self, purpose: str, wish: Wish, not_before: datetime | None = None) -> Export:
         """An export with all its files; one that expired half-way is made once more.
 
+        So is one that an earlier run had begun, where the server fails at it again and again.
+
+        Args:
+            purpose: What it is for.
+            wish: What it is asked for.
+            not_before: Up to when the ledger has everything: an export that is older would bring older versions.
+
         Raises:
-            PullError: It cannot be had whole.
+            PullError: It cannot be had whole, or is older.
             TransportError: The server does not answer or refuses.
         """
         job = await self._begun(purpose, wish)
-        if job is None and purpose == CHANGES:
-            # one that was made for an older export of changes would bring older versions than this one
-            for other in self._jobs():
-                await self._end(other)
-        left = 1 if job is None else 2  # one that was found may have expired long ago
+        is_earlier = job is not None
+        left = 2 if is_earlier else 1  # one that was found may have expired long ago
         while True:
             if job is None:
-                job = await self._kicked_off(purpose, wish)
+                job = await self._anew(purpose, wish)
             try:
                 manifest = await self._manifest(job)
+                self._refuse_older(manifest, not_before)
                 return await self._download(job, manifest, wish.types)
             except JobGone:
                 self._forget(job)
                 if not left:
                     raise
                 left -= 1
-                job = None
                 self._outcome.note("the server's export had expired; it was made once more")
+            except TransportError as exc:
+                if not (is_earlier and _is_failing(exc)):
+                    raise
+                await self._end(job)
+                self._outcome.note("the server fails at an export that an earlier run had begun; it was made once more")
+            job, is_earlier = None, False
+
+    def _refuse_older(self, manifest: Manifest, not_before: datetime | None) -> None:
+        if not_before is not None and manifest.moment < not_before - _APART:
+            raise PullError(
+                "the server handed out an export that is older than what is on record",
+                where=self._client.base_url,
+                do="nothing of it was read; run again, and check the server's clock if it persists",
+                number=34,
+            )
+
+    async def _anew(self, purpose: str, wish: Wish) -> BulkJob:
+        if purpose == CHANGES:
+            # one that was made for an older export of changes would bring older versions than this one
+            for other in self._jobs():
+                await self._end(other)
+        return await self._kicked_off(purpose, wish)
 
     async def _begun(self, purpose: str, wish: Wish) -> BulkJob | None:
         """The job of an earlier run that asked for the same and may still be done."""
@@ -167,7 +205,7 @@ class Exports:
         if failed:  # files before it were begun before it, and are done: it does not hang on who was faster
             first = failed[min(failed)]
             raise first from first.__cause__
-        return Export(manifest, asked, deleted, errors)
+        return Export(manifest, job.started, asked, deleted, errors)
 
     async def clear_up(self) -> None:
         """Ends jobs that the ledger has everything of, and removes files of jobs that are no more."""
@@ -197,6 +235,14 @@ class Exports:
         with self._ledger.begin() as connection:
             forget_bulk_job(connection, job.source, job.purpose)
         self._spool.keep_only({other.key for other in self._jobs()})
+
+
+def _is_failing(exc: TransportError) -> bool:
+    """Whether the server fails at what it is asked for, and is not merely too busy."""
+    status = exc.status or 0
+    return (
+        exc.code == _FAILING and status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.SERVICE_UNAVAILABLE
+    )
 
 
 def _text(wish: Wish) -> str:

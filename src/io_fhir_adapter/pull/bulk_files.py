@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -37,6 +37,7 @@ _PIECE: Final = 1 << 20
 _OWNER_ONLY: Final = 0o700
 _ACCEPT: Final = {"Accept": "application/fhir+ndjson, application/ndjson, */*;q=0.5"}
 _HEADER: Final = msgspec.json.Decoder(Header)
+_AGAIN: Final = "run again; if it persists, ask the server's vendor"
 
 
 class _Unproved(PullError):  # noqa: N818 - the sentence it carries is the error
@@ -163,15 +164,22 @@ async def _fetch(client: FhirClient, file: ManifestFile, target: Path, *, author
         async with client.stream(
             "GET", file.url, follow_foreign_without_auth=True, authorised=authorised, headers=_ACCEPT
         ) as answer:
+            is_bounded = _is_bounded(answer.headers)
             chunks = aiter(answer.chunks())
             while chunk := await _next(chunks):
                 out.write(chunk)
                 lines.feed(chunk)
         out.flush()
         os.fsync(out.fileno())
-    _prove(file, part, lines, client.base_url)
+    _prove(file, part, lines, client.base_url, is_bounded=is_bounded)
     part.replace(target)
     to_disk(target.parent)  # its new name too
+
+
+def _is_bounded(headers: Mapping[str, str]) -> bool:
+    """Whether an answer says where it ends; else it ends with its connection, whoever cut that."""
+    packed = headers.get("content-encoding", "").strip().lower() in {"gzip", "x-gzip"}  # its end was seen, or it failed
+    return packed or "content-length" in headers or "transfer-encoding" in headers
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:
@@ -222,6 +230,11 @@ class _Lines:
         return b"".join(self._tail).strip()
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the file itself is compressed."""
+        return self._zip is not None
+
+    @property
     def is_damaged(self) -> bool:
         """Whether compressed data ended early or could not be read."""
         return self._zip is not None and self._zip.is_damaged
@@ -253,11 +266,11 @@ class _Unzip:
                 yield piece
 
 
-def _prove(file: ManifestFile, part: Path, lines: _Lines, where: str) -> None:
+def _prove(file: ManifestFile, part: Path, lines: _Lines, where: str, *, is_bounded: bool) -> None:
     """Checks that a file is whole.
 
-    Where the manifest counts its resources, so many there must be; else it must end with a line end. What follows the
-    last line end must be whole in any case.
+    Where the manifest counts its resources, so many there must be; else it must end with a line end, and the answer
+    must have said where it ends. What follows the last line end must be whole in any case.
 
     Raises:
         _Unproved: It is not.
@@ -273,6 +286,12 @@ def _prove(file: ManifestFile, part: Path, lines: _Lines, where: str) -> None:
     if file.count is None:
         if tail or not lines.ends:
             raise _not_whole(f"a file of the export ({kind}) has no line end at its end, and no count", where)
+        if not (is_bounded or lines.is_packed):
+            raise _not_whole(
+                f"a file of the export ({kind}) came with no length and no count, so that a cut could not be seen",
+                where,
+                "have the server or its proxy send files with Content-Length or in chunks",
+            )
         return
     found = lines.ends + bool(tail)
     if found == file.count and file.type:
@@ -284,8 +303,8 @@ def _prove(file: ManifestFile, part: Path, lines: _Lines, where: str) -> None:
         )
 
 
-def _not_whole(what: str, where: str) -> _Unproved:
-    return _Unproved(what, where=where, do="run again; if it persists, ask the server's vendor", number=27)
+def _not_whole(what: str, where: str, do: str = _AGAIN) -> _Unproved:
+    return _Unproved(what, where=where, do=do, number=27)
 
 
 def _is_resource(line: bytes) -> bool:

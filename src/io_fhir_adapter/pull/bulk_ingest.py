@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -16,10 +17,13 @@ from io_fhir_adapter.fhir.structs import Patient
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.intake import drop_facts, drop_quarantined
 from io_fhir_adapter.pull.bulk_parts import (
+    FOREIGN,
     UNREADABLE,
     Broken,
     Downloaded,
+    Issues,
     Part,
+    issues_of,
     read_aside,
     read_parts,
     subject_of,
@@ -33,10 +37,10 @@ from io_fhir_adapter.pull.plain_text import open_plain
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 
-__all__ = ["Downloaded", "Intake", "Keep", "merged_patients", "read_deletions", "read_issues", "subject_of"]
+__all__ = ["Downloaded", "Intake", "Issues", "Keep", "merged_patients", "read_deletions", "read_issues", "subject_of"]
 
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
-_GRAVE: Final = frozenset({"fatal", "error"})
+_ALWAYS_TOLD: Final = DAMAGED | {FOREIGN}
 
 
 class _Request(msgspec.Struct):
@@ -52,16 +56,7 @@ class _Deleted(msgspec.Struct):
     entry: list[_DeletedEntry] | None = None
 
 
-class _Issue(msgspec.Struct):
-    severity: str = ""
-
-
-class _Outcome(msgspec.Struct):
-    issue: list[_Issue] | None = None
-
-
 _DELETED: Final = msgspec.json.Decoder(_Deleted)
-_OUTCOME: Final = msgspec.json.Decoder(_Outcome)
 
 Keep = Callable[[str, str], bool]
 """Says whether to keep a resource, by its id and by the reference to its subject."""
@@ -77,6 +72,7 @@ class Intake:
         outcome: Takes the numbers.
         progress: Told what is being read.
         seen: What was read and kept, by type.
+        issues: What the server says between the resources that were read.
     """
 
     ledger: Ledger
@@ -84,8 +80,10 @@ class Intake:
     outcome: SourceOutcome
     progress: Progress
     seen: dict[str, Seen] = field(default_factory=dict)
+    issues: Issues = field(default_factory=Issues)
     _nameless: dict[str, Counter[str]] = field(default_factory=dict)
     _set_aside: dict[str, set[str]] = field(default_factory=dict)
+    _readers: dict[Path, str] = field(default_factory=dict)  # a mixed file is read for each type
 
     def take(
         self,
@@ -125,6 +123,7 @@ class Intake:
             if look is not None:
                 look(sound)
             broken = [one for one in part.broken if keep is None or _matters(one, keep)]
+            self.issues += part.issues
             pending.append(Part(sound, broken, part.packed, part.marks))
             waiting += pending[-1].size
             if waiting >= _AT_ONCE:
@@ -141,7 +140,9 @@ class Intake:
             yield from read_aside(files, packer)
             return
         for downloaded in files:
-            yield from read_parts(downloaded, resource_type, packer)
+            is_first = self._readers.setdefault(downloaded.path, resource_type) == resource_type
+            for part in read_parts(downloaded, resource_type, packer):
+                yield part if is_first else replace(part, issues=Issues())
 
     def _write(self, resource_type: str, parts: Sequence[Part]) -> None:
         outcome, part = self.outcome.of(resource_type), TypeOutcome()
@@ -211,8 +212,8 @@ class Intake:
 
 
 def _matters(broken: Broken, keep: Keep) -> bool:
-    """Whether a broken resource is one of those that are kept; damage of the file itself always is told."""
-    return broken.item.problem in DAMAGED or keep(broken.resource_id, broken.subject)
+    """Whether a broken resource is one of those that are kept; what is wrong with the file itself always is told."""
+    return broken.item.problem in _ALWAYS_TOLD or keep(broken.resource_id, broken.subject)
 
 
 def merged_patients(files: Iterable[Downloaded]) -> dict[str, str]:
@@ -257,18 +258,7 @@ def read_deletions(downloaded: Downloaded, where: str) -> dict[str, list[str]]:
     return found
 
 
-def read_issues(downloaded: Downloaded) -> tuple[int, int]:
-    """How many grave and how many slight issues an error file names; what cannot be read is grave."""
-    grave = slight = 0
+def read_issues(downloaded: Downloaded) -> Issues:
+    """What an error file says; what cannot be read is an error."""
     with open_plain(downloaded.path) as handle:
-        for line in handle:
-            if not line.strip():
-                continue
-            try:
-                issues = _OUTCOME.decode(line).issue or [_Issue("error")]
-            except UNREADABLE:
-                issues = [_Issue("error")]
-            number = sum(issue.severity in _GRAVE for issue in issues)
-            grave += number
-            slight += len(issues) - number
-    return grave, slight
+        return sum((issues_of(line) for line in handle if line.strip()), Issues())

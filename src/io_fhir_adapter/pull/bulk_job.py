@@ -22,6 +22,11 @@ from io_fhir_adapter.transport.client import Answer, FhirClient, retry_after_sec
 __all__ = ["JobGone", "Wish", "await_manifest", "delete_job", "kick_off", "poll_wait"]
 
 _FORMAT: Final = "application/fhir+ndjson"
+_ASYNC: Final = {
+    "Accept": "application/fhir+json",
+    "Prefer": "respond-async",
+    "Cache-Control": "no-cache",  # else HAPI hands out an older export that was asked for in the same words
+}
 _WAIT_S: Final = 2.0
 _LONGEST_UNASKED_S: Final = 60.0
 _PATIENCE: Final = 3  # looks at the status that fail one after the other, each of them tried several times
@@ -126,10 +131,9 @@ def _by_other_method(wish: Wish) -> Wish:
 
 async def _ask(client: FhirClient, wish: Wish) -> Answer:
     url = f"{client.base_url}/{wish.path}"
-    headers = {"Accept": "application/fhir+json", "Prefer": "respond-async"}
     if wish.method == "POST":
-        return await client.request("POST", url, body=wish.body, headers=headers)
-    return await client.request("GET", f"{url}?{urlencode(wish.parameters, safe='/,:')}", headers=headers)
+        return await client.request("POST", url, body=wish.body, headers=_ASYNC)
+    return await client.request("GET", f"{url}?{urlencode(wish.parameters, safe='/,:')}", headers=_ASYNC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from io_fhir_adapter.fhir.structs import BundleLink
 __all__ = ["Manifest", "ManifestFile", "joined", "manifest_from", "moment_of"]
 
 _COARSE: Final = timedelta(seconds=2)  # how far behind the clock an HTTP date may be
+_EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)  # an earlier moment stands for none at all
+_ISSUES: Final = "OperationOutcome"
 
 
 class ManifestFile(msgspec.Struct, frozen=True):
@@ -42,7 +44,7 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def files(self) -> tuple[ManifestFile, ...]:
         """What was exported."""
-        return self.output or ()
+        return tuple(file for file in self.output or () if file.type != _ISSUES)
 
     @property
     def deletions(self) -> tuple[ManifestFile, ...]:
@@ -51,8 +53,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def failures(self) -> tuple[ManifestFile, ...]:
-        """What the server says about the export."""
-        return (*(self.error or ()), *(self.outcome or ()))
+        """What the server says about the export, also where it names that among what was exported."""
+        said = (file for file in self.output or () if file.type == _ISSUES)
+        return (*(self.error or ()), *(self.outcome or ()), *said)
 
     @property
     def next_link(self) -> str:
@@ -60,10 +63,21 @@ class Manifest(msgspec.Struct, frozen=True):
         return next((link.url for link in self.link or () if link.relation == "next" and link.url), "")
 
     def based_on(self, url: str) -> Manifest:
-        """The manifest with the addresses of its files made absolute."""
+        """The manifest with the addresses of its files made absolute.
+
+        Raises:
+            PullError: One of them is no URL.
+        """
 
         def absolute(files: tuple[ManifestFile, ...]) -> tuple[ManifestFile, ...]:
-            return tuple(msgspec.structs.replace(file, url=urljoin(url, file.url)) for file in files)
+            try:
+                return tuple(msgspec.structs.replace(file, url=urljoin(url, file.url)) for file in files)
+            except ValueError as exc:
+                raise PullError(
+                    "the export's manifest names a file at an address that is no URL",
+                    do="report this to the server's vendor",
+                    number=35,
+                ) from exc
 
         return msgspec.structs.replace(
             self,
@@ -94,7 +108,7 @@ class Manifest(msgspec.Struct, frozen=True):
         """
         try:
             moment = parsedate_to_datetime(asked)
-        except ValueError:
+        except (ValueError, OverflowError):
             return self
         moment = moment.replace(tzinfo=moment.tzinfo or UTC)
         if self.moment - moment < _COARSE:
@@ -114,13 +128,14 @@ def moment_of(text: str) -> datetime:
     moment: datetime | None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None or moment < _EARLIEST:
         raise PullError(
             "the manifest's transactionTime is no instant", do="report this to the server's vendor", number=21
         )
-    return moment.astimezone(UTC)
+    return moment
 
 
 def manifest_from(body: bytes, where: str, *, transient: bool = True) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +20,18 @@ from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import packed_aside
 from io_fhir_adapter.pull.plain_text import blocks_of
 
-__all__ = ["UNREADABLE", "Broken", "Downloaded", "Part", "read_aside", "read_parts", "subject_of"]
+__all__ = [
+    "FOREIGN", "UNREADABLE", "Broken", "Downloaded", "Issues", "Part", "issues_of", "read_aside", "read_parts",
+    "subject_of",
+]  # fmt: skip
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises."""
+FOREIGN: Final = "of a type that was not asked for"
+"""The problem of a resource in a file of another type."""
+_OUTCOME: Final = "OperationOutcome"
+_PARAMETERS: Final = "Parameters"  # in a mixed file: whose resources follow
+_GRAVE: Final = frozenset({"fatal", "error"})
 _DIGEST_SHOWN: Final = 12
 
 
@@ -39,12 +47,32 @@ class Downloaded:
         return self.file.type in {"", resource_type}
 
 
+@dataclass(frozen=True, slots=True)
+class Issues:
+    """What a server says about an export: how many errors, and how many warnings and remarks."""
+
+    grave: int = 0
+    slight: int = 0
+
+    def __add__(self, other: Issues) -> Issues:
+        return Issues(self.grave + other.grave, self.slight + other.slight)
+
+
+class _Issue(msgspec.Struct):
+    severity: str = ""
+
+
+class _Outcome(msgspec.Struct):
+    issue: list[_Issue] | None = None
+
+
 class _Subject(msgspec.Struct):
     """Whom a resource is about, of one that cannot be decoded otherwise."""
 
     subject: Reference | None = None
 
 
+_ISSUES: Final = msgspec.json.Decoder(_Outcome)
 _HEADER: Final = msgspec.json.Decoder(Header)
 _SUBJECT: Final = msgspec.json.Decoder(_Subject)
 
@@ -62,13 +90,15 @@ class Broken:
 class Part:
     """Consecutive resources of one type: sound ones, decoded and with an id, or those to be looked at one by one.
 
-    ``marks`` has those of ``packed``, as :attr:`Seen.parts`, where they were made with it.
+    ``marks`` has those of ``packed``, as :attr:`Seen.parts`, where they were made with it; ``issues`` is what the
+    server says between them.
     """
 
     sound: Sequence[Resource]
     broken: Sequence[Broken] = ()
     packed: Sequence[PackedProcedure] = ()
     marks: Sequence[bytes] = ()
+    issues: Issues = field(default_factory=Issues)
 
     @property
     def size(self) -> int:
@@ -116,6 +146,7 @@ def _looked_at(block: bytes, resource_type: str, *, mixed: bool) -> Part:
 def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> Part:
     sound: list[Resource] = []
     broken: list[Broken] = []
+    issues = Issues()
     for raw in block.split(b"\n"):
         line = raw.strip()
         if not line:
@@ -123,21 +154,37 @@ def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> Part:
         header = _header(line)
         if header is None and (better := mended(line)) is not None:
             line, header = better, _header(better)
-        if header is not None and header.resourceType != resource_type:
-            # in a mixed file it is another pass's; a Parameters line says whose resources follow
-            if not mixed and header.resourceType != "Parameters":
-                problem = "of a type that was not asked for"
-                broken.append(_set_aside(Item("", resource_type, None, "", problem), header.id or "", line))
+        kind, resource_id = (header.resourceType, header.id or "") if header is not None else ("", "")
+        if kind == _OUTCOME:
+            issues += issues_of(line)
+        elif kind == _PARAMETERS or (mixed and not _is_for(resource_type, kind)):
             continue
-        if header is None and mixed and resource_type != "Procedure":
-            continue  # of no type: set aside with the Procedures, once
-        item = decode_resource(line, "")
-        if item.resource is not None and item.resource.id:
-            sound.append(item.resource)
+        elif kind not in {"", resource_type}:
+            # without its id, which a sound resource of the type wanted may have too
+            broken.append(_set_aside(Item("", resource_type, None, "", FOREIGN), "", line))
         else:
-            kept = Item("", resource_type, item.resource, "", item.problem)
-            broken.append(_set_aside(kept, (header.id or "") if header is not None else "", line))
-    return Part(sound, broken)
+            item = decode_resource(line, "")
+            if item.resource is not None and item.resource.id:
+                sound.append(item.resource)
+            else:
+                kept = Item("", resource_type, item.resource, "", item.problem)
+                broken.append(_set_aside(kept, resource_id if kind or not mixed else "", line))
+    return Part(sound, broken, issues=issues)
+
+
+def _is_for(resource_type: str, kind: str) -> bool:
+    """Whether a line of a mixed file is for the pass of that type; of no type, for that of the Procedures, once."""
+    return kind == resource_type or (not kind and resource_type == "Procedure")
+
+
+def issues_of(line: bytes) -> Issues:
+    """What an OperationOutcome says; what cannot be read, or says nothing, is an error."""
+    try:
+        found = _ISSUES.decode(line).issue or [_Issue("error")]
+    except UNREADABLE:
+        found = [_Issue("error")]
+    grave = sum(issue.severity in _GRAVE for issue in found)
+    return Issues(grave, len(found) - grave)
 
 
 def _header(line: bytes) -> Header | None:

@@ -1,7 +1,8 @@
 """What a server deleted without a word: found by reading everything again and seeing what is not there any more.
 
-Only a reading that is proved complete may take anything out of the ledger. Where suddenly much is missing, it may be
-the sign-in that sees less than before; that has to be seen by two complete readings, one after the other.
+Only a reading that is proved complete may take anything out of the ledger. Where suddenly much is missing, of one type
+or of all together, it may be the sign-in that sees less than before; that has to be seen by two complete readings, one
+after the other.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = ["Gone", "is_due", "note_reconciled", "read_whole", "remove_gone"]
 _WHEN: Final = "reconciled"
 _MANY: Final = "missing"
 _ASKED: Final = "asked"
+_ALL: Final = "all"  # types together: of each there may be few
 _FEW: Final = 20
 _SHARE: Final = 0.2
 _EARLY: Final = timedelta(hours=6)  # a night that begins somewhat earlier than the one a week ago
@@ -85,7 +87,7 @@ def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run:
         run: Number of the run.
     """
     missing: dict[str, list[str]] = {}
-    known = 0
+    known: dict[str, int] = {}
     for resource_type in () if gone.is_first else _TYPES:
         since = gone.since if resource_type == "Procedure" else None
         patients = gone.patients if resource_type == "Procedure" else None
@@ -95,18 +97,22 @@ def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run:
         )  # fmt: skip
         counted = _Counted(name for name, patient in rows if patients is None or patient.partition("@")[0] in patients)
         lacking = gone.seen.get(resource_type, Seen()).lacks(counted)
-        known += counted.number
+        known[resource_type] = counted.number
         if looked_for is not None:
             on_record = procedures_of(connection, gone.source, lacking)
             lacking = [fact.id for fact in on_record if looked_for(fact)]
         missing[resource_type] = lacking
-    number = sum(map(len, missing.values()))
-    if number > _FEW and number > _SHARE * known and cursor(connection, gone.source, _MANY) in {"", _ASKED}:
-        move_cursor(connection, gone.source, _MANY, str(number), run)
-        outcome.note(
-            f"{number:,} of {known:,} resources on record were not found any more; "
-            "they are kept until the next complete reading misses them too: check what the sign-in may see"
-        )
+    lost = {kind: len(ids) for kind, ids in missing.items()}
+    lost[_ALL], known[_ALL] = sum(lost.values()), sum(known.values())
+    much = [kind for kind in (_ALL, *missing) if lost[kind] > _FEW and lost[kind] > _SHARE * known[kind]]
+    if not set(much) <= set(cursor(connection, gone.source, _MANY).split(",")):
+        move_cursor(connection, gone.source, _MANY, ",".join(much), run)
+        for kind in much[:1] if _ALL in much else much:
+            of_kind = "" if kind == _ALL else f"{kind} "
+            outcome.note(
+                f"{lost[kind]:,} of {known[kind]:,} {of_kind}resources on record were not found any more; "
+                "they are kept until the next complete reading misses them too: check what the sign-in may see"
+            )
         return
     if cursor(connection, gone.source, _MANY):
         move_cursor(connection, gone.source, _MANY, "", run)

@@ -28,6 +28,11 @@ class BulkFaults:
         file_origin: The origin that the manifest's file addresses name; empty for the server's own.
         gzip_files: Files are gzip by themselves, not by Content-Encoding.
         by_patient: Files mix types, ordered by patient, each part after a Parameters line (``organizeOutputBy``).
+        lacking_types: Types that are not exported, whatever is asked for.
+        foreign_lines: Further lines at the end of every output file, counted with the others.
+        transaction_time: What the manifest says of its time; empty for the moment of the kick-off.
+        reuses_jobs: A kick-off by GET that is the same as an earlier one gets the job of that one, unless it says
+            ``Cache-Control: no-cache``.
         issues: Severities of the OperationOutcomes in the manifest's error file.
         stray_types: Whether types are exported that were not asked for.
         refused_parameters: Kick-offs with one of them are 400.
@@ -48,6 +53,10 @@ class BulkFaults:
     file_origin: str = ""
     gzip_files: bool = False
     by_patient: bool = False
+    lacking_types: tuple[str, ...] = ()
+    foreign_lines: tuple[str, ...] = ()
+    transaction_time: str = ""
+    reuses_jobs: bool = False
     issues: tuple[str, ...] = ()
     stray_types: bool = False
     refused_parameters: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ __all__ = ["FaultPlanner", "Faults", "PageFault", "Refusal", "faults_from_json",
 
 Kind = Literal[
     "error", "gone", "cut-body", "cut-headers", "cut-gzip", "no-end", "truncated", "empty", "html", "outcome",
-    "wrong-content-type", "byte-order-mark", "odd-json", "drip",
+    "wrong-content-type", "byte-order-mark", "odd-json", "drip", "no-length", "cut-lines",
 ]  # fmt: skip
 
 
@@ -39,7 +39,8 @@ class PageFault:
             with status 200; ``html`` a login page with status 200; ``outcome`` an OperationOutcome with status 200;
             ``wrong-content-type`` the right body as text/plain; ``byte-order-mark`` before the body; ``odd-json``
             control characters, half a character and ``NaN`` in the JSON; ``drip`` the body in small pieces over
-            ``seconds``.
+            ``seconds``; ``no-length`` the whole body without a word of its length, as in HTTP/1.0: it ends with the
+            connection; ``cut-lines`` the same, not compressed and cut at the end of a line.
         page: Which page of a search it strikes, from 1; 0 what is no page (read, metadata); None everything.
         token: Only requests whose path and query hold this text.
         types: Only answers about these resource types; empty for all.
@@ -82,10 +83,11 @@ class Faults:
         empty_page: This page (from 1) is empty and has a ``next`` that goes on where it should; 0 for none.
         duplicate_entries: Each page repeats so many of the last resources of the page before.
         total: ``always`` in the Bundle, ``on-request`` only for ``_total=accurate``, ``counts`` only for
-            ``_summary=count``, ``never``.
+            ``_summary=count``, ``never``; with ``page`` it is what the page holds.
         total_off_by: Added to every total.
         total_at_most: Totals stop counting here, as search indexes do; 0 for no limit.
         total_grows: Added to the total with every page of a search, as if more came in while it is read.
+        left_out: Code of an issue that pages also hold, an error: something could not be given; empty for none.
         strange_entries: Pages also hold an OperationOutcome without a mode and a resource that was not asked for.
         posted_searches: Searches by POST are taken, ``refused`` (405), or their form is not read (``ignored``).
         no_lists: A comma in a value separates nothing.
@@ -124,10 +126,11 @@ class Faults:
     next_padding: int = 0
     empty_page: int = 0
     duplicate_entries: int = 0
-    total: Literal["always", "on-request", "counts", "never"] = "always"
+    total: Literal["always", "on-request", "counts", "never", "page"] = "always"
     total_off_by: int = 0
     total_at_most: int = 0
     total_grows: int = 0
+    left_out: str = ""
     strange_entries: bool = False
     posted_searches: Literal["taken", "refused", "ignored"] = "taken"
     no_lists: bool = False

@@ -114,6 +114,10 @@ def _next_url(search: Search, cursor: Cursor, origin: str, base_path: str, fault
     return f"{prefix}{base_path}?_getpages={search.token(cursor)}{padding}{fragment}"
 
 
+def _end(search: Search, cursor: Cursor, faults: Faults) -> int:
+    return min(cursor.offset + search.size, len(search.rows), faults.max_results or len(search.rows))
+
+
 def _total(search: Search, cursor: Cursor, faults: Faults) -> dict[str, int]:
     wish = search.query.total
     if faults.total == "counts":
@@ -122,6 +126,8 @@ def _total(search: Search, cursor: Cursor, faults: Faults) -> dict[str, int]:
         shown = faults.total == "always" if wish is None else faults.total != "never" and wish != "none"
     total = min(len(search.rows), faults.total_at_most or len(search.rows)) + faults.total_off_by
     total += faults.total_grows * (cursor.page - 1)
+    if faults.total == "page":
+        shown, total = True, len(search.rows[cursor.offset : _end(search, cursor, faults)])
     return {"total": total} if shown else {}
 
 
@@ -144,7 +150,7 @@ def bundle(
         base_path: The path of the FHIR base.
     """
     query, base = search.query, origin + base_path
-    end = min(cursor.offset + search.size, len(search.rows), faults.max_results or len(search.rows))
+    end = _end(search, cursor, faults)
     rows = search.rows[cursor.offset : end] if search.size and cursor.page != faults.empty_page else []
     lead = f'{{"fullUrl":"{base}'.encode()
     entries = [_entry(lead, row, b"match") for row in rows]
@@ -152,6 +158,9 @@ def bundle(
         entries += [_entry(lead, row, b"include") for row in store.included(query, rows, base)]
     if faults.strange_entries:
         entries += _STRANGE
+    if faults.left_out:
+        left_out = outcome("error", faults.left_out, "not everything could be given")
+        entries.append(msgspec.json.encode({"resource": left_out, "search": {"mode": "outcome"}}))
     if search.warning and cursor.page == 1:
         warning = outcome("warning", "not-supported", search.warning)
         entries.append(msgspec.json.encode({"resource": warning, "search": {"mode": "outcome"}}))

@@ -88,11 +88,16 @@ async def deliver(reply: Reply, receive: Receive, send: Send, *, accept_gzip: bo
     body = reply.body
     headers = {**reply.headers, "Vary": "Accept, Accept-Encoding"}
     kind = fault.kind if fault is not None else ""
-    if kind == "cut-gzip" or (accept_gzip and len(body) >= _GZIP_FROM):
+    if kind == "cut-lines":
+        body = body[: body.rfind(b"\n", 0, len(body) // 2) + 1]
+    elif kind == "cut-gzip" or (accept_gzip and len(body) >= _GZIP_FROM):
         body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
     if kind == "cut-gzip":
         body = body[: len(body) // 2]
+    if kind in {"no-length", "cut-lines"}:
+        await _unbounded(reply.status, headers, body, receive, send)
+        return
     if kind != "no-end":
         headers["Content-Length"] = str(len(body))
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
@@ -114,10 +119,22 @@ async def deliver(reply: Reply, receive: Receive, send: Send, *, accept_gzip: bo
     await send({"type": "http.response.body", "body": body})
 
 
-async def _cut(receive: Receive, send: Send) -> None:
-    """End the connection under the answer.
+async def _unbounded(status: int, headers: Mapping[str, str], body: bytes, receive: Receive, send: Send) -> None:
+    """An answer of HTTP/1.0, which ends with the connection; the server itself would send chunks."""
+    lines = [f"HTTP/1.0 {status} sent", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    _transport(send).write("\r\n".join(lines).encode("latin-1") + body)
+    await _cut(receive, send)
 
-    ASGI has no word for that, so it takes the socket from the server (uvicorn) whose method ``send`` is.
+
+async def _cut(receive: Receive, send: Send) -> None:
+    """End the connection under the answer."""
+    _transport(send).close()
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+def _transport(send: Send) -> Any:
+    """The socket of the answer, for what ASGI has no word for: taken from the server (uvicorn) whose method it is.
 
     Raises:
         RuntimeError: The application runs under another server.
@@ -125,6 +142,4 @@ async def _cut(receive: Receive, send: Send) -> None:
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise RuntimeError("connections can only be cut under uvicorn, with the sandbox as the outermost application")
-    transport.close()
-    while (await receive())["type"] != "http.disconnect":
-        continue
+    return transport
