@@ -12,7 +12,7 @@ from typing import Any, Literal
 from io_fhir_adapter.classify.findings import read_codes
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config, FhirSourceConfig, SubmissionConfig, load_config
-from io_fhir_adapter.errors import AdapterError, PullError, ResourceError
+from io_fhir_adapter.errors import AdapterError, ConfigError, PullError, ResourceError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.fhir.facts import procedure_fact
 from io_fhir_adapter.fhir.structs import Procedure
@@ -71,6 +71,7 @@ async def run_checks(path: Path) -> list[Check]:
     for source in config.sources:
         if isinstance(source, FhirSourceConfig):
             checks += await _server(source, rules, config)
+            checks += await _export_sign_in(source)
         else:
             checks.append(_files(source.name, source.paths))
     if config.submission is None:
@@ -114,7 +115,10 @@ def _local(config: Config) -> Iterator[Check]:
         except AdapterError as exc:
             yield Check("report", "fail", exc.what, exc.do)
     if config.ledger.path is not None and config.ledger.url is None:
-        free = shutil.disk_usage(config.ledger.path.parent).free
+        try:
+            free = shutil.disk_usage(config.ledger.path.parent).free
+        except OSError:  # then there is no such folder, which the check of the ledger says
+            return
         text = f"{free / (1 << 30):.1f} GiB free"
         low = free < _LEAST_FREE
         yield Check("disk", "warn" if low else "ok", text, "make room for the ledger" if low else "")
@@ -144,6 +148,17 @@ async def _server(source: FhirSourceConfig, rules: Ruleset, config: Config) -> l
     except ValueError:
         checks.append(Check(name, "fail", "the server's answer is no JSON", "check the base URL and proxies"))
     return checks
+
+
+async def _export_sign_in(source: FhirSourceConfig) -> list[Check]:
+    """What keeps an export from signing in for itself; whether the server takes that shows when it exports."""
+    if source.bulk.auth is None or source.strategy not in {"bulk", "auto"}:
+        return []
+    try:
+        async with FhirClient(source, f"sources.{source.name}.bulk", auth=source.bulk.auth):
+            return []
+    except ConfigError as exc:
+        return [Check(f"source {source.name} export", "fail", exc.what, exc.do)]
 
 
 def _hinted(name: str, hints: Iterable[Hint]) -> Iterator[Check]:
@@ -236,8 +251,14 @@ def _offers_operation(statement: Mapping[str, Any]) -> bool:
     """Whether a CapabilityStatement names the operation, of Measures or of the whole server."""
     declared = [
         operation
-        for rest in statement.get("rest", [])
-        for place in (rest, *rest.get("resource", []))
-        for operation in place.get("operation", [])
+        for rest in _objects(statement, "rest")
+        for place in (rest, *_objects(rest, "resource"))
+        for operation in _objects(place, "operation")
     ]
     return any(str(operation.get("name")).lstrip("$") == OPERATION.rpartition("$")[2] for operation in declared)
+
+
+def _objects(node: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """What a list holds; what has another shape than FHIR says is left out."""
+    value = node.get(name)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from io_fhir_adapter.config import FhirSourceConfig
+from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.structs import Condition, Reference
 from io_fhir_adapter.pull.batches import Batches
 from io_fhir_adapter.pull.decode import Item
 from io_fhir_adapter.pull.outcome import SourceOutcome
-from io_fhir_adapter.pull.reading import Keep, Pairs, Reading, SearchReader
+from io_fhir_adapter.pull.proof import Reading, check_end
+from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader
 from io_fhir_adapter.pull.seen import marks_of
 
 PAGE = 500
@@ -33,6 +36,8 @@ class Server:
         bare: Whether ``Patient/1`` is nobody.
         totals: Whether totals are given.
         cap: So many resources are handed over at most, without a word.
+        merged: Former records of patients, each with the one that has their Conditions now; asked for either, the
+            server gives those.
     """
 
     conditions: dict[str, int]
@@ -41,6 +46,7 @@ class Server:
     bare: bool = False
     totals: bool = True
     cap: int = 10_000
+    merged: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
     asked: int = 0
 
@@ -53,7 +59,8 @@ class Server:
     def _found(self, pairs: Pairs) -> list[tuple[Item, str]]:
         text = dict(pairs)["patient"]
         values = text.split(",")[: self.most] if self.lists else [text]
-        ids = [value.removeprefix("Patient/") for value in values if not (self.bare and "/" in value)]
+        named = [value.removeprefix("Patient/") for value in values if not (self.bare and "/" in value)]
+        ids = [self.merged.get(name, name) for name in named]
         return [
             (
                 Item("", "Condition", Condition("Condition", id=f"{one}-{n}", subject=Reference(f"Patient/{one}"))),
@@ -77,6 +84,9 @@ class Server:
             if keep(item.resource, name):
                 self.kept.add(name)
         return reading
+
+    def check_end(self, kind: str, reading: Reading, part: str) -> None:
+        check_end(kind, reading, part)
 
     @property
     def there(self) -> set[str]:
@@ -131,3 +141,20 @@ def test_a_server_that_hands_over_so_many_and_gives_no_totals(
     server = Server({f"p{number:04}": each for number in range(people)}, totals=False, cap=cap)
     read(server, list(server.conditions), **ways)
     assert server.kept == server.there
+
+
+@pytest.mark.parametrize("lists", [True, False])
+@pytest.mark.parametrize("people", [1, 7, 150])
+def test_a_server_that_knows_who_was_merged_is_not_taken_for_one_that_ignores_patients(
+    people: int, lists: bool
+) -> None:
+    now = {f"new{number:03}": 2 for number in range(people)}
+    server = Server(now, lists=lists, merged={f"old{number:03}": f"new{number:03}" for number in range(people)})
+    outcome = read(server, list(server.merged))
+    assert server.kept == server.there
+    assert outcome.notes[0] == "the server answers for some patients with another record of theirs"
+
+
+def test_what_one_patient_has_is_doubted_where_it_ends_at_a_full_page() -> None:
+    with pytest.raises(PullError, match="ended a search at a full page"):
+        read(Server({"a": 700, "b": 1}, totals=False, cap=PAGE), ["a", "b"])

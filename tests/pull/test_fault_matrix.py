@@ -61,6 +61,7 @@ PASSES: dict[str, tuple[Faults, Json]] = {
     "links of a query alone": (Faults(next_links="query"), BY_SEARCH),
     "links with a fragment": (Faults(next_links="fragment"), BY_SEARCH),
     "outcomes and other resources on every page": (Faults(strange_entries=True), BY_SEARCH),
+    "an outcome says that a parameter is not known": (Faults(left_out="not-supported"), BY_SEARCH),
     "outcomes and other resources, patient by patient": (Faults(strange_entries=True), BY_PATIENT),
     **{
         f"_count refused with {status}": (Faults(refused_parameters=("_count",), refused_status=status), BY_SEARCH)
@@ -99,6 +100,12 @@ STAYS: dict[str, tuple[Faults, Json, str]] = {
     "a file always empty": (always("empty", token=FILE), BY_BULK, "the manifest says"),
     "an outcome in place of a page": (always("outcome", page=2), BY_SEARCH, "something else than a Bundle"),
     "an outcome in place of a patient's page": (always("outcome", page=1), BY_PATIENT, "something else than a Bundle"),
+    **{
+        f"an outcome says that something is missing: {code}": (
+            Faults(left_out=code), way, "could not give everything that it was asked for",
+        )
+        for code, way in {"incomplete": BY_SEARCH, "timeout": CUT, "throttled": BY_PATIENT}.items()
+    },
     "a total that grows for ever": (Faults(total_grows=1), BY_SEARCH, "Procedure resources and handed over"),
     "links to the first page for ever": (Faults(next_links="endless"), BY_SEARCH, "the search does not end"),
     "links to the first page for ever, no total": (

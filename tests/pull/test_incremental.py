@@ -77,6 +77,68 @@ def test_what_is_new_of_a_known_patient_and_what_is_none_of_our_business(site: A
     assert site.ids("Patient") == ["a", "b", "c"]
 
 
+def test_what_came_while_a_patient_had_no_mapped_procedure_is_there_when_one_comes_back(
+    make_site: Make, kit: Any
+) -> None:
+    def on(day: int) -> dict[str, Any]:
+        return {"meta": {"lastUpdated": f"2025-06-{day:02}T08:00:00Z"}}
+
+    site = make_site([kit.procedure("p", "x"), kit.person("x"), kit.condition("c", "x")])
+    site.pull()
+    site.store.put(kit.procedure("p", "x", "other", **on(2)))
+    site.pull()
+    site.store.put(kit.condition("meanwhile", "x", **on(3)))
+    site.store.put(kit.procedure("another", "y", "other", **on(4)))
+    assert site.pull().error == ""
+    site.store.put(kit.procedure("q", "x", **on(6)))
+    outcome = site.pull()
+    assert outcome.since > "2025-06-04"
+    assert site.ids("Condition") == ["c", "meanwhile"]
+
+
+def test_what_is_asked_for_anew_is_read_from_the_beginning(make_site: Make, kit: Any) -> None:
+    old = kit.procedure("old", performedDateTime="2015-01-01")
+    site = make_site([old, kit.procedure("p"), kit.person("a")])
+    site.pull(since="2020-01-01")
+    assert site.ids("Procedure") == ["p"]
+    assert site.pull(since="2020-01-01").since
+    outcome = site.pull(since="2010-01-01")
+    assert outcome.since == ""
+    assert site.ids("Procedure") == ["old", "p"]
+    assert any("what is asked for changed; everything was read again" in note for note in outcome.notes)
+    assert site.pull(since="2010-01-01").since
+
+
+def test_whoever_was_not_on_the_roster_is_read_when_everyone_may_be(make_site: Make, kit: Any) -> None:
+    site = make_site()
+    site.store.put(kit.procedure("other", "z"))
+    roster = {"patients": {"from": "encounters"}}  # of z there is none
+    site.pull(strategy="patient", **roster)
+    assert "other" not in site.ids("Procedure")
+    outcome = site.pull(strategy="search", **roster)
+    assert (outcome.since, outcome.error) == ("", "")
+    assert "other" in site.ids("Procedure")
+    later = site.pull(strategy="patient", **roster)  # and one night by the roster in between moves nothing past z
+    site.store.put(kit.procedure("other", "z", meta={}, status="not-done"))
+    site.pull(strategy="patient", **roster)
+    assert later.since == ""
+    site.pull(strategy="search", **roster)
+    assert [row[3] for row in site.facts() if row[1] == "other"] == ["not-done"]
+
+
+def test_an_export_after_a_roster_brings_everyone(make_site: Make, kit: Any) -> None:
+    export = {"strategy": "bulk", "bulk": {"poll_min_s": 0, "poll_max_s": 0.01}}
+    site = make_site()
+    site.store.put(kit.procedure("other", "z"))
+    site.pull(**export)
+    assert site.pull(**export).since
+    site.store.put(kit.procedure("other", "z", meta={}, status="not-done"))
+    site.pull(strategy="patient", patients={"from": "encounters"})  # of z there is none
+    outcome = site.pull(**export)
+    assert (outcome.since, outcome.error) == ("", "")
+    assert [row[3] for row in site.facts() if row[1] == "other"] == ["not-done"]
+
+
 def test_a_patient_with_a_first_mapped_procedure_brings_older_conditions(site: Any, kit: Any) -> None:
     site.pull()
     site.store.put(kit.procedure("p03", "d", meta={}, encounter={"reference": "Encounter/e3"}))

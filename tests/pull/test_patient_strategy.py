@@ -11,11 +11,15 @@ from urllib.parse import parse_qs
 import pytest
 
 from io_fhir_adapter.config import FhirSourceConfig, PatientsConfig
+from io_fhir_adapter.ledger.runs import move_cursor
 from io_fhir_adapter.pull.strategy import abilities_of
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 
 Make = Callable[..., Any]
 STRICT = Faults(patient_required=400)
+STEPWISE = {
+    "strategy": "patient", "patients": {"from": "group", "id": "g"}, "batch_size": 1, "concurrency": 1, "retries": 0,
+}  # fmt: skip
 GROUP: dict[str, Any] = {
     "resourceType": "Group", "id": "g", "type": "person", "actual": True,
     "member": [{"entity": {"reference": f"Patient/{name}"}} for name in "abcd"] + [{"entity": {"display": "x"}}],
@@ -114,6 +118,140 @@ def test_a_pull_that_was_cut_off_goes_on_where_it_ended(make_site: Make, kit: An
     queries = [parse_qs(one["query"]) for one in site.requests()[before:] if one["path"].endswith("/Procedure")]
     assert [query["patient"] for query in queries] == [["Patient/c"], ["Patient/d"]]
     assert site.pull(**asked).error == ""
+
+
+def test_who_joins_the_roster_while_a_pull_is_cut_off_is_read_whole(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.store.put({**GROUP, "member": GROUP["member"][1:4]})
+    site.switch(Faults(patient_required=400, page_faults=(PageFault("error", token="patient=Patient/d", times=None),)))
+    assert site.pull(**STEPWISE).error
+    site.store.put(GROUP)
+    site.switch(STRICT)
+    outcome = site.pull(**STEPWISE)
+    assert outcome.error == ""
+    assert "a pull that was cut off went on where it ended" in outcome.notes
+    assert len(site.ids("Procedure")) == 12
+    again = site.pull(**STEPWISE)
+    assert again.since
+    assert sum(found.new + found.changed for found in again.types.values()) == 0
+
+
+def test_who_left_the_roster_before_being_read_and_comes_back_is_read(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    for members, fault in (
+        ("acd", PageFault("error", token="patient=Patient/c", times=None)),
+        ("ad", PageFault("error", types=("Condition",), times=None)),  # all Procedures of the two were read by then
+    ):
+        site.store.put({**GROUP, "member": [{"entity": {"reference": f"Patient/{name}"}} for name in members]})
+        site.switch(Faults(patient_required=400, page_faults=(fault,)))
+        assert site.pull(**STEPWISE).error
+    site.store.put(GROUP)
+    site.switch(STRICT)
+    assert site.pull(**STEPWISE).error == ""
+    assert len(site.ids("Procedure")) == 12
+
+
+def identified(*names: str) -> list[dict[str, Any]]:
+    """References that name patients by the hospital's numbers."""
+    return [{"identifier": {"system": "urn:mrn", "value": f"M-{name}"}} for name in names]
+
+
+@pytest.mark.parametrize("reads_all", [False, True])
+def test_who_was_merged_is_followed_although_the_roster_names_the_former_record(
+    make_site: Make, kit: Any, tmp_path: Path, reads_all: bool
+) -> None:
+    site = make_site([kit.procedure("p", "old"), kit.person("old"), kit.condition("c", "old"), kit.procedure("q", "b")])
+    site.switch(STRICT)
+    path = tmp_path / "roster.csv"
+    path.write_text("old\nb\n", encoding="utf-8")
+    asked = {"strategy": "patient", "patients": {"from": "csv", "path": str(path)}}
+    assert site.pull(**asked).error == ""
+    link = [{"other": {"reference": "Patient/new"}, "type": "replaced-by"}]
+    site.store.put(kit.person("old", meta={}, active=False, link=link))
+    site.store.put(kit.person("new", meta={}))
+    site.store.put(kit.procedure("p", "new", meta={}))
+    site.store.put(kit.condition("c", "new", meta={}))
+    site.store.put(kit.procedure("later", "new", meta={}))
+    if reads_all:
+        site.forget_reconciling()
+    outcome = site.pull(**asked)
+    assert outcome.error == ""
+    assert [(row[1], row[2]) for row in site.facts() if row[0] in {"Condition", "Procedure"}] == [
+        ("c", "Patient/new"), ("later", "Patient/new"), ("p", "Patient/new"), ("q", "Patient/b"),
+    ]  # fmt: skip
+    site.store.put(kit.procedure("last", "new", meta={}))
+    assert site.pull(**asked).error == ""
+    assert "last" in site.ids("Procedure")
+
+
+def test_windows_reach_back_to_the_last_pull(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.switch(Faults(patient_required=403, unsupported_parameters=("_lastUpdated",), strict_parameters=True))
+    asked = {"strategy": "patient", "patients": {"from": "group", "id": "g", "window_days": 30}, "reconcile_days": 0}
+    assert site.pull(**asked).error == ""
+    with site.ledger.begin() as connection:
+        long_ago = (datetime.now(UTC) - timedelta(days=100)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        move_cursor(connection, "s", "Procedure", long_ago, site.run)
+    meanwhile = (datetime.now(UTC) - timedelta(days=90)).date().isoformat()
+    site.store.put(kit.procedure("meanwhile", "a", performedDateTime=meanwhile))
+    outcome = site.pull(**asked)
+    assert "the server does not say what changed; the last 130 days were read again" in outcome.notes
+    assert "meanwhile" in site.ids("Procedure")
+
+
+def test_a_group_may_name_patients_by_identifiers_and_by_other_groups(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.switch(STRICT)
+    within = [{"reference": "Patient/b"}, {"reference": "Group/g"}, {"reference": "Group/inner"}]
+    named = [
+        *identified("a", "unknown"), {"reference": "Group/inner"}, {"reference": f"{site.url}/fhir/Group/inner"},
+        {"display": "x"}, {"reference": "Practitioner/1"},
+    ]  # fmt: skip
+    site.store.put({**GROUP, "id": "inner", "member": [{"entity": one} for one in within]})
+    site.store.put({**GROUP, "member": [{"entity": one} for one in named]})
+    outcome = site.pull(strategy="patient", patients={"from": "group", "id": "g"})
+    assert outcome.error == ""
+    assert site.ids("Procedure") == ["p00", "p01", "p04", "p05", "p08", "p09"]
+    assert set(outcome.notes) >= {
+        "2 patients are on the roster (from group)",
+        "1 of 2 identifiers of members of the Group are unknown to the server",
+        "members of the Group that name no patient by id or identifier are left out: 2",
+    }
+    assert len([one for one in site.requests() if one["path"].endswith("/Group/inner")]) == 1
+
+
+def test_a_group_within_a_group_that_cannot_be_read_is_an_error(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.store.put({**GROUP, "member": [*GROUP["member"], {"entity": {"reference": "Group/nowhere"}}]})
+    assert "HTTP 404" in site.pull(strategy="patient", patients={"from": "group", "id": "g"}).error
+    assert site.ids("Procedure") == []
+
+
+def test_encounters_may_name_patients_by_identifiers(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.switch(STRICT)
+    for number in range(12):
+        (subject,) = identified("abcd"[number % 4])
+        site.store.put(kit.encounter(f"e{number}", subject=subject))
+    site.store.put(kit.encounter("nobodys", subject=None))
+    outcome = site.pull(strategy="patient", patients={"from": "encounters", "query": "status=finished"})
+    assert outcome.error == ""
+    assert len(site.ids("Procedure")) == 12
+    assert "4 patients are on the roster (from encounters)" in outcome.notes
+    assert "Encounters that name no patient by id or identifier are left out: 1" in outcome.notes
+
+
+def test_all_records_that_carry_a_number_are_read(make_site: Make, kit: Any, tmp_path: Path) -> None:
+    (tmp_path / "mrn.csv").write_text("M-a\n")
+    number = [{"system": "urn:other", "value": "M-b"}, {"system": "urn:mrn", "value": "M-a"}]
+    second = [kit.person("second", identifier=number), kit.procedure("of-second", "second")]
+    site = make_site([*hospital(kit), *second])
+    site.switch(STRICT)
+    patients = {"from": "csv", "path": tmp_path / "mrn.csv", "system": "urn:mrn"}
+    outcome = site.pull(strategy="patient", patients=patients)
+    assert outcome.error == ""
+    assert site.ids("Procedure") == ["of-second", "p00", "p04", "p08"]
+    assert not any("unknown" in note for note in outcome.notes)
 
 
 def test_only_what_is_late_enough(make_site: Make, kit: Any) -> None:

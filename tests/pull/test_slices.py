@@ -121,6 +121,41 @@ def test_what_a_server_without_totals_leaves_out_is_noticed(
     assert any("at most; it was read in slices" in note for note in outcome.notes)
 
 
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(max_results=12, total="page"),  # the total is what the page holds
+        Faults(max_results=12, total_off_by=-120),
+        Faults(max_results=60, total_grows=-20),  # the total falls with every page, and the last one agrees
+    ],
+)
+@pytest.mark.parametrize("slice_size", [10, 5_000])
+def test_a_total_that_is_none_is_not_believed(make_site: Make, kit: Any, faults: Faults, slice_size: int) -> None:
+    site = make_site(archive(kit))
+    site.switch(faults)
+    outcome = site.pull(page_size=12, slice_size=slice_size)
+    assert outcome.error == ""
+    assert len(site.ids("Procedure")) == WHOLE
+
+
+def test_a_total_of_just_one_page_is_made_sure_of(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit)[:100])
+    outcome = site.pull(page_size=100)
+    assert (outcome.error, outcome.notes, outcome.types["Procedure"].slices) == ("", [], 0)
+
+
+def test_what_ends_at_a_full_page_and_cannot_be_cut_is_not_believed(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    site.switch(Faults(max_results=12, total="never", ignored_parameters=("date",)))
+    assert "ended a search at a full page" in site.pull(page_size=12).error
+    assert site.cursor() == ""
+    undated = [kit.procedure(f"u{number:02}", performedDateTime=None) for number in range(20)]
+    site = make_site([*undated, kit.procedure("p")])
+    site.switch(Faults(max_results=12, total="never"))
+    assert "ended a search at a full page" in site.pull(page_size=12, since="2020-01-01").error
+    assert site.cursor() == ""
+
+
 def test_a_number_that_may_be_all_is_read_again_and_is_all(make_site: Make, kit: Any) -> None:
     site = make_site(archive(kit)[:100])
     site.switch(Faults(total="never"))
@@ -163,7 +198,7 @@ def test_what_cannot_be_seen_is_told(make_site: Make, kit: Any) -> None:
     site.switch(Faults(max_results=100, total="never"))
     outcome = site.pull(slice_size=10, page_size=30)
     assert outcome.error == ""
-    assert any("all Procedure resources of a day or moment cannot be seen" in note for note in outcome.notes)
+    assert any("all Procedure resources of one day, moment or patient cannot be seen" in note for note in outcome.notes)
 
 
 def test_a_full_page_that_leads_nowhere_is_not_believed(make_site: Make, kit: Any) -> None:
@@ -205,6 +240,22 @@ def test_many_changes_are_read_in_slices_too(make_site: Make, kit: Any) -> None:
     assert outcome.since
     assert outcome.types["Procedure"].changed == 60
     assert outcome.types["Procedure"].slices > 5
+
+
+def test_a_server_that_sends_everything_instead_of_changes_is_not_asked_for_every_second(
+    make_site: Make, kit: Any
+) -> None:
+    site = make_site([kit.procedure(f"p{number:02}") for number in range(30)])
+    site.pull()
+    for number in range(30):
+        site.store.put(kit.procedure(f"p{number:02}", meta={"lastUpdated": "2025-06-02T08:00:00Z"}, status="not-done"))
+    site.switch(Faults(ignored_parameters=("_lastUpdated",), ignored_in_self=True))
+    outcome = site.pull(slice_size=10, page_size=4)
+    assert outcome.error == ""
+    assert outcome.since
+    assert outcome.types["Procedure"].changed == 30
+    assert any("does not search Procedure by _lastUpdated; it was read in one go" in note for note in outcome.notes)
+    assert outcome.requests < 60
 
 
 def test_slices_are_read_side_by_side(make_site: Make, kit: Any) -> None:

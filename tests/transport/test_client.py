@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -178,6 +178,45 @@ def test_an_answer_that_is_too_large_is_refused() -> None:
     assert Call(answers(httpx.Response(200, content=b" " * (1 << 20))), max_response_mib=1).get().status == 200
 
 
+class Slow(httpx.AsyncByteStream):
+    """A body in pieces, before each of which the clock moves on; keeps count of them."""
+
+    def __init__(self, piece: bytes, pieces: int, seconds: float) -> None:
+        self.now = 0.0
+        self.given = 0
+        self._piece = piece
+        self._pieces = pieces
+        self._seconds = seconds
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.given < self._pieces:
+            self.now += self._seconds
+            await asyncio.sleep(0)
+            self.given += 1
+            yield self._piece
+
+
+def size_of(body: Slow, monkeypatch: pytest.MonkeyPatch) -> int:
+    async def go() -> int:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: body.now)
+        async with Call(lambda _: httpx.Response(200, stream=body), read_timeout_s=120, retries=0).client() as client:
+            return len((await client.get("Procedure")).body)
+
+    return asyncio.run(go())
+
+
+def test_an_answer_that_drips_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Slow(b"x", 10_000, 119)
+    with pytest.raises(TransportError) as caught:
+        size_of(body, monkeypatch)
+    assert (caught.value.code, caught.value.transient) == ("IOA-NET-002", True)
+    assert body.given < 20
+
+
+def test_an_answer_over_a_slow_line_arrives_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert size_of(Slow(bytes(1 << 16), 200, 15), monkeypatch) == 200 << 16
+
+
 def test_a_parser_may_ask_for_another_attempt() -> None:
     seen: list[bytes] = []
 
@@ -252,6 +291,14 @@ def test_links_are_resolved_and_checked() -> None:
     ]
 
 
+def test_a_link_may_have_a_url_in_its_query() -> None:
+    query = "code=http://snomed.info/sct%7C10200004&page=2"
+    assert origins([f"/r4/Procedure?{query}", f"Procedure?{query}", f"?{query}"]) == [f"{BASE}/Procedure?{query}"] * 3
+    call = Call(answers(200))
+    call.get(f"Procedure?{query}")
+    assert str(call.sent[0].url) == f"{BASE}/Procedure?{query}"
+
+
 def test_links_to_elsewhere_are_refused() -> None:
     assert set(
         origins(
@@ -309,6 +356,25 @@ def test_a_password_from_a_file(tmp_path: Path) -> None:
     call = Call(answers(200), auth={"kind": "basic", "username": "user", "password": secret})
     call.get()
     assert call.sent[0].headers["authorization"] == "Basic dXNlcjpwYXNzOnfDtnJk"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xef\xbb\xbfsecret\r\n")
+    call = Call(answers(200), auth={"kind": "bearer", "token": {"file": str(tmp_path / "token")}})
+    call.get()
+    assert call.sent[0].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    "token", ["canäry", "canary\x7f", "can\nary", "Bearer canary", "\ufeffcanary", "canary\udcff"], ids=ascii
+)
+def test_a_token_that_no_header_can_hold_is_a_configuration_error(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", token)
+    with pytest.raises(ConfigError) as caught:
+        Call(answers(200), auth={"kind": "bearer", "token": {"env": "TOKEN"}}).client()
+    assert caught.value.code == "IOA-CFG-003"
+    assert caught.value.sentence.startswith("sources.s: ")
+    assert "can" not in caught.value.sentence.replace("cannot", "")
 
 
 def test_a_secret_that_is_not_there_is_a_configuration_error() -> None:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from io_fhir_adapter.config import FhirSourceConfig
@@ -205,6 +205,85 @@ def test_a_body_that_cannot_be_unpacked(body: bytes, encoding: str, code: str) -
     with pytest.raises(TransportError) as caught:
         body_of(packed(body, **{"content-encoding": encoding}))
     assert caught.value.code == code
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+async def breaking_off() -> Any:
+    yield b"{"
+    raise ConnectionAbortedError
+
+
+def refusing(status: int, kind: str) -> Response:
+    """A refusal whose body nobody can read."""
+    headers = {**JSON, "retry-after": "7"}
+    if kind == "cut off":
+        return StreamingResponse(breaking_off(), status, headers)
+    return Response(b"no gzip at all", status, {**headers, "content-encoding": kind})
+
+
+@pytest.mark.parametrize("kind", ["gzip", "br", "cut off"])
+@pytest.mark.parametrize(("status", "transient"), [(414, False), (429, True), (503, True)])
+def test_a_refusal_is_one_whatever_its_body(status: int, transient: bool, kind: str) -> None:
+    with LoopbackServer(Server(lambda _: refusing(status, kind))) as at:
+        config = source(at.base_url, retries=0)
+        found = [failure(config)]
+        with pytest.raises(TransportError) as caught:
+            through(config, lambda client: download(client, f"{at.base_url}/file"))
+    found.append(caught.value)
+    assert [(error.status, error.transient, error.retry_after) for error in found] == [(status, transient, 7)] * 2
+
+
+def test_a_busy_server_is_asked_again_whatever_the_body_of_its_refusal() -> None:
+    left = [refusing(503, "br"), refusing(429, "gzip")]
+    server = Server(lambda request: left.pop() if left else plain(request))
+    with LoopbackServer(server) as at:
+        assert through(source(at.base_url, retries=2), metadata) == 200
+    assert len(server.requests) == 3
+
+
+def test_a_redirect_is_followed_whatever_its_body() -> None:
+    def answering(request: Request) -> Response:
+        if request.url.path == "/there":
+            return plain(request)
+        headers = {"location": "/there?system=http://snomed.info/sct", "content-encoding": "br"}
+        return Response(b"x", 302, headers)
+
+    server = Server(answering)
+    with LoopbackServer(server) as at:
+        assert through(source(at.base_url), metadata) == 200
+    assert [request.url.path for request in server.requests] == ["/metadata", "/there"]
+
+
+def test_a_refusal_that_cannot_be_read_is_no_answer() -> None:
+    """Whoever judges what an error says must not take it for one that says nothing."""
+
+    async def ask(client: FhirClient) -> Any:
+        return await client.request("POST", client.base_url, body=b"{}", retry=False, accept_errors=True)
+
+    with LoopbackServer(Server(lambda _: refusing(422, "cut off"))) as at, pytest.raises(TransportError) as caught:
+        through(source(at.base_url), ask)
+    assert caught.value.status == 422
+
+
+def test_a_busy_token_endpoint_is_asked_again_whatever_the_body_of_its_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "word")
+    left = [refusing(503, "br")]
+
+    def answering(request: Request) -> Response:
+        if request.url.path != "/token":
+            return plain(request)
+        return left.pop() if left else JSONResponse({"access_token": "abc", "token_type": "bearer"})
+
+    server = Server(answering)
+    with LoopbackServer(server) as at:
+        auth = {
+            "kind": "client-credentials", "client_id": "a", "client_secret": {"env": "SECRET"},
+            "token_url": f"{at.base_url}/token",
+        }  # fmt: skip
+        assert through(source(at.base_url, auth=auth), metadata) == 200
+    assert server.requests[-1].headers["authorization"] == "Bearer abc"
 
 
 # --- downloads ------------------------------------------------------------------------------------------------------

@@ -41,24 +41,22 @@ class SecretRef(Part):
         return self
 
     def read(self, where: str) -> str:
-        """The secret's text, without surrounding white space.
+        """The secret's text, without surrounding white space and without the byte order mark of an editor.
 
         Raises:
-            ConfigError: The file or variable does not exist or is empty.
+            ConfigError: The file or variable does not exist, is empty or no UTF-8.
         """
-        if self.env is not None:
-            value, place = os.environ.get(self.env, ""), f"environment variable {self.env}"
-        else:
-            place = str(self.file)
-            try:
-                value = Path(place).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as exc:
-                raise ConfigError(
-                    f"the secret in {place} cannot be read",
-                    where=where,
-                    do="check the path and its permissions",
-                    number=3,
-                ) from exc
+        place = str(self.file) if self.env is None else f"environment variable {self.env}"
+        try:
+            value = Path(place).read_text(encoding="utf-8-sig") if self.env is None else os.environ.get(self.env, "")
+            value.encode()  # a variable may hold bytes that are no UTF-8, which could not be sent
+        except (OSError, UnicodeError) as exc:
+            raise ConfigError(
+                f"the secret in {place} cannot be read",
+                where=where,
+                do="check the path and its permissions, and that it is UTF-8",
+                number=3,
+            ) from exc
         if not value.strip():
             raise ConfigError(f"the secret in {place} is empty", where=where, do="set it and start again", number=3)
         return value.strip()

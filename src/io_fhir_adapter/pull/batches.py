@@ -21,7 +21,8 @@ from io_fhir_adapter.fhir.structs import Patient
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.list_size import ListSize, unanswered
 from io_fhir_adapter.pull.outcome import SourceOutcome
-from io_fhir_adapter.pull.reading import Keep, Pairs, Reading, SearchReader
+from io_fhir_adapter.pull.proof import Reading
+from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader
 from io_fhir_adapter.pull.searchset import SearchPage
 from io_fhir_adapter.pull.sliced import side_by_side
 
@@ -34,6 +35,7 @@ _DOUBTS: Final = 3
 _SAMPLE: Final = 10
 _SPECIAL: Final = re.compile(r"[\\,|$]")
 """What a value of a search has a backslash before."""
+_NOBODY: Final = "Patient/00000000-0000-4000-8000-000000000000"
 _WITNESSED: Final = 10  # in shorter lists one value more costs too much, until one was found cut
 Done = Callable[[Sequence[str]], None]
 
@@ -102,6 +104,7 @@ class Batches:
         self._lists: dict[tuple[str, str], bool] = {}
         self._sizes: dict[tuple[str, str], ListSize] = {}
         self._bare: set[tuple[str, str]] = set()  # where patients are named by their ids alone
+        self._moved: set[tuple[str, str]] = set()  # where what comes for a patient may name another record of theirs
         self._proved: set[tuple[str, str]] = set()  # where something was found for values as they are written
         self._tried: Counter[tuple[str, str]] = Counter()
         self._doubts: Counter[tuple[str, str]] = Counter()
@@ -223,7 +226,7 @@ class Batches:
 
         def keep(resource: Resource | None, resource_id: str) -> bool:
             name = _value_of(resource, resource_id, parameter)
-            kept = _is_asked(name, resource, parameter, asked)
+            kept = search.key in self._moved or _is_asked(name, resource, parameter, asked)
             if kept:
                 found.add(name)
             return kept and search.wants(resource, resource_id)
@@ -234,7 +237,7 @@ class Batches:
         if self._ignores(first, parameter, asked) and self._reader.posts(resource_type, pairs):
             self._reader.refuse_posts()  # it may be the form that is not read
             first = await self._reader.open(resource_type, pairs)
-        if self._ignores(first, parameter, asked):
+        if self._ignores(first, parameter, asked) and not await self._is_moved(search):
             self._ignored.add(search.key)
             return ()
         reading = await self._reader.read(resource_type, pairs, keep, first=first, writes=search.done is not None)
@@ -247,7 +250,10 @@ class Batches:
         self, search: _Search, batch: Sequence[str], found: Collection[str], witness: str, reading: Reading
     ) -> Sequence[str]:
         """The values that a list has to be asked for again; takes notice of how long lists may be."""
-        if len(batch) == 1 or self._lists.get(search.key) is not True:
+        if len(batch) == 1:
+            self._check_end(search, reading)
+            return ()
+        if self._lists.get(search.key) is not True:
             return ()  # each value was asked for by itself
         size = self._size(search)
         if reading.is_doubtful and (search.parameter != "_id" or len(found) < len(batch) + bool(witness)):
@@ -273,6 +279,20 @@ class Batches:
         """Whether what comes was not asked for."""
         names = [_value_of(item.resource, resource_id, parameter) for item, resource_id in first.items]
         return any(name and name not in asked for name in names)
+
+    async def _is_moved(self, search: _Search) -> bool:
+        """Whether a server that answers with resources of others does look at the patient: it finds nothing of nobody.
+
+        Such a server knows which records were merged, and answers for a former one with what the other has now.
+        """
+        if search.parameter != "patient" or search.key in self._moved:
+            return search.key in self._moved
+        nobodys = await self._reader.open(search.resource_type, ((search.parameter, _NOBODY), *search.more))
+        if nobodys.items:
+            return False
+        self._moved.add(search.key)
+        self._outcome.note("the server answers for some patients with another record of theirs")
+        return True
 
     async def _check_lists(self, search: _Search, batch: Sequence[str], found: Collection[str]) -> None:
         """Whether the server reads a list as a list: where it hardly found anything, each value is asked for once."""
@@ -337,16 +357,23 @@ class Batches:
 
             def keep(resource: Resource | None, resource_id: str, value: str = value, hits: list[str] = hits) -> bool:
                 name = _value_of(resource, resource_id, parameter)
-                kept = _is_asked(name, resource, parameter, (value,))
+                kept = search.key in self._moved or _is_asked(name, resource, parameter, (value,))
                 if kept:
                     hits.append(value)
                 return kept and search.wants(resource, resource_id)
 
-            await self._reader.read(
-                resource_type, ((parameter, self._written(search, (value,))[0]), *search.more), keep
-            )
+            pairs = ((parameter, self._written(search, (value,))[0]), *search.more)
+            first = await self._reader.open(resource_type, pairs)
+            if self._ignores(first, parameter, (value,)):
+                await self._is_moved(search)
+            self._check_end(search, await self._reader.read(resource_type, pairs, keep, first=first))
             found.update(hits)
         return found
+
+    def _check_end(self, search: _Search, reading: Reading) -> None:
+        """Looks whether there may be more for one value; with an id there is one resource at most."""
+        if search.parameter != "_id":
+            self._reader.check_end(search.resource_type, reading, f"one {search.parameter}")
 
     async def _everything(self, search: _Search, wanted: frozenset[str]) -> None:
         """All resources of a type, once, where the server cannot be asked for some."""
@@ -358,7 +385,7 @@ class Batches:
             return _is_asked(name, resource, parameter, wanted) and search.wants(resource, resource_id)
 
         async with self._whole:
-            await self._reader.read(resource_type, search.more, keep)
+            self._reader.check_end(resource_type, await self._reader.read(resource_type, search.more, keep))
 
 
 def escaped(value: str) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 
 from io_fhir_adapter.errors import PullError, TransportError
+from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.fhir.structs import Procedure
-from io_fhir_adapter.ledger.database import timestamp
+from io_fhir_adapter.ledger.facts import patient_links, survivor
 from io_fhir_adapter.ledger.runs import cursor, move_cursor, read_state, write_state
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.reading import Pairs
@@ -23,15 +24,14 @@ __all__ = ["PatientPull"]
 
 _STARTED: Final = "roster-started"
 _DONE: Final = "roster-done"
-_WORTH_RESUMING: Final = timedelta(hours=36)
 _REFUSED: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN})
 
 
 class PatientPull(SearchPull):
     """A pull that names its patients: those of a roster, some at a time.
 
-    A pull that was cut off goes on after the patients that it had done. What a patient's Procedures were and are no
-    longer is removed by a complete reading of that patient.
+    A pull that was cut off goes on after the patients that it had done, and reads those who joined meanwhile. What a
+    patient's Procedures were and are no longer is removed by a complete reading of that patient.
     """
 
     strategy = "patient"
@@ -43,40 +43,62 @@ class PatientPull(SearchPull):
             raise PullError("strategy patient needs a roster", where=f"source {name}", do=do, number=21)
         roster = await read_roster(self._config.patients, self._client, self._reader, self.outcome)
         self.outcome.note(f"{len(roster):,} patients are on the roster (from {self._config.patients.origin})")
+        roster = sorted({*roster, *self._survivors(roster)})
         kind = "changes" if since else "all"
         with self._ledger.begin() as connection:
             known = set(json.loads(read_state(connection, self._roster_name()) or "[]")) if since else set()
             begun, _, started = cursor(connection, name, _STARTED).partition(" ")
             done = cursor(connection, name, _DONE) if begun == kind else ""
-            if done and started >= timestamp(datetime.now(UTC) - _WORTH_RESUMING):
+            first = set(json.loads(read_state(connection, self._first_name()) or "[]"))  # on the roster when it began
+            if done and started:
                 self.outcome.note("a pull that was cut off went on where it ended")
+                first &= set(roster)  # who left and comes back was perhaps never read
             else:
+                first = set(roster)
                 started, done = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"), ""
                 move_cursor(connection, name, _STARTED, f"{kind} {started}", self._run)
                 move_cursor(connection, name, _DONE, "", self._run)
+            write_state(connection, self._first_name(), json.dumps(sorted(first)))
         self._started = started
         left = [patient for patient in roster if patient > done]
+        joined = [patient for patient in roster if patient <= done and patient not in first]
         if known:
-            await self._read_known(left, known, since)
+            await self._read_known([*left, *joined], known, since)
         else:
             await self._read(left, ())
-        self.read_patients = frozenset(f"Patient/{patient}" for patient in left)
+            await self._read(joined, (), mark=False)
+        self.read_patients = frozenset(f"Patient/{patient}" for patient in (*left, *joined))
         self._roster = roster
         return since
+
+    def _survivors(self, patients: Iterable[str]) -> set[str]:
+        """The records that these were merged into: their Procedures went with them."""
+        with self._ledger.read() as connection:
+            links = patient_links(connection, self._config.name)
+        return {id_of(survivor(f"Patient/{patient}", links)) for patient in patients}
+
+    async def _procedures_of_others(self) -> bool:
+        fresh = self._survivors(self._roster).difference(self._roster)
+        if fresh:
+            await self._read(sorted(fresh), (), mark=False)
+            self.read_patients = (self.read_patients or frozenset()) | {f"Patient/{patient}" for patient in fresh}
+            self._roster = sorted(fresh.union(self._roster))
+        return bool(fresh)
 
     async def _read_known(self, roster: Sequence[str], known: Collection[str], since: str) -> None:
         """What changed of those who were read before, and everything of the others."""
         changed = self._since(since)
         patients = self._config.patients
-        window = timedelta(days=patients.window_days if patients is not None else 0)
-        recent: Pairs = (("date", f"ge{(datetime.now(self._tz) - window).date().isoformat()}"),)
+        days = patients.window_days if patients is not None else 0
+        days += max(0, (datetime.now(UTC) - datetime.fromisoformat(since)).days)  # the last pull may be long ago
+        recent: Pairs = (("date", f"ge{(datetime.now(self._tz) - timedelta(days=days)).date().isoformat()}"),)
         old = [patient for patient in roster if patient in known]
         try:
             await self._read(old, changed, mark=False)
         except TransportError as exc:
             if exc.status not in _REFUSED:
                 raise
-            self.outcome.note(f"the server does not say what changed; the last {window.days} days were read again")
+            self.outcome.note(f"the server does not say what changed; the last {days} days were read again")
             await self._read(old, recent, mark=False)
         await self._read([patient for patient in roster if patient not in known], (), mark=False)
 
@@ -127,8 +149,17 @@ class PatientPull(SearchPull):
     def _ended(self) -> None:
         with self._ledger.begin() as connection:
             write_state(connection, self._roster_name(), json.dumps(self._roster))
+            write_state(connection, self._first_name(), "")
             move_cursor(connection, self._config.name, _STARTED, "", self._run)
             move_cursor(connection, self._config.name, _DONE, "", self._run)
 
     def _roster_name(self) -> str:
-        return f"roster {hashlib.sha256(self._config.name.encode()).hexdigest()[:24]}"
+        """Under what the roster of the last complete pull is remembered."""
+        return f"roster {self._digest()}"
+
+    def _first_name(self) -> str:
+        """Under what the roster is remembered with which a reading began, until it has ended."""
+        return f"roster begun {self._digest()}"
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self._config.name.encode()).hexdigest()[:24]

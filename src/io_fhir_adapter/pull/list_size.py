@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.pull.reading import Reading
+from io_fhir_adapter.pull.proof import Reading
 
 __all__ = ["USUAL_LIST", "ListSize", "unanswered"]
 

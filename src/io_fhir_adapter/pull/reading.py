@@ -6,10 +6,9 @@ How a server wants to be asked is found out on the way and remembered for the re
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -18,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.errors import PullError, TransportError
+from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.pull.chain import pages_from
 from io_fhir_adapter.pull.decode import Item, Resource
@@ -26,64 +25,30 @@ from io_fhir_adapter.pull.manner import Manner
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.pages import Pages
+from io_fhir_adapter.pull.proof import Incomplete, Reading, check_end
 from io_fhir_adapter.pull.searchset import Found, SearchPage, parse_searchset
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.slices import instant_of
 from io_fhir_adapter.pull.store import FactStore
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
-__all__ = ["Incomplete", "Keep", "Pairs", "Reading", "SearchReader"]
+__all__ = ["Keep", "Pairs", "SearchReader"]
 
 Pairs = tuple[tuple[str, str], ...]
 Keep = Callable[[Resource | None, str], bool]
 """Says of a resource (None where it could not be decoded) and its id whether it is to be kept."""
 
 _RESTARTS: Final = 2
-_ROUND: Final = 100  # what servers hand over at most is a multiple of this, or one of these
-_SMALL_CAPS: Final = frozenset({10, 20, 25, 50})
 _PACKED: Final = "Procedure"  # there are millions of them
 _LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
+_UNSEEN: Final = (
+    "the server gives no totals: whether it handed over all {} resources of one day, moment or patient cannot be seen"
+)
 _EXPIRED: Final = frozenset({HTTPStatus.GONE, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST})
 _NOT_LIKED: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.PRECONDITION_FAILED, 422})
 _NO_POST: Final = frozenset({400, 403, 404, 405, 406, 415, 501})
 _FORM: Final = "application/x-www-form-urlencoded"
-
-
-class Incomplete(PullError):  # noqa: N818 - the sentence it carries is the error
-    """A search handed over less than the server says there is; ``handed_over`` so many."""
-
-    handed_over = 0
-
-
-@dataclass(slots=True)
-class Reading:
-    """One search as it was read.
-
-    Attributes:
-        total: What the server said, None where it did not.
-        seen: Ids that were handed over.
-        nameless: How many resources without an id, by position.
-        pages: How many pages.
-        is_full: Whether the last page held as many as were asked for.
-    """
-
-    total: int | None = None
-    seen: Seen = field(default_factory=Seen)
-    nameless: Counter[str] = field(default_factory=Counter)
-    pages: int = 0
-    is_full: bool = False
-
-    @property
-    def handed_over(self) -> int:
-        """How many different resources."""
-        return self.seen.count() + self.nameless.total()
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether more may be there: the server gives no total, and so many are what it may hand over at most."""
-        number = self.handed_over if self.total is None else 0
-        return number > 0 and (self.is_full or number % _ROUND == 0 or number in _SMALL_CAPS)
 
 
 class SearchReader:
@@ -267,13 +232,27 @@ class SearchReader:
                 first = None
                 self._outcome.note("the server forgot a search half-way; it was started again")
             else:
-                break
+                is_short = reading.total is not None and reading.handed_over < reading.total
+                if not (is_short and reading.fell and left):
+                    break
+                left = 0
+                first = None
+                self._outcome.note("the server's total fell while a search was read; it was started again")
             finally:
                 if writes:
                     self.write()
         if reading.total is not None:
             self.check_whole(resource_type, reading.handed_over, reading.total)
         return reading
+
+    def check_end(self, resource_type: str, reading: Reading, part: str = "") -> None:
+        """Looks whether a search that cannot be cut any further may have ended early; see :func:`check_end`.
+
+        Raises:
+            PullError: It ended at a full page, and the server gives no total.
+        """
+        if check_end(resource_type, reading, part):
+            self._outcome.note(_UNSEEN.format(resource_type))
 
     def check_whole(self, resource_type: str, handed_over: int, total: int) -> None:
         """Compares what a search handed over with what the server says there is.
@@ -303,7 +282,7 @@ class SearchReader:
             async for page in pages:
                 reading.pages += 1
                 reading.is_full = self.manner.count and page.size >= self._config.page_size
-                reading.total = page.total if page.total is not None else reading.total
+                reading.told(page.total)
                 self._take(resource_type, page, keep, reading)
 
     def _take(self, resource_type: str, page: SearchPage, keep: Keep | None, reading: Reading) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from io_fhir_adapter.config import PatientsConfig
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.references import id_of, reference_key
 from io_fhir_adapter.fhir.structs import Reference
-from io_fhir_adapter.pull.batches import is_literal, subject_of
+from io_fhir_adapter.pull.batches import escaped, is_literal, subject_of
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.reading import SearchReader
@@ -22,6 +23,7 @@ from io_fhir_adapter.transport.client import Answer, FhirClient
 __all__ = ["read_roster"]
 
 _AT_A_TIME: Final = 50
+_NESTED: Final = re.compile(r"(?:Group|List)/[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # its id becomes a part of an address
 
 
 class _Member(msgspec.Struct, gc=False):
@@ -44,20 +46,25 @@ _DECODER: Final = msgspec.json.Decoder(_Named)
 async def read_roster(
     config: PatientsConfig, client: FhirClient, reader: SearchReader, outcome: SourceOutcome
 ) -> list[str]:
-    """Ids of the patients, sorted.
+    """Ids of the patients, sorted. Who is named in a way that leads to nobody is left out, and counted in a note.
 
     Raises:
         PullError: Nobody is named, or what names them cannot be read.
         TransportError: The server does not answer or refuses.
     """
     if config.origin == "csv" and config.path is not None:
-        named = _from_csv(config.path, config.column)
-        found = await _identified(config.system, named, reader, outcome) if config.system else set(map(id_of, named))
+        values = _from_csv(config.path, config.column)
+        if config.system:
+            identifiers = [(config.system, value) for value in values]
+            found = await _identified(identifiers, "in the patients' file", reader, outcome)
+        else:
+            found = set(map(id_of, values))
     elif config.origin == "encounters":
-        found = await _from_encounters(config.query, reader)
+        found = await _patients(await _from_encounters(config.query, reader), "Encounters", reader, outcome)
     else:
         kind = "Group" if config.origin == "group" else "List"
-        found = await _from_members(f"{client.base_url}/{kind}/{config.id}", kind, client)
+        keys = await _from_members(f"{kind}/{config.id}", client)
+        found = await _patients(keys, f"members of the {kind}", reader, outcome)
     if not found:
         raise PullError(
             "no patient is named", where=f"patients from {config.origin}", do="check sources.patients", number=21
@@ -65,35 +72,56 @@ async def read_roster(
     return sorted(found)
 
 
-async def _from_members(url: str, kind: str, client: FhirClient) -> set[str]:
+async def _from_members(name: str, client: FhirClient) -> list[str]:
+    """Keys of the members of a Group or List, and of the Groups and Lists among them, each of which is read once."""
+    keys: list[str] = []
+    waiting = [name]
+    taken = {name}
+    while waiting:
+        for key in await _members(waiting.pop(), client):
+            if _NESTED.fullmatch(key) is None:
+                keys.append(key)
+            elif key not in taken:
+                taken.add(key)
+                waiting.append(key)
+    return keys
+
+
+async def _members(name: str, client: FhirClient) -> list[str]:
+    kind = name.partition("/")[0]
+    where = f"{client.base_url}/{kind}"
+
     def parse(answer: Answer) -> _Named:
         try:
             named = _DECODER.decode(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             what = f"the server's {kind} cannot be read"
-            raise PullError(what, where=url, do="check sources.patients.id", number=20) from exc
+            raise PullError(what, where=where, do="check sources.patients.id", number=20) from exc
         if named.resourceType != kind:
-            raise PullError(f"the server's answer is no {kind}", where=url, do="check sources.patients.id", number=20)
+            raise PullError(f"the server's answer is no {kind}", where=where, do="check sources.patients.id", number=20)
         return named
 
-    named = await client.exchange("GET", url, parse)
+    named = await client.exchange("GET", f"{client.base_url}/{name}", parse)
     members = named.member if kind == "Group" else named.entry
-    keys = [reference_key(one.entity or one.item, "Patient") for one in members or () if not one.deleted]
-    return {id_of(key) for key in keys if is_literal(key, "Patient")}
+    return [reference_key(one.entity or one.item, "Patient") for one in members or () if not one.deleted]
 
 
-async def _from_encounters(query: str, reader: SearchReader) -> set[str]:
+async def _from_encounters(query: str, reader: SearchReader) -> list[str]:
+    """Keys of the Encounters' subjects: each patient's once, and one for each Encounter with another or none."""
     found: set[str] = set()
+    others: dict[str, str] = {}
 
-    def look(resource: Resource | None, _: str) -> bool:
+    def look(resource: Resource | None, resource_id: str) -> bool:
         key = subject_of(resource)
         if is_literal(key, "Patient"):
-            found.add(id_of(key))
+            found.add(key)
+        else:
+            others[resource_id] = key
         return False  # the Encounters themselves are read where a Procedure names them
 
     pairs = tuple((name, value) for name, _, value in (part.partition("=") for part in query.split("&")) if name)
-    await reader.read("Encounter", pairs, look)
-    return found
+    reader.check_end("Encounter", await reader.read("Encounter", pairs, look))
+    return [*found, *others.values()]
 
 
 def _from_csv(path: Path, column: str | None) -> list[str]:
@@ -115,21 +143,50 @@ def _from_csv(path: Path, column: str | None) -> list[str]:
     return [value for value in dict.fromkeys(rows) if value]
 
 
-async def _identified(system: str, values: Iterable[str], reader: SearchReader, outcome: SourceOutcome) -> set[str]:
-    """Ids of the patients who carry one of the identifiers."""
-    wanted = list(values)
-    found: dict[str, str] = {}
+async def _patients(keys: Iterable[str], named: str, reader: SearchReader, outcome: SourceOutcome) -> set[str]:
+    """Ids of the patients behind references; those that name them by an identifier are looked up.
+
+    Args:
+        keys: The references, as :func:`reference_key` gives them.
+        named: What they stand in, for notes.
+        reader: Asks the server.
+        outcome: Takes notes.
+    """
+    found: set[str] = set()
+    identifiers: set[tuple[str, str]] = set()
+    left_out = 0
+    for key in keys:
+        kind, _, token = key.partition("?identifier=")
+        system, _, value = token.partition("|")
+        if is_literal(key, "Patient"):
+            found.add(id_of(key))
+        elif kind == "Patient" and value:
+            identifiers.add((system, value))
+        else:
+            left_out += 1
+    if left_out:
+        outcome.note(f"{named} that name no patient by id or identifier are left out: {left_out:,}")
+    return found | await _identified(sorted(identifiers), f"of {named}", reader, outcome)
+
+
+async def _identified(
+    identifiers: Sequence[tuple[str, str]], where: str, reader: SearchReader, outcome: SourceOutcome
+) -> set[str]:
+    """Ids of all patients who carry one of the identifiers (system and value): several records may carry the same."""
+    wanted = frozenset(identifiers)
+    found: dict[tuple[str, str], set[str]] = {}
 
     def look(resource: Resource | None, resource_id: str) -> bool:
         for identifier in getattr(resource, "identifier", None) or ():
-            if identifier.system == system and identifier.value:
-                found[identifier.value] = resource_id
+            one = identifier.system or "", identifier.value or ""
+            if one in wanted and resource_id:
+                found.setdefault(one, set()).add(resource_id)
         return False
 
-    for start in range(0, len(wanted), _AT_A_TIME):
-        part = [f"{system}|{value}".replace(",", "\\,") for value in wanted[start : start + _AT_A_TIME]]
-        await reader.read("Patient", (("identifier", ",".join(part)),), look)
-    unknown = len(set(wanted) - found.keys())
+    for start in range(0, len(identifiers), _AT_A_TIME):
+        part = [f"{escaped(system)}|{escaped(value)}" for system, value in identifiers[start : start + _AT_A_TIME]]
+        reader.check_end("Patient", await reader.read("Patient", (("identifier", ",".join(part)),), look))
+    unknown = len(wanted) - len(found)
     if unknown:
-        outcome.note(f"{unknown:,} of {len(wanted):,} identifiers in the patients' file are unknown to the server")
-    return {found[value] for value in wanted if value in found}
+        outcome.note(f"{unknown:,} of {len(wanted):,} identifiers {where} are unknown to the server")
+    return {name for names in found.values() for name in names}

@@ -22,6 +22,7 @@ from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, pat
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
+from io_fhir_adapter.pull.asked import digest_of, is_other, note_asked
 from io_fhir_adapter.pull.batches import Batches, is_literal, subject_of
 from io_fhir_adapter.pull.code_filter import CodeFilter
 from io_fhir_adapter.pull.decode import Resource
@@ -102,11 +103,16 @@ class SearchPull:
             if since and is_due(connection, name, self._config.reconcile_days, datetime.now(UTC)):
                 since = ""
                 self.outcome.note("everything was read again, to find what was deleted")
+            if since and is_other(connection, name, self._asked_for()):
+                since = ""
+                self.outcome.note("the way of reading or what is asked for changed; everything was read again")
             if since and self._codes.begin(connection):
                 since = ""
         since = await self._procedures(since)
         self.outcome.since = since
         await self._needed(since)
+        while await self._procedures_of_others():
+            await self._needed(since)
         self._reader.settle()
         for outcome in self.outcome.types.values():
             outcome.complete = True
@@ -120,10 +126,15 @@ class SearchPull:
                 remove_gone(connection, gone, self.outcome, self._run)
                 note_reconciled(connection, name, self._run, datetime.now(UTC))
                 self._codes.end(connection, self._run)
+            note_asked(connection, name, self._asked_for(), self._run)
             reached = self._reached()
             if reached > before:
                 move_cursor(connection, name, "Procedure", reached, self._run)
         self._ended()
+
+    def _asked_for(self) -> str:
+        """A digest of what decides which Procedures are read."""
+        return digest_of(self.strategy, self._config.since)
 
     def _ended(self) -> None:
         """Called when a pull is complete."""
@@ -165,6 +176,10 @@ class SearchPull:
         if self._is_first:
             self._store.recount(self._ledger, "Procedure", self.outcome)
         return ""
+
+    async def _procedures_of_others(self) -> bool:
+        """Reads the Procedures of those who turned out to matter, too; says whether there were any."""
+        return False
 
     async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
         """The first page of what changed, None where the server cannot be asked so."""
@@ -214,7 +229,7 @@ class SearchPull:
         if first is None or not all(part.admits(one) for one in first.resources):
             self.outcome.note("the server cannot be asked for Procedures without a date; with since they are not read")
             return
-        await self._reader.read("Procedure", part.pairs(), first=first)
+        self._reader.check_end("Procedure", await self._reader.read("Procedure", part.pairs(), first=first), "no date")
 
     # --- what their decisions need ------------------------------------------------------------------------------
 
@@ -230,7 +245,8 @@ class SearchPull:
             await self._changes("Encounter", since, on_record["Encounter"])
         people = await self._people(on_record["Patient"])
         if since:
-            await self._changes("Condition", since, on_record["Condition"], people)
+            # of those on record, too, who have none at the moment: they may have one again
+            await self._changes("Condition", since, on_record["Condition"], people | on_record["Patient"])
 
     async def _people(self, on_record: set[str]) -> set[str]:
         """Conditions and records of everyone with a mapped Procedure, and of the records that they were merged into.

@@ -39,6 +39,21 @@ _HEADER: Final = msgspec.json.Decoder(Header)
 _MAX_PAGES = 1_000_000
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DIGEST_SHOWN = 12
+_LEFT_OUT: Final = frozenset(
+    {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled", "too-costly"}
+)
+"""Codes of an issue, of those that FHIR has, by which a server says that it could not give everything."""
+
+
+class _Issue(msgspec.Struct, gc=False):
+    severity: str | None = None
+    code: str | None = None
+
+
+class _Outcome(msgspec.Struct, gc=False):
+    """An OperationOutcome, as far as it says whether something is missing."""
+
+    issue: list[_Issue] | None = None
 
 
 class _SoundEntry(msgspec.Struct, Generic[T], gc=False):
@@ -62,6 +77,7 @@ _SOUND: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "Encounter": msgspec.json.Decoder(_SoundBundle[Encounter]),
 }
 _SKETCHES: Final = msgspec.json.Decoder(_SoundBundle[ProcedureSketch])
+_OUTCOMES: Final = msgspec.json.Decoder(_Outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +269,17 @@ def _all_sound(answer: Answer, where: str, resource_type: str) -> SearchPage | N
 def _item(entry: BundleEntry, number: int, where: str, resource_type: str) -> tuple[Item, str] | None:
     mode = entry.search.mode if entry.search is not None else None
     if mode == "outcome":
+        _refuse_part(entry, where)
         return None
     place = f"{where} entry {number}"
     url_id = id_of(normalise(entry.fullUrl, resource_type))
     if not has_resource(entry):
         return Item(place, resource_type, None, url_id, "the entry holds no resource"), url_id
     item = decode_resource(entry.resource, place, url_id)
-    if item.resource_type == "OperationOutcome" or (mode == "include" and item.resource_type != resource_type):
+    if item.resource_type == "OperationOutcome":
+        _refuse_part(entry, where)
+        return None
+    if mode == "include" and item.resource_type != resource_type:
         return None
     own_id = item.resource.id if item.resource is not None else _readable_id(entry.resource)
     resource_id = own_id or url_id
@@ -270,6 +290,28 @@ def _item(entry: BundleEntry, number: int, where: str, resource_type: str) -> tu
         problem = item.problem or "of a type that was not asked for"
         return Item(place, resource_type, None, resource_id, problem), resource_id
     return Item(place, item.resource_type, item.resource, resource_id, item.problem), resource_id
+
+
+def _refuse_part(entry: BundleEntry, where: str) -> None:
+    """Looks whether the outcome among the entries of a page says that the page is not all there is.
+
+    Remarks on the search itself, such as a parameter that is not known, are no reason: what was found shows that.
+
+    Raises:
+        PullError: It does.
+    """
+    try:
+        issues = _OUTCOMES.decode(entry.resource).issue or () if has_resource(entry) else ()
+    except _UNREADABLE:
+        return
+    if any(one.severity == "fatal" or (one.severity != "information" and one.code in _LEFT_OUT) for one in issues):
+        raise PullError(
+            "the server says that it could not give everything that it was asked for",
+            where=where,
+            do="run again; if it persists, lower page_size or concurrency, or see the server's log",
+            number=39,
+            transient=True,
+        )
 
 
 def _readable_id(data: msgspec.Raw) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.pull.outcome import SourceOutcome
-from io_fhir_adapter.pull.reading import Incomplete, Keep, Pairs, Reading, SearchReader
+from io_fhir_adapter.pull.proof import Incomplete, Reading
+from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader
 from io_fhir_adapter.pull.searchset import SearchPage
 from io_fhir_adapter.pull.slices import Slice
 
@@ -19,7 +20,6 @@ __all__ = ["SlicedSearch", "side_by_side"]
 
 _CAP: Final = 10_000
 """Where search indexes stop counting or paging; a number that ends in so many is not believed."""
-_UNSEEN: Final = "the server gives no totals: whether it handed over all {} resources of a day or moment cannot be seen"
 _FILLED: Final = 0.8
 _WORTHWHILE: Final = 0.4
 """So full a slice is meant to be, and at least, as part of the largest that is read in one chain."""
@@ -45,7 +45,7 @@ async def side_by_side(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _may_lack(reading: Reading, total: int | None) -> bool:
     """Whether a server may have handed over less than there is, although it did not say so."""
     number = reading.handed_over
-    is_short = number < total if total is not None else reading.is_doubtful
+    is_short = number < total if total is not None and number <= total else reading.is_doubtful
     return is_short or (number > 0 and number % _CAP == 0)
 
 
@@ -95,6 +95,7 @@ class SlicedSearch:
         if total is None and first.next_link and self._size:
             total = await self._count(resource_type, pairs)
         short: Incomplete | None = None
+        counts_pages = False
         if not self._is_large(total, first):
             try:
                 reading = await self._reader.read(resource_type, pairs, keep, first=first)
@@ -104,17 +105,23 @@ class SlicedSearch:
                 short = exc
                 self._outcome.note(f"the server's pages of {resource_type} end early; it was read in slices")
             else:
-                if reading.is_doubtful and total is None and self._size:
-                    total = await self._count(resource_type, pairs)
-                whole = reading.total if reading.total is not None else total
-                if not self._size or not _may_lack(reading, whole):
+                whole = reading.total
+                if self._size and ((reading.is_doubtful and total is None) or reading.is_one_full_page):
+                    total = whole = await self._count(resource_type, pairs)
+                elif whole is None:
+                    whole = total
+                if whole is not None and reading.handed_over > whole:
+                    total = whole = None  # that was no total: some servers count a page, or stop counting
+                counts_pages = whole is None and reading.is_one_full_page
+                if not self._size or not (_may_lack(reading, whole) or counts_pages):
                     self._count_whole(resource_type, keep, whole)
                     return
                 self._outcome.note(f"the server hands over {reading.handed_over:,} at most; it was read in slices")
         try:
             await self._cut(
-                resource_type, pairs, slices, keep, total, cap=short.handed_over if short else 0, undated=undated
-            )
+                resource_type, pairs, slices, keep, total,
+                cap=short.handed_over if short else 0, undated=undated, counts_pages=counts_pages,
+            )  # fmt: skip
         except Incomplete as exc:
             raise (short or exc) from exc
 
@@ -138,14 +145,16 @@ class SlicedSearch:
         *,
         cap: int,
         undated: bool,
+        counts_pages: bool,
     ) -> None:
         # where all is kept, the reader has noted all that was handed over: a second list of a million would be the same
         whole = Reading(total=total) if keep is not None else Reading(total, self._reader.seen_of(resource_type))
         parts = slices(ceil((total or self._size) / self._size))
         parameter = parts[0].parameter
         work = _Slices(
-            self._reader, self._outcome, resource_type, keep, whole, self._turns, self._concurrency, self._size, cap
-        )
+            self._reader, self._outcome, resource_type, keep, whole, self._turns, self._concurrency, self._size, cap,
+            counts_pages=counts_pages,
+        )  # fmt: skip
         try:
             without = [self._undated(work, replace(parts[0], low=None, high=None, undated=True))] if undated else []
             await side_by_side([*(work.read(part) for part in parts), *without])
@@ -166,8 +175,9 @@ class SlicedSearch:
         finally:
             self._reader.write()
         reading = await self._reader.read(resource_type, pairs, keep)
-        if reading.total is None and total is not None:
+        if total is not None and (reading.total is None or reading.total < total):
             self._reader.check_whole(resource_type, reading.handed_over, total)
+        self._reader.check_end(resource_type, reading)
         self._count_whole(resource_type, keep, reading.total if reading.total is not None else total)
 
     def _count_whole(self, resource_type: str, keep: Keep | None, total: int | None) -> None:
@@ -200,7 +210,10 @@ class _Slices:
         concurrency: int,
         size: int,
         cap: int,
+        *,
+        counts_pages: bool,
     ) -> None:
+        self._counts_pages = counts_pages  # the server's totals are what a page holds
         self._cap = cap  # how much a search hands over at most, where one has shown it
         self._reader = reader
         self._outcome = outcome
@@ -234,18 +247,12 @@ class _Slices:
             if not smaller:
                 raise
             return smaller
+        if self._counts_pages:
+            reading.total = None
         if _may_lack(reading, reading.total):
             if smaller := part.split(2):
                 return smaller
-            if reading.is_doubtful and reading.is_full:
-                raise PullError(
-                    "the server gives no totals, and ended a search at a full page: it may have more",
-                    where=f"{self._type} of {' '.join(value for _, value in part.pairs())}",
-                    do="set another page_size; if it persists, ask the server's vendor how searches are paged",
-                    number=33,
-                )
-            if reading.is_doubtful:
-                self._outcome.note(_UNSEEN.format(self._type))
+            self._reader.check_end(self._type, reading, " ".join(value for _, value in part.pairs()))
         self._outcome.of(self._type).slices += 1
         if self._keep is not None:
             self._whole.seen.merge(reading.seen)
@@ -270,6 +277,8 @@ class _Slices:
         """
         if all(map(part.admits, first.resources)):
             return
-        if part.undated or first.total is None or first.total == self._whole.total:
+        whole = self._whole.total
+        if part.undated or first.total is None or (whole is not None and first.total >= whole):
             raise _NotUsed
-        self._outcome.note("the server's date of a Procedure is not the date on which it was done")
+        if part.parameter == "date":
+            self._outcome.note("the server's date of a Procedure is not the date on which it was done")

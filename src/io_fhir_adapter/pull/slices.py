@@ -84,8 +84,13 @@ class Slice:
         return []
 
     def admits(self, resource: Resource | ProcedureSketch) -> bool:
-        """Whether a Procedure may belong to it, give or take a day: servers count days in time zones of their own."""
-        if self.parameter != "date" or not isinstance(resource, Procedure | ProcedureSketch):
+        """Whether a resource may belong to it.
+
+        A Procedure's day may be one off, since servers count days in time zones of their own, and a version a second.
+        """
+        if self.parameter == "_lastUpdated":
+            return self._admits_version(resource.meta.lastUpdated if resource.meta is not None else None)
+        if not isinstance(resource, Procedure | ProcedureSketch):
             return True
         start, end = days_of(resource)
         if self.undated:  # a date that is none counts as missing with servers that cannot read it either
@@ -94,6 +99,13 @@ class Slice:
             return False
         low, high = _a_day_wider(self.low, self.high)
         return may_precede(low, end or "9999") and (not high or may_precede(start, high))
+
+    def _admits_version(self, text: str | None) -> bool:
+        moment = instant_of(text) if text else None
+        if moment is None:
+            return True
+        at = moment.timestamp()
+        return (self.low is None or at >= self.low - 1) and (self.high is None or at < self.high + 1)
 
 
 @lru_cache

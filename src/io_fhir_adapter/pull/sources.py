@@ -9,7 +9,7 @@ from typing import Any
 from io_fhir_adapter.classify.recode import recode
 from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.config import Config, FhirSourceConfig
-from io_fhir_adapter.errors import AdapterError
+from io_fhir_adapter.errors import AdapterError, ConfigError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.identities import settle_identities
@@ -43,8 +43,7 @@ async def pull_sources(
     with collecting_seldom():
         for source in config.sources:
             if isinstance(source, FhirSourceConfig):
-                async with FhirClient(source, f"sources.{source.name}") as client:
-                    outcomes.append(await _pull_server(source, config, client, ledger, ruleset, tz, run, progress))
+                outcomes.append(await _pull_server(source, config, ledger, ruleset, tz, run, progress))
             else:
                 outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
     with ledger.read() as connection:
@@ -55,6 +54,23 @@ async def pull_sources(
 
 
 async def _pull_server(
+    source: FhirSourceConfig,
+    config: Config,
+    ledger: Ledger,
+    ruleset: Ruleset,
+    tz: tzinfo,
+    run: int,
+    progress: Progress,
+) -> SourceOutcome:
+    """Pulls one server; a secret, key or certificate that cannot be used is a failure of this source alone."""
+    try:
+        async with FhirClient(source, f"sources.{source.name}") as client:
+            return await _pull_from(source, config, client, ledger, ruleset, tz, run, progress)
+    except ConfigError as exc:  # also of the sign-in that an export has to itself
+        return SourceOutcome(source.name, error=exc.sentence)
+
+
+async def _pull_from(
     source: FhirSourceConfig,
     config: Config,
     client: FhirClient,

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from io_fhir_adapter.config.http import AuthConfig
+from io_fhir_adapter.errors import ConfigError
 
-__all__ = ["Grant", "SignIn", "StaticSignIn", "TokenSignIn"]
+__all__ = ["Grant", "SignIn", "StaticSignIn", "TokenSignIn", "basic", "is_token"]
 
 _LATEST_RENEWAL_S: Final = 60.0  # before the end
 _RENEWED_SHARE: Final = 0.2  # of a short token's life
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,7 +68,7 @@ class StaticSignIn:
         where: The configuration key, for messages.
 
     Raises:
-        ConfigError: A secret cannot be read.
+        ConfigError: A secret cannot be read, or is none that can be sent.
     """
 
     scopes: tuple[str, ...] = ()
@@ -177,10 +180,26 @@ class TokenSignIn:
 
 def _static_header(config: AuthConfig, where: str) -> str:
     if config.kind == "bearer" and config.token is not None:
-        return f"Bearer {config.token.read(where)}"
+        return f"Bearer {_sendable(config.token.read(where), where)}"
     if config.kind == "basic" and config.username is not None and config.password is not None:
         return basic(config.username, config.password.read(where))
     return ""
+
+
+def _sendable(token: str, where: str) -> str:
+    if not is_token(token):
+        raise ConfigError(
+            "the bearer token holds a blank or another character that no token has",
+            where=where,
+            do="write the token alone into its file or variable, without a word before it",
+            number=3,
+        )
+    return token
+
+
+def is_token(text: str) -> bool:
+    """Whether a text can be sent as a token: visible characters of ASCII and nothing else."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def basic(username: str, password: str) -> str:

@@ -25,7 +25,7 @@ from io_fhir_adapter.config.http import HttpConfig
 from io_fhir_adapter.errors import AdapterError, TransportError
 from io_fhir_adapter.transport.answers import Answer, refusal
 from io_fhir_adapter.transport.oauth import sign_in
-from io_fhir_adapter.transport.origins import Lookup, Origins, look_up, origin_of, parse_url
+from io_fhir_adapter.transport.origins import Lookup, Origins, is_absolute, look_up, origin_of, parse_url
 from io_fhir_adapter.transport.retry import AdaptiveLimit, RetryBudget, is_overload, pause, retry_after_seconds
 from io_fhir_adapter.transport.wire import Incoming, Wire
 
@@ -159,7 +159,7 @@ class FhirClient:
         Raises:
             AdapterError: What :meth:`request` raises, and what ``parse`` raises after all attempts.
         """
-        url = path_or_url if "://" in path_or_url else f"{self.base_url}/{path_or_url}"
+        url = path_or_url if is_absolute(path_or_url) else f"{self.base_url}/{path_or_url}"
         if params:
             url += ("&" if "?" in url else "?") + urlencode(params, safe="/,:")
         return await self.exchange("GET", url, parse)
@@ -177,7 +177,8 @@ class FhirClient:
             headers: More headers.
             content_type: What the body is, such as ``application/x-www-form-urlencoded`` for a search by POST.
             retry: Whether to repeat at all; the outbox does its own.
-            accept_errors: Whether to return answers of 300 and above, those that may pass after all attempts only.
+            accept_errors: Whether to return answers of 300 and above: those that may pass after all attempts only, and
+                none whose body cannot be read.
 
         Raises:
             TransportError: Connection failed or the answer was an error, after all attempts.
@@ -205,10 +206,10 @@ class FhirClient:
                 data = await incoming.read(self._config.max_response_mib)
             finally:
                 await incoming.aclose()
-            answer = Answer(incoming.status, incoming.headers, data.removeprefix(_BOM), str(incoming.url))
+            answer = Answer(incoming.status, incoming.headers, (data or b"").removeprefix(_BOM), str(incoming.url))
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 refused = refusal(answer, self.base_url)
-                if not accept_errors or (refused.transient and not is_last):
+                if not accept_errors or data is None or (refused.transient and not is_last):
                     raise refused
             return parse(answer)
 
@@ -253,7 +254,7 @@ class FhirClient:
                 data = await incoming.read(_ERROR_BODY_MIB)
             finally:
                 await incoming.aclose()
-            answer = Answer(incoming.status, incoming.headers, data, str(incoming.url))
+            answer = Answer(incoming.status, incoming.headers, data or b"", str(incoming.url))
             raise refusal(answer, self.base_url, untrusted=not self._origins.trusts(incoming.url))
 
         incoming = await self._repeated(attempt, self._config.retries)

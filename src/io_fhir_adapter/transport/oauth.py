@@ -18,7 +18,7 @@ import httpx
 
 from io_fhir_adapter.config.http import AuthConfig, HttpConfig, is_loopback_host
 from io_fhir_adapter.errors import TransportError
-from io_fhir_adapter.transport.auth import Grant, SignIn, StaticSignIn, TokenSignIn, basic
+from io_fhir_adapter.transport.auth import Grant, SignIn, StaticSignIn, TokenSignIn, basic, is_token
 from io_fhir_adapter.transport.origins import Origins, parse_url
 from io_fhir_adapter.transport.retry import RetryBudget, may_pass, pause, retry_after_seconds
 from io_fhir_adapter.transport.smart import DEFAULT_SCOPES, advertised_token_url
@@ -38,7 +38,6 @@ _SKEW_S: Final = 30.0  # from here on the server's clock is used without being a
 _SEEN_SKEW_S: Final = 2.0  # a Date header has whole seconds
 _USUAL_LIFE_S: Final = 300.0  # where the server does not say
 _SHORTEST_LIFE_S: Final = 10.0  # a token that ends at once would be asked for without end
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _CODE: Final = re.compile(r"[a-z][a-z_]{0,40}")
 _REFUSALS: Final = frozenset({400, 401, 403})
 
@@ -190,7 +189,7 @@ class TokenEndpoint:
             named = self._auth.token_url is not None or here or self._origins.named(url)
             incoming = await self._wire.open_outside(method, url, headers=headers, body=body, named=named)
         try:
-            return incoming.status, incoming.headers, await incoming.read(_MOST_MIB)
+            return incoming.status, incoming.headers, await incoming.read(_MOST_MIB) or b""
         finally:
             await incoming.aclose()
 
@@ -222,7 +221,7 @@ class TokenEndpoint:
     def _read(self, body: bytes) -> Grant:
         token = _member(body, "access_token")
         kind = _member(body, "token_type")
-        if not isinstance(token, str) or not _TOKEN.fullmatch(token) or str(kind or "bearer").lower() != "bearer":
+        if not isinstance(token, str) or not is_token(token) or str(kind or "bearer").lower() != "bearer":
             raise TransportError(
                 "the token endpoint's answer holds no bearer token",
                 where=self._url,

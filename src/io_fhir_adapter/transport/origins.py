@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
@@ -12,12 +13,13 @@ import httpx
 
 from io_fhir_adapter.errors import ForeignOriginError, TransportError
 
-__all__ = ["Lookup", "Origin", "Origins", "look_up", "open_addresses", "origin_of", "parse_url"]
+__all__ = ["Lookup", "Origin", "Origins", "is_absolute", "look_up", "open_addresses", "origin_of", "parse_url"]
 
 Origin = tuple[str, str, int]
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 
@@ -30,6 +32,11 @@ def origin_of(url: str | httpx.URL) -> Origin:
     return parsed.scheme, parsed.host, parsed.port or _DEFAULT_PORTS.get(parsed.scheme, 0)
 
 
+def is_absolute(link: str) -> bool:
+    """Whether a link begins with a scheme; one that does not may still have a URL in its query."""
+    return _SCHEME.match(link) is not None
+
+
 def parse_url(link: str, base: str | httpx.URL, where: str) -> httpx.URL:
     """A link that the server gave, made absolute.
 
@@ -38,7 +45,7 @@ def parse_url(link: str, base: str | httpx.URL, where: str) -> httpx.URL:
     """
     try:
         # parsing a URL of many ids takes long enough to do it once only
-        return httpx.URL(link) if "://" in link else httpx.URL(base).join(link)
+        return httpx.URL(link) if is_absolute(link) else httpx.URL(base).join(link)
     except (httpx.InvalidURL, ValueError) as exc:
         raise TransportError(
             "the server's link is no URL",

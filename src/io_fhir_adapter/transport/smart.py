@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from io_fhir_adapter.config.http import is_loopback_host
 from io_fhir_adapter.errors import TransportError
-from io_fhir_adapter.transport.origins import origin_of, parse_url
+from io_fhir_adapter.transport.origins import is_absolute, origin_of, parse_url
 
 __all__ = ["DEFAULT_SCOPES", "advertised_token_url"]
 
@@ -31,7 +31,7 @@ def advertised_token_url(document: bytes, base_url: str) -> str:
     except ValueError:
         content = None
     url = content.get("token_endpoint") if isinstance(content, Mapping) else None
-    if not isinstance(url, str) or "://" not in url:
+    if not isinstance(url, str) or not is_absolute(url):
         raise TransportError(
             "the server's SMART configuration names no token endpoint",
             where=base_url,

@@ -5,11 +5,13 @@ Below the policy: it sends what it is told to where it is told to, and says what
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final
 
 import httpx
@@ -27,6 +29,8 @@ _MOST_CONNECTIONS: Final = 64
 _KEPT_CONNECTIONS: Final = 32
 _JSON: Final = "application/fhir+json, application/json;q=0.9"
 _SHORT: Final = 1 << 16
+_PATIENCE: Final = 10  # times read_timeout_s, for a whole answer: else a server that drips would hold a pull for ever
+_SLOWEST: Final = 4_096  # bytes a second; an answer that comes as quickly is never cut off
 _PROXY_AUTHENTICATION: Final = "407"
 
 # a page of a search is half a megabyte: taken in pieces of httpcore's 64 KiB it costs a quarter more than in large ones
@@ -42,12 +46,13 @@ class Incoming:
         url: The address that it was asked of.
     """
 
-    def __init__(self, response: httpx.Response, url: httpx.URL, where: str) -> None:
+    def __init__(self, response: httpx.Response, url: httpx.URL, where: str, patience_s: float) -> None:
         self.status = response.status_code
         self.headers = response.headers
         self.url = url
         self._response = response
         self._where = where
+        self._patience_s = patience_s
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body without its Content-Encoding.
@@ -76,29 +81,46 @@ class Incoming:
         except (httpx.HTTPError, OSError) as exc:  # alerts of TLS 1.3 come while reading, as they are
             raise _translated(exc, self._where) from exc
 
-    async def read(self, mebibytes: int) -> bytes:
+    async def read(self, mebibytes: int) -> bytes | None:
         """The whole body.
 
         Args:
             mebibytes: The most that is taken, uncompressed.
 
+        Returns:
+            None where that of a refusal (300 and above) cannot be read: its status says enough.
+
         Raises:
-            TransportError: It is larger, or does not arrive whole.
+            TransportError: It is larger, or does not arrive whole, or not in any reasonable time.
         """
+        try:
+            return await self._whole(mebibytes)
+        except TransportError:
+            if self.status >= HTTPStatus.MULTIPLE_CHOICES:
+                return None
+            raise
+
+    async def _whole(self, mebibytes: int) -> bytes:
         limit = mebibytes << 20
         pieces: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
-            pieces.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise TransportError(
-                    f"the answer is larger than {mebibytes} MiB",
-                    where=self._where,
-                    do="lower page_size or raise max_response_mib",
-                    number=5,
-                    transient=False,
-                )
+        end = asyncio.get_running_loop().time() + self._patience_s
+        try:
+            async with asyncio.timeout_at(end) as waiting:
+                async for chunk in self.chunks():
+                    pieces.append(chunk)
+                    size += len(chunk)
+                    if size > limit:
+                        raise TransportError(
+                            f"the answer is larger than {mebibytes} MiB",
+                            where=self._where,
+                            do="lower page_size or raise max_response_mib",
+                            number=5,
+                            transient=False,
+                        )
+                    waiting.reschedule(end + size / _SLOWEST)
+        except TimeoutError as exc:
+            raise _too_late(self._where) from exc
         return b"".join(pieces)
 
     async def discard(self) -> None:
@@ -252,7 +274,7 @@ class Wire:
             raise _translated(exc, self._where) from exc
         if not self.server_date and origin_of(url) == self._home_origin:
             self._note(response)
-        return Incoming(response, url, self._where)
+        return Incoming(response, url, self._where, _PATIENCE * self._config.read_timeout_s)
 
     def _note(self, response: httpx.Response) -> None:
         """What the first answer tells about the server's clock and certificate."""
@@ -277,9 +299,7 @@ def skew(date: str, now: float) -> float | None:
 def _translated(exc: httpx.HTTPError | OSError, where: str) -> TransportError:
     """An error of the connection in our words."""
     if isinstance(exc, httpx.TimeoutException):
-        return TransportError(
-            "the server did not answer in time", where=where, do="raise read_timeout_s or ask for less", number=2
-        )
+        return _too_late(where)
     if is_distrust(exc):
         return TransportError(
             "the server's certificate is not trusted",
@@ -310,6 +330,12 @@ def _translated(exc: httpx.HTTPError | OSError, where: str) -> TransportError:
         where=where,
         do="check the address, the network and the certificate",
         number=1,
+    )
+
+
+def _too_late(where: str) -> TransportError:
+    return TransportError(
+        "the server did not answer in time", where=where, do="raise read_timeout_s or ask for less", number=2
     )
 
 
