@@ -112,11 +112,16 @@ class Site:
         self.ledger: Ledger = new_ledger(self.ledger_path)
         stack.callback(self.ledger.close)
         self.run = 0
+        self.time_zone = "UTC"
 
     def _config(self, more: Json) -> Config:
         source = {"name": "s", "kind": "fhir", "url": f"{self.url}/fhir", **self.config_of, **more}
         return Config.model_validate(
-            {"facility": {"code": "F"}, "sources": [source], "ledger": {"path": self.ledger_path}}
+            {
+                "facility": {"code": "F", "time_zone": self.time_zone},
+                "sources": [source],
+                "ledger": {"path": self.ledger_path},
+            }
         )
 
     def switch(self, faults: Faults) -> None:

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.errors import PullError
+from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.fhir.structs import Condition, Reference
 from io_fhir_adapter.pull.batches import Batches
 from io_fhir_adapter.pull.decode import Item
 from io_fhir_adapter.pull.outcome import SourceOutcome
-from io_fhir_adapter.pull.proof import Reading, check_end
+from io_fhir_adapter.pull.proof import Reading
 from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader
 from io_fhir_adapter.pull.seen import marks_of
 
@@ -38,6 +38,8 @@ class Server:
         cap: So many resources are handed over at most, without a word.
         merged: Former records of patients, each with the one that has their Conditions now; asked for either, the
             server gives those.
+        drops_lists: Whether a list is taken for no parameter at all.
+        strict: Whether who is not known is refused.
     """
 
     conditions: dict[str, int]
@@ -47,6 +49,8 @@ class Server:
     totals: bool = True
     cap: int = 10_000
     merged: dict[str, str] = field(default_factory=dict)
+    drops_lists: bool = False
+    strict: bool = False
     kept: set[str] = field(default_factory=set)
     asked: int = 0
 
@@ -57,10 +61,14 @@ class Server:
         return None
 
     def _found(self, pairs: Pairs) -> list[tuple[Item, str]]:
-        text = dict(pairs)["patient"]
+        text = dict(pairs).get("patient", "")
         values = text.split(",")[: self.most] if self.lists else [text]
         named = [value.removeprefix("Patient/") for value in values if not (self.bare and "/" in value)]
+        if self.strict and text and not self.conditions.keys() >= {self.merged.get(name, name) for name in named}:
+            raise TransportError("the server refused the request", number=8, transient=False, status=400)
         ids = [self.merged.get(name, name) for name in named]
+        if not text or (self.drops_lists and len(values) > 1):
+            ids = list(self.conditions)
         return [
             (
                 Item("", "Condition", Condition("Condition", id=f"{one}-{n}", subject=Reference(f"Patient/{one}"))),
@@ -85,8 +93,9 @@ class Server:
                 self.kept.add(name)
         return reading
 
-    def check_end(self, kind: str, reading: Reading, part: str) -> None:
-        check_end(kind, reading, part)
+    async def check_end(self, kind: str, pairs: Pairs, reading: Reading, part: str = "") -> None:
+        if reading.is_doubtful and reading.is_full:
+            raise PullError(f"{kind} of {part} {pairs} ended a search at a full page", number=33)
 
     @property
     def there(self) -> set[str]:
@@ -158,3 +167,25 @@ def test_a_server_that_knows_who_was_merged_is_not_taken_for_one_that_ignores_pa
 def test_what_one_patient_has_is_doubted_where_it_ends_at_a_full_page() -> None:
     with pytest.raises(PullError, match="ended a search at a full page"):
         read(Server({"a": 700, "b": 1}, totals=False, cap=PAGE), ["a", "b"])
+
+
+def test_a_server_that_takes_a_list_for_no_parameter_is_not_taken_for_one_that_knows_who_was_merged() -> None:
+    server = Server({f"p{number:03}": 1 for number in range(300)}, drops_lists=True)
+    outcome = read(server, [f"p{number:03}" for number in range(100)])
+    assert server.kept == {f"p{number:03}-0" for number in range(100)}
+    assert not any("another record" in note for note in outcome.notes)
+
+
+def test_a_server_that_refuses_nobody_looks_at_patients() -> None:
+    server = Server({f"new{number:03}": 1 for number in range(5)}, strict=True)
+    server.merged = {f"old{number:03}": f"new{number:03}" for number in range(5)}
+    read(server, list(server.merged))
+    assert server.kept == server.there
+
+
+def test_one_merged_record_alone_does_not_make_lists_doubtful() -> None:
+    server = Server({"new": 2}, merged={"old": "new"})
+    outcome = read(server, ["old", *(f"p{number:03}" for number in range(999))])
+    assert server.kept == server.there
+    assert not any("does not take lists" in note for note in outcome.notes)
+    assert server.asked < 200

@@ -194,6 +194,10 @@ SURVIVED: dict[str, tuple[Faults, dict[str, Any], list[str]]] = {
     "warnings": (
         Faults(bulk=BulkFaults(issues=("warning", "information"))), {}, ["the export carries 2 warnings or remarks"],
     ),
+    "warnings in a file named among the resources": (
+        Faults(bulk=BulkFaults(issues=("warning",), issues_first=True)), {},
+        ["the export carries 1 warnings or remarks"],
+    ),
     "warnings between the resources": (
         Faults(bulk=BulkFaults(foreign_lines=(said("warning"),))), {}, ["the export carries 4 warnings or remarks"],
     ),
@@ -255,6 +259,10 @@ FAILED: dict[str, tuple[Faults, str]] = {
     "errors in the export": (
         Faults(bulk=BulkFaults(issues=("error", "warning", "fatal"))),
         "could not export everything: it reports 2 errors",
+    ),
+    "errors in a file named among the resources": (
+        Faults(bulk=BulkFaults(issues=("error",), issues_first=True)),
+        "could not export everything: it reports 1 errors",
     ),
     "errors between the resources": (
         Faults(bulk=BulkFaults(foreign_lines=(said("error"),))), "could not export everything: it reports 4 errors",

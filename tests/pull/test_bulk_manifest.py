@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from io_fhir_adapter.errors import PullError
-from io_fhir_adapter.pull.bulk_manifest import Manifest, ManifestFile, joined, moment_of
+from io_fhir_adapter.pull.bulk_manifest import Manifest, moment_of
 
 DONE = "2026-02-01T03:10:00.750Z"
 
@@ -41,11 +41,3 @@ def test_an_export_stands_for_no_later_time_than_its_kick_off(asked: str, stands
 def test_a_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(PullError, match="the manifest's transactionTime is no instant"):
         moment_of(text)
-
-
-def test_what_the_server_says_is_no_resource_wherever_it_is_named() -> None:
-    procedures, said = ManifestFile("1", "Procedure"), ManifestFile("2", "OperationOutcome")
-    page = Manifest(transactionTime=DONE, output=(procedures, said), error=(ManifestFile("3"),))
-    whole = joined([page.based_on("https://fhir.example/status/1")])
-    assert [file.url for file in whole.files] == ["https://fhir.example/status/1"]
-    assert [file.url for file in whole.failures] == ["https://fhir.example/status/3", "https://fhir.example/status/2"]

@@ -102,6 +102,19 @@ def test_what_was_not_asked_for_is_not_taken_for_deleted(site: Any, kit: Any) ->
     assert site.ids("Procedure") == ["odd", *(name for name in EVERYONE if name != "p00")]
 
 
+def test_a_complete_reading_by_code_brings_what_changed_with_other_codes(site: Any, kit: Any) -> None:
+    site.pull()
+    assert "p03" in site.ids("Procedure")
+    site.pull(code_filter="on")
+    site.store.put(kit.procedure("p03", "d", "other", meta={"lastUpdated": "2025-06-02T08:00:00Z"}, status="not-done"))
+    site.store.put(kit.procedure("p00", "a", meta={"lastUpdated": "2025-06-05T08:00:00Z"}, status="not-done"))
+    site.forget_reconciling()
+    outcome = site.pull(code_filter="on")
+    assert (outcome.error, outcome.since) == ("", "")
+    assert [row[3] for row in site.facts() if row[1] in {"p00", "p03"}] == ["not-done", "not-done"]
+    assert site.cursor() >= "2025-06-05"
+
+
 def test_switched_off_or_with_other_tables_everything_is_read_again(site: Any, with_local_codes: Any) -> None:
     again = "everything was read again: other codes are asked for than last time"
     site.pull(code_filter="on")

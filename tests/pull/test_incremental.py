@@ -8,7 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
+import pytest
+
 from io_fhir_adapter.classify.ruleset import SiteTable, load_ruleset
+from io_fhir_adapter.ledger.runs import move_cursor
+from io_fhir_adapter.pull.reconcile import note_reconciled
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 
 Make = Callable[..., Any]
@@ -124,6 +128,32 @@ def test_whoever_was_not_on_the_roster_is_read_when_everyone_may_be(make_site: M
     assert later.since == ""
     site.pull(strategy="search", **roster)
     assert [row[3] for row in site.facts() if row[1] == "other"] == ["not-done"]
+
+
+@pytest.mark.parametrize("way", [{}, {"strategy": "patient", "patients": {"from": "encounters"}}])
+def test_a_clock_that_was_ahead_for_one_night_hides_nothing(make_site: Make, kit: Any, way: dict[str, Any]) -> None:
+    site = make_site()
+    site.pull(**way)
+    with site.ledger.begin() as connection:
+        ahead = (datetime.now(UTC) + timedelta(days=300)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        move_cursor(connection, "s", "Procedure", ahead, site.run)
+        note_reconciled(connection, "s", site.run, datetime.now(UTC) + timedelta(days=300))
+    site.store.put(kit.procedure("p00", "a", meta={}, status="not-done", encounter={"reference": "Encounter/e0"}))
+    outcome = site.pull(**way)
+    assert any("lies in the future; everything was read again" in note for note in outcome.notes)
+    assert [row[3] for row in site.facts() if row[1] == "p00"] == ["not-done"]
+    assert site.cursor() < ahead
+    assert site.pull(**way).since
+
+
+def test_another_time_zone_has_everything_read_again(make_site: Make, kit: Any) -> None:
+    site = make_site([kit.procedure("p", performedDateTime="2024-12-31T23:30:00Z")])
+    site.pull()
+    assert [row[4] for row in site.facts() if row[1] == "p"] == ["2024-12-31"]
+    site.time_zone = "Europe/Berlin"
+    outcome = site.pull()
+    assert (outcome.since, outcome.error) == ("", "")
+    assert [row[4] for row in site.facts() if row[1] == "p"] == ["2025-01-01"]
 
 
 def test_an_export_after_a_roster_brings_everyone(make_site: Make, kit: Any) -> None:

@@ -184,6 +184,51 @@ def test_who_was_merged_is_followed_although_the_roster_names_the_former_record(
     assert "last" in site.ids("Procedure")
 
 
+def test_a_merge_into_what_is_no_record_is_not_followed(make_site: Make, kit: Any, tmp_path: Path) -> None:
+    link = [{"other": {"identifier": {"system": "urn:mrn", "value": "M-1"}}, "type": "replaced-by"}]
+    site = make_site([kit.procedure("p", "old"), kit.person("old", link=link)])
+    site.switch(STRICT)
+    path = tmp_path / "roster.csv"
+    path.write_text("old\n", encoding="utf-8")
+    for _ in range(2):
+        assert site.pull(strategy="patient", patients={"from": "csv", "path": str(path)}).error == ""
+    asked = [parse_qs(one["query"]).get("patient", [""])[0] for one in site.requests()]
+    assert set(asked) <= {"", "Patient/old", "old"}
+
+
+def test_a_date_that_is_corrected_to_before_the_first_day_is_taken(make_site: Make, kit: Any, tmp_path: Path) -> None:
+    site = make_site([kit.procedure("p", performedDateTime="2024-05-01")])
+    site.switch(STRICT)
+    path = tmp_path / "roster.csv"
+    path.write_text("a\n", encoding="utf-8")
+    asked = {"strategy": "patient", "patients": {"from": "csv", "path": str(path)}, "since": "2024-01-01"}
+    site.pull(**asked)
+    site.store.put(kit.procedure("p", performedDateTime="2019-05-01", meta={}))
+    assert site.pull(**asked).error == ""
+    assert [row[4] for row in site.facts() if row[1] == "p"] == ["2019-05-01"]
+
+
+def test_a_pull_that_was_cut_off_begins_anew_where_something_else_is_asked_for(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.store.put(kit.procedure("early", "a", performedDateTime="2015-01-01"))
+    site.switch(Faults(patient_required=400, page_faults=(PageFault("error", token="patient=Patient/c", times=None),)))
+    assert site.pull(**STEPWISE, since="2020-01-01").error
+    site.switch(STRICT)
+    assert site.pull(**STEPWISE, since="2010-01-01").error == ""
+    assert "early" in site.ids("Procedure")
+
+
+def test_what_was_set_aside_before_a_cut_stays_so(make_site: Make, kit: Any) -> None:
+    site = make_site(hospital(kit))
+    site.store.put(kit.procedure("broken", "a", performedDateTime="31.12.2024"))
+    site.switch(Faults(patient_required=400, page_faults=(PageFault("error", token="patient=Patient/c", times=None),)))
+    assert site.pull(**STEPWISE).error
+    assert "Procedure/broken" in site.quarantine()
+    site.switch(STRICT)
+    assert site.pull(**STEPWISE).error == ""
+    assert "Procedure/broken" in site.quarantine()
+
+
 def test_windows_reach_back_to_the_last_pull(make_site: Make, kit: Any) -> None:
     site = make_site(hospital(kit))
     site.switch(Faults(patient_required=403, unsupported_parameters=("_lastUpdated",), strict_parameters=True))

@@ -103,3 +103,20 @@ def test_an_entry_may_lend_its_id(full_url: str, kit: Any) -> None:
         ("7", "", "7"),
         ("7", "the entry holds no resource", "7"),
     ]
+
+
+@pytest.mark.parametrize("way", [{}, {"strategy": "bulk", "bulk": {"poll_min_s": 0, "poll_max_s": 0.01}}])
+def test_what_no_ledger_holds_is_set_aside_and_the_rest_is_read(make_site: Make, kit: Any, way: dict[str, Any]) -> None:
+    site = make_site(
+        [
+            kit.procedure("good"),
+            kit.procedure("long-status", status="x" * 30),
+            kit.procedure("long-patient", "y" * 300),
+            kit.procedure("z" * 250),
+            kit.person("a"),
+        ]
+    )
+    outcome = site.pull(**way)
+    assert (outcome.error, outcome.types["Procedure"].quarantined) == ("", 3)
+    assert site.ids("Procedure") == ["good"]
+    assert set(site.quarantine().values()) == {"the id, the status or the reference to the patient is too long"}

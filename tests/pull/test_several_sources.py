@@ -148,6 +148,45 @@ def test_records_that_contradict_each_other_stay_apart(
     assert hospital.links() == {}
 
 
+def test_records_of_a_source_that_is_not_configured_any_more_are_told(make_hospital: Any, kit: Any) -> None:
+    hospital = make_hospital(
+        [done(kit, "p", "1", "2025-03-01", "his"), numbered(kit, "1", "M1")],
+        [done(kit, "q", "7", "2025-04-01", "ris"), numbered(kit, "7", "M7")],
+    )
+    assert not any("not configured" in note for outcome in hospital.night()[0] for note in outcome.notes)
+    hospital.config = hospital.config.model_copy(update={"sources": hospital.config.sources[:1]})
+    notes = [note for outcome in hospital.night()[0] for note in outcome.notes]
+    assert "the ledger holds records of a source that is not configured (archive); they go on counting" in notes
+
+
+def counted(decisions: list[Decision]) -> list[str]:
+    """The Procedures that decisions rest on, each as often as it is in one."""
+    return sorted(name for one in decisions for name in one.procedures)
+
+
+@pytest.mark.parametrize("corrected", ["clinic", "archive", "third"])
+def test_who_comes_apart_or_together_is_decided_on_once(make_hospital: Any, kit: Any, corrected: str) -> None:
+    hospital = make_hospital(
+        [done(kit, "p", "1", "2025-03-01", "his"), numbered(kit, "1", "M1", birthDate="1950-05-05")],
+        [
+            done(kit, "q", "7", "2025-04-01", "ris"), numbered(kit, "7", "M1", birthDate="1950"),
+            done(kit, "r", "8", "2025-05-01", "ris"), numbered(kit, "8", "M2"),
+        ],
+        MRN,
+    )  # fmt: skip
+    everything = ["Procedure/p", "Procedure/q", "Procedure/r"]
+    assert counted(hospital.night()[1]) == everything
+    later = {
+        "clinic": ("clinic", numbered(kit, "1", "M1", birthDate="1960-05-05", meta={})),
+        "archive": ("archive", numbered(kit, "7", "M1", birthDate="1970", meta={})),
+        "third": ("archive", numbered(kit, "8", "M1", birthDate="1950-06", meta={})),
+    }
+    server, record = later[corrected]
+    hospital.servers[server].store.put(record)
+    assert counted(hospital.night()[1]) == everything
+    assert counted(hospital.night()[1]) == everything
+
+
 @pytest.mark.parametrize(
     ("births", "persons"),
     [

@@ -156,6 +156,33 @@ def test_what_ends_at_a_full_page_and_cannot_be_cut_is_not_believed(make_site: M
     assert site.cursor() == ""
 
 
+def test_what_is_deleted_while_slices_are_read_fails_nothing(
+    make_site: Make, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(archive(kit))
+    select, left = site.store.select, ["d050", "d119"]
+
+    def deleting(query: Any, **more: Any) -> Any:
+        found = select(query, **more)
+        if left:
+            site.store.delete("Procedure", left.pop())
+        return found
+
+    monkeypatch.setattr(site.store, "select", deleting)
+    outcome = site.pull(slice_size=10, page_size=4)
+    assert outcome.error == ""
+    assert len(site.ids("Procedure")) >= WHOLE - 2
+    assert outcome.types["Procedure"].slices > 10
+
+
+def test_an_ignored_date_and_totals_of_pages_end_soon(make_site: Make, kit: Any) -> None:
+    site = make_site(archive(kit))
+    site.switch(Faults(max_results=12, total="page", ignored_parameters=("date",)))
+    outcome = site.pull(page_size=12)
+    assert "ended a search at a full page" in outcome.error
+    assert outcome.requests < 60
+
+
 def test_a_number_that_may_be_all_is_read_again_and_is_all(make_site: Make, kit: Any) -> None:
     site = make_site(archive(kit)[:100])
     site.switch(Faults(total="never"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -29,6 +30,7 @@ from io_fhir_adapter.model import ProcedureFact
 __all__ = ["Redecided", "decided_with", "redecide"]
 
 _RULESET = "ruleset"
+_PERSONS = "persons"  # which records stood for which when the decisions were made
 _PER_TRANSACTION = 200
 
 
@@ -73,6 +75,7 @@ def redecide(
     with ledger.begin() as connection:
         links = person_links(connection)
         asked = set(touched) if same_rules else set(all_patients(connection))
+        asked |= _regrouped(json.loads(read_state(connection, _PERSONS) or "{}"), links)
         if ruleset.programme.takes_ended_for_completed:  # an end passes without any record being changed
             asked |= {fact.patient for fact in ended_procedures(connection)}
         patients = sorted({survivor(patient, links) for patient in asked})
@@ -87,7 +90,18 @@ def redecide(
     with ledger.begin() as connection:
         release_unmatched(connection)
         write_state(connection, _RULESET, ruleset.digest)
+        write_state(connection, _PERSONS, json.dumps(links))
     return Redecided(len(patients), changed)
+
+
+def _regrouped(before: Mapping[str, str], links: Mapping[str, str]) -> set[str]:
+    """Records that stand for another person than before, and those that stood for them: a third record may do that.
+
+    Which records are one person hangs on all that carry an identifier. One that comes, goes or is corrected may part or
+    join others that nobody touched.
+    """
+    moved = {record for record in before.keys() | links.keys() if before.get(record) != links.get(record)}
+    return moved | {before[record] for record in moved if record in before}
 
 
 @dataclass(frozen=True, slots=True)

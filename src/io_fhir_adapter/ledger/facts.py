@@ -45,6 +45,7 @@ __all__ = [
     "quarantined",
     "quarantined_by",
     "referenced",
+    "sources_on_record",
     "survivor",
     "tally_procedures",
     "unmapped_since",
@@ -304,7 +305,7 @@ def ended_procedures(connection: Connection) -> list[ProcedureFact]:
 def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> Iterator[ProcedureFact]:
     """Every Procedure, or every one that no row of the code tables matches; read in steps of ids."""
     columns = facts.c
-    for source in _sources(connection):
+    for source in sources_on_record(connection):
         last = ""
         while True:
             query = (
@@ -323,7 +324,7 @@ def every_procedure(connection: Connection, *, unmapped_only: bool = False) -> I
             last = rows[-1].id
 
 
-def _sources(connection: Connection) -> Iterator[str]:
+def sources_on_record(connection: Connection) -> Iterator[str]:
     """The names of the sources that there are facts of; each is the first entry of the index behind the one before."""
     columns = facts.c
     name: str | None = ""

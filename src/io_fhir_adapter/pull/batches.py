@@ -35,7 +35,7 @@ _DOUBTS: Final = 3
 _SAMPLE: Final = 10
 _SPECIAL: Final = re.compile(r"[\\,|$]")
 """What a value of a search has a backslash before."""
-_NOBODY: Final = "Patient/00000000-0000-4000-8000-000000000000"
+_NOBODY: Final = "Patient/00000000-0000-4000-8000-00000000{:04}"
 _WITNESSED: Final = 10  # in shorter lists one value more costs too much, until one was found cut
 Done = Callable[[Sequence[str]], None]
 
@@ -237,10 +237,12 @@ class Batches:
         if self._ignores(first, parameter, asked) and self._reader.posts(resource_type, pairs):
             self._reader.refuse_posts()  # it may be the form that is not read
             first = await self._reader.open(resource_type, pairs)
-        if self._ignores(first, parameter, asked) and not await self._is_moved(search):
+        if self._ignores(first, parameter, asked) and not await self._is_moved(search, len(values)):
             self._ignored.add(search.key)
             return ()
         reading = await self._reader.read(resource_type, pairs, keep, first=first, writes=search.done is not None)
+        if len(values) == 1:
+            await self._check_end(search, pairs, reading)
         await self._check_lists(search, batch, found)
         if is_bare is not (search.key in self._bare):
             return await self._search(search, batch)
@@ -250,10 +252,7 @@ class Batches:
         self, search: _Search, batch: Sequence[str], found: Collection[str], witness: str, reading: Reading
     ) -> Sequence[str]:
         """The values that a list has to be asked for again; takes notice of how long lists may be."""
-        if len(batch) == 1:
-            self._check_end(search, reading)
-            return ()
-        if self._lists.get(search.key) is not True:
+        if len(batch) == 1 or self._lists.get(search.key) is not True:
             return ()  # each value was asked for by itself
         size = self._size(search)
         if reading.is_doubtful and (search.parameter != "_id" or len(found) < len(batch) + bool(witness)):
@@ -280,16 +279,23 @@ class Batches:
         names = [_value_of(item.resource, resource_id, parameter) for item, resource_id in first.items]
         return any(name and name not in asked for name in names)
 
-    async def _is_moved(self, search: _Search) -> bool:
-        """Whether a server that answers with resources of others does look at the patient: it finds nothing of nobody.
+    async def _is_moved(self, search: _Search, number: int) -> bool:
+        """Whether a server that answers with resources of others does look at patients: it finds nothing of nobody.
 
-        Such a server knows which records were merged, and answers for a former one with what the other has now.
+        Such a server knows which records were merged, and answers for a former one with what the other has now. It is
+        asked in the same way, for as many.
         """
         if search.parameter != "patient" or search.key in self._moved:
             return search.key in self._moved
-        nobodys = await self._reader.open(search.resource_type, ((search.parameter, _NOBODY), *search.more))
-        if nobodys.items:
-            return False
+        nobodys = ",".join(self._written(search, map(_NOBODY.format, range(number))))
+        try:
+            page = await self._reader.open(search.resource_type, ((search.parameter, nobodys), *search.more))
+        except TransportError as exc:
+            if exc.transient or exc.status is None:
+                raise
+        else:
+            if page.items:
+                return False
         self._moved.add(search.key)
         self._outcome.note("the server answers for some patients with another record of theirs")
         return True
@@ -359,21 +365,21 @@ class Batches:
                 name = _value_of(resource, resource_id, parameter)
                 kept = search.key in self._moved or _is_asked(name, resource, parameter, (value,))
                 if kept:
-                    hits.append(value)
+                    hits.append(name or value)
                 return kept and search.wants(resource, resource_id)
 
             pairs = ((parameter, self._written(search, (value,))[0]), *search.more)
             first = await self._reader.open(resource_type, pairs)
             if self._ignores(first, parameter, (value,)):
-                await self._is_moved(search)
-            self._check_end(search, await self._reader.read(resource_type, pairs, keep, first=first))
+                await self._is_moved(search, 1)
+            await self._check_end(search, pairs, await self._reader.read(resource_type, pairs, keep, first=first))
             found.update(hits)
         return found
 
-    def _check_end(self, search: _Search, reading: Reading) -> None:
+    async def _check_end(self, search: _Search, pairs: Pairs, reading: Reading) -> None:
         """Looks whether there may be more for one value; with an id there is one resource at most."""
         if search.parameter != "_id":
-            self._reader.check_end(search.resource_type, reading, f"one {search.parameter}")
+            await self._reader.check_end(search.resource_type, pairs, reading, f"one {search.parameter}")
 
     async def _everything(self, search: _Search, wanted: frozenset[str]) -> None:
         """All resources of a type, once, where the server cannot be asked for some."""
@@ -385,7 +391,8 @@ class Batches:
             return _is_asked(name, resource, parameter, wanted) and search.wants(resource, resource_id)
 
         async with self._whole:
-            self._reader.check_end(resource_type, await self._reader.read(resource_type, search.more, keep))
+            reading = await self._reader.read(resource_type, search.more, keep)
+            await self._reader.check_end(resource_type, search.more, reading)
 
 
 def escaped(value: str) -> str:

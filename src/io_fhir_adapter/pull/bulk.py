@@ -26,7 +26,7 @@ from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, pat
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
-from io_fhir_adapter.pull.asked import digest_of, is_other, note_asked
+from io_fhir_adapter.pull.asked import digest_of, is_ahead, is_other, note_asked, place_of
 from io_fhir_adapter.pull.bulk_background import fetch_background
 from io_fhir_adapter.pull.bulk_export import BACKGROUND, CHANGES, Export, Exports
 from io_fhir_adapter.pull.bulk_ingest import Downloaded, Intake, Issues, merged_patients, read_issues
@@ -42,7 +42,6 @@ __all__ = ["BulkPull", "pull_bulk"]
 
 _RULES: Final = "bulk rules"  # a cursor beside that of Procedure
 _BEHIND: Final = ("Encounter", "Condition", "Patient")  # in this order: see _background
-_AHEAD: Final = timedelta(hours=1)  # by so much the clocks of two machines may differ
 
 
 async def pull_bulk(
@@ -131,6 +130,7 @@ class BulkPull:
         self._exports = Exports(config, bulk_client, ledger, folder, self.outcome, progress)
         self._intake = Intake(ledger, self._store, self.outcome, progress)
         self._rules = _digest(config, ruleset)
+        self._asked_for = digest_of("bulk", self._rules, *place_of(config.base_url, tz))
         self._named = Seen()  # marks alone: a server that sends everything names millions
         self._behind: list[Downloaded] | None = None
         self._not_before: datetime | None = None  # up to when the ledger has everything
@@ -162,7 +162,7 @@ class BulkPull:
         name, bulk = self._config.name, self._config.bulk
         with self._ledger.read() as connection:
             since = cursor(connection, name, "Procedure")
-            if since and self._is_ahead(since):
+            if since and is_ahead(since, self._client.clock_skew_s):
                 since = ""
                 self.outcome.note("by its time the last export lies in the future; everything was exported")
             full = self._needs_full(connection, since)
@@ -201,21 +201,13 @@ class BulkPull:
         name, days = self._config.name, self._config.reconcile_days
         if not since or not self._config.bulk.asks_changes:
             return True
-        if cursor(connection, name, _RULES) != self._rules or is_other(connection, name, self._rules):
+        if cursor(connection, name, _RULES) != self._rules or is_other(connection, name, self._asked_for):
             self.outcome.note("the tables or what is asked for changed; everything was exported")
             return True
         if is_due(connection, name, days, datetime.now(UTC)):
             self.outcome.note("everything was exported, to find what was deleted without a word")
             return True
         return False
-
-    def _is_ahead(self, instant: str) -> bool:
-        """Whether a time that was written down is still to come by the server's clock or ours: one of them was wrong.
-
-        What was changed before that time would not be asked for.
-        """
-        skew = min(self._client.clock_skew_s or 0.0, 0.0)
-        return datetime.fromisoformat(instant) > datetime.now(UTC) + timedelta(seconds=skew) + _AHEAD
 
     # --- into the ledger ----------------------------------------------------------------------------------------
 
@@ -347,7 +339,7 @@ class BulkPull:
                 move_cursor(connection, name, _RULES, self._rules, self._run)
             if full or reached > cursor(connection, name, "Procedure"):
                 move_cursor(connection, name, "Procedure", reached, self._run)
-            note_asked(connection, name, self._rules, self._run)
+            note_asked(connection, name, self._asked_for, self._run)
             mark_ingested(connection, name)
 
 

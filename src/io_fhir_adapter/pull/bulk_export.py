@@ -23,7 +23,7 @@ from io_fhir_adapter.ledger.database import Ledger, timestamp
 from io_fhir_adapter.pull.bulk_files import Spool, download
 from io_fhir_adapter.pull.bulk_ingest import Downloaded
 from io_fhir_adapter.pull.bulk_job import JobGone, Wish, await_manifest, delete_job, kick_off
-from io_fhir_adapter.pull.bulk_manifest import Manifest
+from io_fhir_adapter.pull.bulk_manifest import ISSUES, Manifest
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
 from io_fhir_adapter.pull.sliced import side_by_side
 from io_fhir_adapter.transport.client import FhirClient
@@ -176,7 +176,9 @@ class Exports:
         self._spool.prepare(job.key)
         parts = (manifest.files, manifest.deletions, manifest.failures)
         paths = (self._spool.path(job.key, number) for number in range(sum(map(len, parts))))
-        output, deleted, errors = ([Downloaded(file, next(paths)) for file in part] for part in parts)
+        named, deleted, errors = ([Downloaded(file, next(paths)) for file in part] for part in parts)
+        output = [one for one in named if one.file.type != ISSUES]
+        errors += [one for one in named if one.file.type == ISSUES]
         asked = [one for one in output if not one.file.type or one.file.type in types]
         if len(asked) < len(output):
             self._outcome.note("the export has types that were not asked for; they were not read")

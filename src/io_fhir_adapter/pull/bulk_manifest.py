@@ -12,11 +12,12 @@ import msgspec
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.structs import BundleLink
 
-__all__ = ["Manifest", "ManifestFile", "joined", "manifest_from", "moment_of"]
+__all__ = ["ISSUES", "Manifest", "ManifestFile", "joined", "manifest_from", "moment_of"]
 
 _COARSE: Final = timedelta(seconds=2)  # how far behind the clock an HTTP date may be
 _EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)  # an earlier moment stands for none at all
-_ISSUES: Final = "OperationOutcome"
+ISSUES: Final = "OperationOutcome"
+"""The type of files that say what went wrong."""
 
 
 class ManifestFile(msgspec.Struct, frozen=True):
@@ -43,8 +44,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> tuple[ManifestFile, ...]:
-        """What was exported."""
-        return tuple(file for file in self.output or () if file.type != _ISSUES)
+        """What was exported; some servers name :data:`ISSUES` here, too."""
+        return self.output or ()
 
     @property
     def deletions(self) -> tuple[ManifestFile, ...]:
@@ -53,9 +54,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def failures(self) -> tuple[ManifestFile, ...]:
-        """What the server says about the export, also where it names that among what was exported."""
-        said = (file for file in self.output or () if file.type == _ISSUES)
-        return (*(self.error or ()), *(self.outcome or ()), *said)
+        """What the server says about the export."""
+        return (*(self.error or ()), *(self.outcome or ()))
 
     @property
     def next_link(self) -> str:

@@ -14,6 +14,7 @@ from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.facts import patient_links, survivor
 from io_fhir_adapter.ledger.runs import cursor, move_cursor, read_state, write_state
+from io_fhir_adapter.pull.batches import is_literal
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.reading import Pairs
 from io_fhir_adapter.pull.roster import read_roster
@@ -24,6 +25,7 @@ __all__ = ["PatientPull"]
 
 _STARTED: Final = "roster-started"
 _DONE: Final = "roster-done"
+_SHOWN: Final = 12  # characters of a digest that tell two apart
 _REFUSED: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN})
 
 
@@ -44,10 +46,11 @@ class PatientPull(SearchPull):
         roster = await read_roster(self._config.patients, self._client, self._reader, self.outcome)
         self.outcome.note(f"{len(roster):,} patients are on the roster (from {self._config.patients.origin})")
         roster = sorted({*roster, *self._survivors(roster)})
-        kind = "changes" if since else "all"
+        kind = f"{'changes' if since else 'all'}:{self._asked_for()[:_SHOWN]}"
         with self._ledger.begin() as connection:
             known = set(json.loads(read_state(connection, self._roster_name()) or "[]")) if since else set()
-            begun, _, started = cursor(connection, name, _STARTED).partition(" ")
+            begun, _, rest = cursor(connection, name, _STARTED).partition(" ")
+            started, _, run = rest.partition(" ")
             done = cursor(connection, name, _DONE) if begun == kind else ""
             first = set(json.loads(read_state(connection, self._first_name()) or "[]"))  # on the roster when it began
             if done and started:
@@ -56,10 +59,11 @@ class PatientPull(SearchPull):
             else:
                 first = set(roster)
                 started, done = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"), ""
-                move_cursor(connection, name, _STARTED, f"{kind} {started}", self._run)
+                run = str(self._run)
+                move_cursor(connection, name, _STARTED, f"{kind} {started} {run}", self._run)
                 move_cursor(connection, name, _DONE, "", self._run)
             write_state(connection, self._first_name(), json.dumps(sorted(first)))
-        self._started = started
+        self._started, self._began = started, int(run or self._run)
         left = [patient for patient in roster if patient > done]
         joined = [patient for patient in roster if patient <= done and patient not in first]
         if known:
@@ -75,7 +79,8 @@ class PatientPull(SearchPull):
         """The records that these were merged into: their Procedures went with them."""
         with self._ledger.read() as connection:
             links = patient_links(connection, self._config.name)
-        return {id_of(survivor(f"Patient/{patient}", links)) for patient in patients}
+        keys = (survivor(f"Patient/{patient}", links) for patient in patients)
+        return {id_of(key) for key in keys if is_literal(key, "Patient")}
 
     async def _procedures_of_others(self) -> bool:
         fresh = self._survivors(self._roster).difference(self._roster)
@@ -119,7 +124,7 @@ class PatientPull(SearchPull):
                     last = values[reached - 1].removeprefix("Patient/")
                     move_cursor(connection, self._config.name, _DONE, last, self._run)
 
-        await self._batches.read("Procedure", "patient", values, more, only=self._matters, done=done)
+        await self._batches.read("Procedure", "patient", values, more, only=None if more else self._matters, done=done)
 
     def _matters(self, resource: Resource | None, _: str) -> bool:
         """Whether a Procedure is late enough to matter; one without a date is."""

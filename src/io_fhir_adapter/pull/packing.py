@@ -32,11 +32,13 @@ from io_fhir_adapter.fhir.structs import (
 from io_fhir_adapter.ledger.packed_form import PackedProcedure, packed
 from io_fhir_adapter.model import ProcedureFact
 
-__all__ = ["Packer", "Packing", "Reads", "Terms"]
+__all__ = ["Packer", "Packing", "Reads", "Terms", "is_too_long"]
 
 _REMEMBERED: Final = 20_000  # ways to write an element
 _MOMENTS: Final = 4_096
 _DONE: Final = "completed"
+_LONGEST: Final = 200
+_LONGEST_STATUS: Final = 24
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _WRITTEN: Final = msgspec.json.Encoder().encode  # of a Raw or several: as they stand there, quicker than bytes()
 _ELEMENTS: Final = msgspec.structs.astuple
@@ -165,7 +167,7 @@ class Packer:
                 day, time, end_day, end_time = performed_on(sketch, self._tz)
         except ResourceError:
             return None
-        if day > self._not_after and self._not_after:
+        if (day > self._not_after and self._not_after) or is_too_long(name, patient, status or ""):
             return None
         written = _WRITTEN(code)
         codes, text, mapped, known_system = self._codes.get(written) or self._read(code)
@@ -233,6 +235,11 @@ class Packer:
         stand_in = Procedure("Procedure", performer=performers, location=places, category=categories)
         made = operator_of(performers or ()), msgspec.Raw(_ENCODE(procedure_mentions(stand_in)))
         return _remember(self._places, written, made)
+
+
+def is_too_long(resource_id: str, patient: str, status: str) -> bool:
+    """Whether a ledger could not hold them, a suffix of the source included; FHIR's own are much shorter."""
+    return len(resource_id) > _LONGEST or len(patient) > _LONGEST or len(status) > _LONGEST_STATUS
 
 
 def _keys(references: Sequence[Reference], resource_type: str) -> tuple[str, ...]:

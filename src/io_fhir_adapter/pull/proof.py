@@ -9,7 +9,7 @@ from typing import Final
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.pull.seen import Seen
 
-__all__ = ["Incomplete", "Reading", "check_end"]
+__all__ = ["Incomplete", "Reading"]
 
 _ROUND: Final = 100  # what servers hand over at most is a multiple of this, or one of these
 _SMALL_CAPS: Final = frozenset({10, 20, 25, 50})
@@ -67,24 +67,3 @@ class Reading:
     def is_one_full_page(self) -> bool:
         """Whether the total may be what the page holds, as some servers give it, and not what there is."""
         return self.pages == 1 and self.is_full and self.total == self.handed_over
-
-
-def check_end(resource_type: str, reading: Reading, part: str = "") -> bool:
-    """Whether a search that cannot be cut any further may have ended early, which nothing tells.
-
-    Args:
-        resource_type: What was searched for.
-        reading: The search.
-        part: Which part of it, for the message; without patient data.
-
-    Raises:
-        PullError: It ended at a full page, and the server gives no total.
-    """
-    if reading.is_doubtful and reading.is_full:
-        raise PullError(
-            "the server gives no totals, and ended a search at a full page: it may have more",
-            where=f"{resource_type} of {part}" if part else resource_type,
-            do="set another page_size; if it persists, ask the server's vendor how searches are paged",
-            number=33,
-        )
-    return reading.is_doubtful

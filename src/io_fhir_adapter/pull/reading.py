@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from io_fhir_adapter.config import FhirSourceConfig
-from io_fhir_adapter.errors import TransportError
+from io_fhir_adapter.errors import PullError, TransportError
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.pull.chain import pages_from
 from io_fhir_adapter.pull.decode import Item, Resource
@@ -25,7 +25,7 @@ from io_fhir_adapter.pull.manner import Manner
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.pages import Pages
-from io_fhir_adapter.pull.proof import Incomplete, Reading, check_end
+from io_fhir_adapter.pull.proof import Incomplete, Reading
 from io_fhir_adapter.pull.searchset import Found, SearchPage, parse_searchset
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.slices import instant_of
@@ -245,13 +245,40 @@ class SearchReader:
             self.check_whole(resource_type, reading.handed_over, reading.total)
         return reading
 
-    def check_end(self, resource_type: str, reading: Reading, part: str = "") -> None:
-        """Looks whether a search that cannot be cut any further may have ended early; see :func:`check_end`.
+    async def count(self, resource_type: str, pairs: Pairs) -> int | None:
+        """How many a search finds, asked for that number alone; None where the server does not say."""
+        try:
+            page = await self.open(resource_type, (*pairs, ("_summary", "count")), count=1)
+        except (TransportError, PullError):
+            return None  # it was a question, not a step: the search is read all the same
+        return page.total
+
+    async def check_end(self, resource_type: str, pairs: Pairs, reading: Reading, part: str = "") -> None:
+        """Looks whether a search that cannot be cut any further may have ended early.
+
+        Args:
+            resource_type: What was searched for.
+            pairs: The search's parameters.
+            reading: The search.
+            part: Which part of everything it is, for the message; without patient data.
 
         Raises:
-            PullError: It ended at a full page, and the server gives no total.
+            PullError: It ended at a full page, and the server gives no total; or it gives a larger one.
+            TransportError: The server does not answer.
         """
-        if check_end(resource_type, reading, part):
+        if not reading.is_doubtful:
+            return
+        total = await self.count(resource_type, pairs)
+        if total is not None and total >= reading.handed_over:
+            self.check_whole(resource_type, reading.handed_over, total)
+        elif reading.is_full:
+            raise PullError(
+                "the server gives no totals, and ended a search at a full page: it may have more",
+                where=f"{resource_type} of {part}" if part else resource_type,
+                do="set another page_size; if it persists, ask the server's vendor how searches are paged",
+                number=33,
+            )
+        else:
             self._outcome.note(_UNSEEN.format(resource_type))
 
     def check_whole(self, resource_type: str, handed_over: int, total: int) -> None:

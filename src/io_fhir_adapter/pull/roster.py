@@ -22,7 +22,7 @@ from io_fhir_adapter.transport.client import Answer, FhirClient
 
 __all__ = ["read_roster"]
 
-_AT_A_TIME: Final = 50
+_AT_A_TIME: Final = 47  # no number at which a server may be thought to have stopped
 _NESTED: Final = re.compile(r"(?:Group|List)/[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # its id becomes a part of an address
 
 
@@ -120,7 +120,7 @@ async def _from_encounters(query: str, reader: SearchReader) -> list[str]:
         return False  # the Encounters themselves are read where a Procedure names them
 
     pairs = tuple((name, value) for name, _, value in (part.partition("=") for part in query.split("&")) if name)
-    reader.check_end("Encounter", await reader.read("Encounter", pairs, look))
+    await reader.check_end("Encounter", pairs, await reader.read("Encounter", pairs, look))
     return [*found, *others.values()]
 
 
@@ -185,7 +185,8 @@ async def _identified(
 
     for start in range(0, len(identifiers), _AT_A_TIME):
         part = [f"{escaped(system)}|{escaped(value)}" for system, value in identifiers[start : start + _AT_A_TIME]]
-        reader.check_end("Patient", await reader.read("Patient", (("identifier", ",".join(part)),), look))
+        pairs = (("identifier", ",".join(part)),)
+        await reader.check_end("Patient", pairs, await reader.read("Patient", pairs, look))
     unknown = len(wanted) - len(found)
     if unknown:
         outcome.note(f"{unknown:,} of {len(wanted):,} identifiers {where} are unknown to the server")

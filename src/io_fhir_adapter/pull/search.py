@@ -22,7 +22,7 @@ from io_fhir_adapter.ledger.facts import mapped_encounters, mapped_patients, pat
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import forget_quarantined
 from io_fhir_adapter.ledger.runs import cursor, move_cursor
-from io_fhir_adapter.pull.asked import digest_of, is_other, note_asked
+from io_fhir_adapter.pull.asked import digest_of, is_ahead, is_other, note_asked, place_of
 from io_fhir_adapter.pull.batches import Batches, is_literal, subject_of
 from io_fhir_adapter.pull.code_filter import CodeFilter
 from io_fhir_adapter.pull.decode import Resource
@@ -73,6 +73,7 @@ class SearchPull:
         self._tz = tz
         self.outcome = SourceOutcome(config.name, strategy=self.strategy)
         self._is_first = False
+        self._began = run  # in which the reading began; an earlier one where it was cut off and goes on
         self.read_patients: frozenset[str] | None = None  # whose Procedures were asked for; None for everyone's
         self._store = FactStore(config.name, ruleset, tz, run)
         self._reader = SearchReader(config, client, ledger, self._store, self.outcome, progress)
@@ -99,7 +100,10 @@ class SearchPull:
     async def _pull(self) -> None:
         name = self._config.name
         with self._ledger.read() as connection:
-            since = cursor(connection, name, "Procedure")
+            since = on_record = cursor(connection, name, "Procedure")
+            if since and is_ahead(since, self._client.clock_skew_s):
+                since = on_record = ""
+                self.outcome.note("by its time the last pull lies in the future; everything was read again")
             if since and is_due(connection, name, self._config.reconcile_days, datetime.now(UTC)):
                 since = ""
                 self.outcome.note("everything was read again, to find what was deleted")
@@ -109,10 +113,12 @@ class SearchPull:
             if since and self._codes.begin(connection):
                 since = ""
         since = await self._procedures(since)
+        if on_record and not since and self._codes.looked_for is not None:
+            await self._changed_procedures(on_record)
         self.outcome.since = since
         await self._needed(since)
         while await self._procedures_of_others():
-            await self._needed(since)
+            await self._needed(since, only_fresh=True)
         self._reader.settle()
         for outcome in self.outcome.types.values():
             outcome.complete = True
@@ -121,20 +127,20 @@ class SearchPull:
             if not since:
                 looked_for = self._codes.looked_for
                 if looked_for is None:
-                    forget_quarantined(connection, name, self._run)
+                    forget_quarantined(connection, name, self._began)
                 gone = Gone(name, self._reader.seen, self._config.since, self.read_patients, looked_for, self._is_first)
                 remove_gone(connection, gone, self.outcome, self._run)
                 note_reconciled(connection, name, self._run, datetime.now(UTC))
                 self._codes.end(connection, self._run)
             note_asked(connection, name, self._asked_for(), self._run)
             reached = self._reached()
-            if reached > before:
+            if reached > before or (reached and not since):
                 move_cursor(connection, name, "Procedure", reached, self._run)
         self._ended()
 
     def _asked_for(self) -> str:
         """A digest of what decides which Procedures are read."""
-        return digest_of(self.strategy, self._config.since)
+        return digest_of(self.strategy, self._config.since, *place_of(self._config.base_url, self._tz))
 
     def _ended(self) -> None:
         """Called when a pull is complete."""
@@ -180,6 +186,15 @@ class SearchPull:
     async def _procedures_of_others(self) -> bool:
         """Reads the Procedures of those who turned out to matter, too; says whether there were any."""
         return False
+
+    async def _changed_procedures(self, since: str) -> None:
+        """What changed, whatever its codes, beside a reading of some codes: those on record go on being corrected."""
+        try:
+            await self._sliced.read("Procedure", self._since(since), self._changed(since), _whatever)
+        except TransportError as exc:
+            if exc.status != HTTPStatus.BAD_REQUEST:
+                raise
+            self.outcome.note("the server refuses to search by _lastUpdated; what changed with other codes is not seen")
 
     async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
         """The first page of what changed, None where the server cannot be asked so."""
@@ -229,15 +244,22 @@ class SearchPull:
         if first is None or not all(part.admits(one) for one in first.resources):
             self.outcome.note("the server cannot be asked for Procedures without a date; with since they are not read")
             return
-        self._reader.check_end("Procedure", await self._reader.read("Procedure", part.pairs(), first=first), "no date")
+        reading = await self._reader.read("Procedure", part.pairs(), first=first)
+        await self._reader.check_end("Procedure", part.pairs(), reading, "no date")
 
     # --- what their decisions need ------------------------------------------------------------------------------
 
-    async def _needed(self, since: str) -> None:
-        """Patients, Conditions and Encounters: of everyone anew, or what changed and what became needed."""
+    async def _needed(self, since: str, *, only_fresh: bool = False) -> None:
+        """Patients, Conditions and Encounters: of everyone anew, or what changed and what became needed.
+
+        Args:
+            since: The cursor, empty where everything is read.
+            only_fresh: Whether the rest was just read.
+        """
         name = self._config.name
+        known, since = bool(since) or only_fresh, "" if only_fresh else since
         with self._ledger.read() as connection:
-            on_record = {kind: referenced(connection, name, kind) if since else set() for kind in _NEEDED}
+            on_record = {kind: referenced(connection, name, kind) if known else set() for kind in _NEEDED}
             encounters = {id_of(key) for key in mapped_encounters(connection, name) if is_literal(key, "Encounter")}
         await self._batches.read("Encounter", "_id", encounters - on_record["Encounter"])
         if since:

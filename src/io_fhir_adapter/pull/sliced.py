@@ -9,7 +9,7 @@ from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
 
-from io_fhir_adapter.errors import PullError, TransportError
+from io_fhir_adapter.errors import TransportError
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.proof import Incomplete, Reading
 from io_fhir_adapter.pull.reading import Keep, Pairs, SearchReader
@@ -93,7 +93,7 @@ class SlicedSearch:
         first = first or await self._reader.open(resource_type, pairs, keeps_all=keep is None)
         total = first.total
         if total is None and first.next_link and self._size:
-            total = await self._count(resource_type, pairs)
+            total = await self._reader.count(resource_type, pairs)
         short: Incomplete | None = None
         counts_pages = False
         if not self._is_large(total, first):
@@ -107,12 +107,13 @@ class SlicedSearch:
             else:
                 whole = reading.total
                 if self._size and ((reading.is_doubtful and total is None) or reading.is_one_full_page):
-                    total = whole = await self._count(resource_type, pairs)
+                    total = whole = await self._reader.count(resource_type, pairs)
                 elif whole is None:
                     whole = total
                 if whole is not None and reading.handed_over > whole:
                     total = whole = None  # that was no total: some servers count a page, or stop counting
-                counts_pages = whole is None and reading.is_one_full_page
+                is_none = reading.is_one_full_page or (reading.total is not None and reading.is_doubtful)
+                counts_pages = whole is None and is_none
                 if not self._size or not (_may_lack(reading, whole) or counts_pages):
                     self._count_whole(resource_type, keep, whole)
                     return
@@ -127,13 +128,6 @@ class SlicedSearch:
 
     def _is_large(self, total: int | None, first: SearchPage) -> bool:
         return bool(self._size and first.next_link and total is not None and total > self._size)
-
-    async def _count(self, resource_type: str, pairs: Pairs) -> int | None:
-        try:
-            page = await self._reader.open(resource_type, (*pairs, ("_summary", "count")), count=1)
-        except (TransportError, PullError):
-            return None  # it was a question, not a step: the chain of pages is read all the same
-        return page.total
 
     async def _cut(
         self,
@@ -166,6 +160,8 @@ class SlicedSearch:
             self._outcome.note(f"the server refuses to search {resource_type} by {parameter}; it was read in one go")
         else:
             found = whole.handed_over
+            if total is not None and found < total:  # something may have been deleted meanwhile
+                total = await self._reader.count(resource_type, pairs) or total
             if total is None or found >= total:
                 self._count_whole(resource_type, keep, total)
                 return
@@ -175,9 +171,11 @@ class SlicedSearch:
         finally:
             self._reader.write()
         reading = await self._reader.read(resource_type, pairs, keep)
-        if total is not None and (reading.total is None or reading.total < total):
+        if reading.total is None and total is not None:
             self._reader.check_whole(resource_type, reading.handed_over, total)
-        self._reader.check_end(resource_type, reading)
+        if counts_pages:
+            reading.total = None
+        await self._reader.check_end(resource_type, pairs, reading)
         self._count_whole(resource_type, keep, reading.total if reading.total is not None else total)
 
     def _count_whole(self, resource_type: str, keep: Keep | None, total: int | None) -> None:
@@ -213,7 +211,7 @@ class _Slices:
         *,
         counts_pages: bool,
     ) -> None:
-        self._counts_pages = counts_pages  # the server's totals are what a page holds
+        self._counts_pages = counts_pages  # the server's totals are none, such as what a page holds
         self._cap = cap  # how much a search hands over at most, where one has shown it
         self._reader = reader
         self._outcome = outcome
@@ -252,7 +250,9 @@ class _Slices:
         if _may_lack(reading, reading.total):
             if smaller := part.split(2):
                 return smaller
-            self._reader.check_end(self._type, reading, " ".join(value for _, value in part.pairs()))
+            await self._reader.check_end(
+                self._type, part.pairs(), reading, " ".join(value for _, value in part.pairs())
+            )
         self._outcome.of(self._type).slices += 1
         if self._keep is not None:
             self._whole.seen.merge(reading.seen)
@@ -278,7 +278,7 @@ class _Slices:
         if all(map(part.admits, first.resources)):
             return
         whole = self._whole.total
-        if part.undated or first.total is None or (whole is not None and first.total >= whole):
+        if part.undated or self._counts_pages or first.total is None or (whole is not None and first.total >= whole):
             raise _NotUsed
         if part.parameter == "date":
             self._outcome.note("the server's date of a Procedure is not the date on which it was done")

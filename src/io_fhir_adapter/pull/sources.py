@@ -12,6 +12,7 @@ from io_fhir_adapter.config import Config, FhirSourceConfig
 from io_fhir_adapter.errors import AdapterError, ConfigError
 from io_fhir_adapter.fhir.dates import zone
 from io_fhir_adapter.ledger.database import Ledger
+from io_fhir_adapter.ledger.facts import sources_on_record
 from io_fhir_adapter.ledger.identities import settle_identities
 from io_fhir_adapter.ledger.intake import stale_patients
 from io_fhir_adapter.pull.bulk import pull_bulk
@@ -48,6 +49,9 @@ async def pull_sources(
                 outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
     with ledger.read() as connection:
         touched = stale_patients(connection)  # also those of a run that was cut off before it decided
+        others = sorted(set(sources_on_record(connection)).difference(names))
+    for name in others if outcomes else ():
+        outcomes[0].note(f"the ledger holds records of a source that is not configured ({name}); they go on counting")
     for outcome in outcomes:
         outcome.touched = touched
     return outcomes

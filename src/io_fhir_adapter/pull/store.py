@@ -30,7 +30,7 @@ from io_fhir_adapter.ledger.retention import horizon, unwanted
 from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import SourceOutcome, TypeOutcome
-from io_fhir_adapter.pull.packing import Packer
+from io_fhir_adapter.pull.packing import Packer, is_too_long
 from io_fhir_adapter.pull.pages import Pages
 
 __all__ = ["FactStore", "known_position"]
@@ -192,6 +192,8 @@ class FactStore:
 
     def _fact_of(self, resource: Resource, fallback_id: str) -> StoredFact:
         stored = self._made_of(resource, fallback_id)
+        if is_too_long(stored.fact.id, getattr(stored.fact, "patient", ""), getattr(stored.fact, "status", "")):
+            raise ResourceError("the id, the status or the reference to the patient is too long", number=16)
         identities = self._identities[0]
         return (
             msgspec.structs.replace(stored, fact=self._told_apart(stored.fact, resource, identities))

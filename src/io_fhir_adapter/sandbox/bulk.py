@@ -182,7 +182,9 @@ class BulkExports:
         if page == 1:
             start, end = len(job.output), len(job.output) + len(job.deleted)
             shown["deleted"] = [self._entry(job, number, origin) for number in range(start, end)]
-            shown["error"] = [self._entry(job, number, origin) for number in range(end, len(job.files))]
+            errors = [self._entry(job, number, origin) for number in range(end, len(job.files))]
+            shown["error"] = [] if faults.issues_first else errors
+            shown["output"] = [*errors, *shown["output"]] if faults.issues_first else shown["output"]
         if last < len(job.output):
             shown["link"] = [{"relation": "next", "url": f"{base}/{_STATUS}/{job.key}?page={page + 1}"}]
         return json_reply(200, shown)

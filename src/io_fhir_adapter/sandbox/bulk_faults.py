@@ -34,6 +34,7 @@ class BulkFaults:
         reuses_jobs: A kick-off by GET that is the same as an earlier one gets the job of that one, unless it says
             ``Cache-Control: no-cache``.
         issues: Severities of the OperationOutcomes in the manifest's error file.
+        issues_first: The manifest names that file among what was exported, before it.
         stray_types: Whether types are exported that were not asked for.
         refused_parameters: Kick-offs with one of them are 400.
         refused_methods: Kick-offs by these methods are 405.
@@ -58,6 +59,7 @@ class BulkFaults:
     transaction_time: str = ""
     reuses_jobs: bool = False
     issues: tuple[str, ...] = ()
+    issues_first: bool = False
     stray_types: bool = False
     refused_parameters: tuple[str, ...] = ()
     refused_methods: tuple[str, ...] = ()
