@@ -115,6 +115,17 @@ def test_a_complete_reading_by_code_brings_what_changed_with_other_codes(site: A
     assert site.cursor() >= "2025-06-05"
 
 
+def test_a_server_that_ignores_what_changed_is_not_read_whole_beside_codes(site: Any, kit: Any) -> None:
+    site.pull(code_filter="on")
+    site.store.put(kit.procedure("p00", "a", meta={"lastUpdated": "2025-06-05T08:00:00Z"}))
+    assert site.pull(code_filter="on").since
+    site.switch(Faults(ignored_parameters=("_lastUpdated",), ignored_in_self=True))
+    outcome = site.pull(code_filter="on", overlap_minutes=0)
+    assert (outcome.error, outcome.since) == ("", "")
+    assert said(outcome, "the server ignores _lastUpdated; what changed with other codes is not seen")
+    assert outcome.types["Procedure"].read == len(MAPPED)
+
+
 def test_switched_off_or_with_other_tables_everything_is_read_again(site: Any, with_local_codes: Any) -> None:
     again = "everything was read again: other codes are asked for than last time"
     site.pull(code_filter="on")

@@ -175,6 +175,17 @@ def test_what_is_deleted_while_slices_are_read_fails_nothing(
     assert outcome.types["Procedure"].slices > 10
 
 
+def test_a_count_is_not_asked_for_again_where_it_was_refused(make_site: Make, kit: Any) -> None:
+    people = [f"x{number}" for number in range(6)]
+    conditions = [kit.condition(f"{name}-{number}", name) for name in people for number in range(10)]
+    site = make_site([*(kit.procedure(f"p-{name}", name) for name in people), *conditions])
+    site.switch(Faults(total="never", refused_parameters=("_summary",)))
+    outcome = site.pull(page_size=500, batch_size=1, concurrency=1)
+    assert (outcome.error, len(site.ids("Condition"))) == ("", 60)
+    asked = [one for one in site.requests() if "_summary" in one["query"]]
+    assert 0 < len(asked) <= 3
+
+
 def test_an_ignored_date_and_totals_of_pages_end_soon(make_site: Make, kit: Any) -> None:
     site = make_site(archive(kit))
     site.switch(Faults(max_results=12, total="page", ignored_parameters=("date",)))

@@ -39,8 +39,7 @@ def is_ahead(instant: str, skew_s: float | None) -> bool:
         instant: The time.
         skew_s: How many seconds the server's clock is ahead of ours; None where that is not known.
     """
-    behind = timedelta(seconds=min(skew_s or 0.0, 0.0))
-    return datetime.fromisoformat(instant) > datetime.now(UTC) + behind + _AHEAD
+    return datetime.fromisoformat(instant) > datetime.now(UTC) + timedelta(seconds=skew_s or 0.0) + _AHEAD
 
 
 def is_other(connection: Connection, source: str, digest: str) -> bool:

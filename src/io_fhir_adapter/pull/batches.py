@@ -36,6 +36,7 @@ _SAMPLE: Final = 10
 _SPECIAL: Final = re.compile(r"[\\,|$]")
 """What a value of a search has a backslash before."""
 _NOBODY: Final = "Patient/00000000-0000-4000-8000-00000000{:04}"
+_NOBODIES: Final = 30
 _WITNESSED: Final = 10  # in shorter lists one value more costs too much, until one was found cut
 Done = Callable[[Sequence[str]], None]
 
@@ -283,16 +284,18 @@ class Batches:
         """Whether a server that answers with resources of others does look at patients: it finds nothing of nobody.
 
         Such a server knows which records were merged, and answers for a former one with what the other has now. It is
-        asked in the same way, for as many.
+        asked in the same way, for as many as have place in a short search.
         """
         if search.parameter != "patient" or search.key in self._moved:
             return search.key in self._moved
-        nobodys = ",".join(self._written(search, map(_NOBODY.format, range(number))))
+        nobodys = ",".join(self._written(search, map(_NOBODY.format, range(min(number, _NOBODIES)))))
         try:
             page = await self._reader.open(search.resource_type, ((search.parameter, nobodys), *search.more))
         except TransportError as exc:
             if exc.transient or exc.status is None:
                 raise
+            if exc.status in _TOO_LONG:
+                return False
         else:
             if page.items:
                 return False

@@ -162,7 +162,7 @@ class BulkPull:
         name, bulk = self._config.name, self._config.bulk
         with self._ledger.read() as connection:
             since = cursor(connection, name, "Procedure")
-            if since and is_ahead(since, self._client.clock_skew_s):
+            if since and is_ahead(since, min(self._client.clock_skew_s or 0.0, 0.0)):  # it is never beyond our clock
                 since = ""
                 self.outcome.note("by its time the last export lies in the future; everything was exported")
             full = self._needs_full(connection, since)

@@ -32,12 +32,13 @@ from io_fhir_adapter.fhir.structs import (
 from io_fhir_adapter.ledger.packed_form import PackedProcedure, packed
 from io_fhir_adapter.model import ProcedureFact
 
-__all__ = ["Packer", "Packing", "Reads", "Terms", "is_too_long"]
+__all__ = ["LONGEST", "Packer", "Packing", "Reads", "Terms", "is_too_long"]
 
 _REMEMBERED: Final = 20_000  # ways to write an element
 _MOMENTS: Final = 4_096
 _DONE: Final = "completed"
-_LONGEST: Final = 200
+LONGEST: Final = 200
+"""Characters of an id or a reference to a patient that a ledger holds, besides what a source adds."""
 _LONGEST_STATUS: Final = 24
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _WRITTEN: Final = msgspec.json.Encoder().encode  # of a Raw or several: as they stand there, quicker than bytes()
@@ -239,7 +240,7 @@ class Packer:
 
 def is_too_long(resource_id: str, patient: str, status: str) -> bool:
     """Whether a ledger could not hold them, a suffix of the source included; FHIR's own are much shorter."""
-    return len(resource_id) > _LONGEST or len(patient) > _LONGEST or len(status) > _LONGEST_STATUS
+    return len(resource_id) > LONGEST or len(patient) > LONGEST or len(status) > _LONGEST_STATUS
 
 
 def _keys(references: Sequence[Reference], resource_type: str) -> tuple[str, ...]:

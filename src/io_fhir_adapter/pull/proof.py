@@ -12,6 +12,7 @@ from io_fhir_adapter.pull.seen import Seen
 __all__ = ["Incomplete", "Reading"]
 
 _ROUND: Final = 100  # what servers hand over at most is a multiple of this, or one of these
+_CAP: Final = 10_000
 _SMALL_CAPS: Final = frozenset({10, 20, 25, 50})
 
 
@@ -45,6 +46,11 @@ class Reading:
     def handed_over(self) -> int:
         """How many different resources."""
         return self.seen.count() + self.nameless.total()
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether it ended where search indexes stop counting or paging: such a number is not believed."""
+        return self.handed_over > 0 and self.handed_over % _CAP == 0
 
     @property
     def is_doubtful(self) -> bool:

@@ -76,6 +76,7 @@ class SearchReader:
         self.newest: dict[str, datetime] = {}
         self.seen: dict[str, Seen] = {}
         self._takes_count = False
+        self._refuses_counts = False
         self._pending: dict[str, Pages] = {}
         self._nameless: dict[str, set[str]] = {}
         self._set_aside: dict[str, set[str]] = {}
@@ -247,9 +248,12 @@ class SearchReader:
 
     async def count(self, resource_type: str, pairs: Pairs) -> int | None:
         """How many a search finds, asked for that number alone; None where the server does not say."""
+        if self._refuses_counts:
+            return None
         try:
             page = await self.open(resource_type, (*pairs, ("_summary", "count")), count=1)
         except (TransportError, PullError):
+            self._refuses_counts = True
             return None  # it was a question, not a step: the search is read all the same
         return page.total
 
@@ -264,12 +268,11 @@ class SearchReader:
 
         Raises:
             PullError: It ended at a full page, and the server gives no total; or it gives a larger one.
-            TransportError: The server does not answer.
         """
         if not reading.is_doubtful:
             return
         total = await self.count(resource_type, pairs)
-        if total is not None and total >= reading.handed_over:
+        if total is not None and total >= reading.handed_over and not reading.is_capped:
             self.check_whole(resource_type, reading.handed_over, total)
         elif reading.is_full:
             raise PullError(

@@ -189,26 +189,26 @@ class SearchPull:
 
     async def _changed_procedures(self, since: str) -> None:
         """What changed, whatever its codes, beside a reading of some codes: those on record go on being corrected."""
-        try:
-            await self._sliced.read("Procedure", self._since(since), self._changed(since), _whatever)
-        except TransportError as exc:
-            if exc.status != HTTPStatus.BAD_REQUEST:
-                raise
-            self.outcome.note("the server refuses to search by _lastUpdated; what changed with other codes is not seen")
+        pairs = self._since(since)
+        first = await self._first_changed(pairs, "what changed with other codes is not seen", keeps_all=False)
+        if first is not None:
+            await self._sliced.read("Procedure", pairs, self._changed(since), _whatever, first=first)
 
-    async def _first_changed(self, pairs: Pairs) -> SearchPage | None:
-        """The first page of what changed, None where the server cannot be asked so."""
+    async def _first_changed(
+        self, pairs: Pairs, instead: str = "everything was read again", *, keeps_all: bool = True
+    ) -> SearchPage | None:
+        """The first page of what changed; None where the server cannot be asked so, and a note of what is done then."""
         try:
-            first = await self._reader.open("Procedure", pairs, keeps_all=True)
+            first = await self._reader.open("Procedure", pairs, keeps_all=keeps_all)
         except TransportError as exc:
             if exc.status != HTTPStatus.BAD_REQUEST:
                 raise
-            self.outcome.note("the server refuses to search by _lastUpdated; everything was read again")
+            self.outcome.note(f"the server refuses to search by _lastUpdated; {instead}")
             return None
         since = datetime.fromisoformat(pairs[0][1].removeprefix("ge"))
         moments = [instant_of(one.meta.lastUpdated or "") for one in first.resources if one.meta is not None]
         if any(moment is not None and moment < since - _TICK for moment in moments):
-            self.outcome.note("the server ignores _lastUpdated; everything was read again")
+            self.outcome.note(f"the server ignores _lastUpdated; {instead}")
             return None
         return first
 

@@ -18,8 +18,6 @@ from io_fhir_adapter.pull.slices import Slice
 
 __all__ = ["SlicedSearch", "side_by_side"]
 
-_CAP: Final = 10_000
-"""Where search indexes stop counting or paging; a number that ends in so many is not believed."""
 _FILLED: Final = 0.8
 _WORTHWHILE: Final = 0.4
 """So full a slice is meant to be, and at least, as part of the largest that is read in one chain."""
@@ -46,7 +44,7 @@ def _may_lack(reading: Reading, total: int | None) -> bool:
     """Whether a server may have handed over less than there is, although it did not say so."""
     number = reading.handed_over
     is_short = number < total if total is not None and number <= total else reading.is_doubtful
-    return is_short or (number > 0 and number % _CAP == 0)
+    return is_short or reading.is_capped
 
 
 class SlicedSearch:

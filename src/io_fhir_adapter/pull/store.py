@@ -30,7 +30,7 @@ from io_fhir_adapter.ledger.retention import horizon, unwanted
 from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import SourceOutcome, TypeOutcome
-from io_fhir_adapter.pull.packing import Packer, is_too_long
+from io_fhir_adapter.pull.packing import LONGEST, Packer, is_too_long
 from io_fhir_adapter.pull.pages import Pages
 
 __all__ = ["FactStore", "known_position"]
@@ -40,7 +40,7 @@ _REMEMBERED = 50_000  # readings of codes
 
 def known_position(resource_type: str, resource_id: str, position: str) -> str:
     """Where a resource stands for good: its own reference, the place in the answer only where it has no id."""
-    return f"{resource_type}/{resource_id}" if resource_type and resource_id else position
+    return f"{resource_type}/{resource_id[:LONGEST]}" if resource_type and resource_id else position
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,8 @@ class FactStore:
 
     def _fact_of(self, resource: Resource, fallback_id: str) -> StoredFact:
         stored = self._made_of(resource, fallback_id)
-        if is_too_long(stored.fact.id, getattr(stored.fact, "patient", ""), getattr(stored.fact, "status", "")):
+        patient = getattr(stored.fact, "patient", "") or getattr(stored.fact, "replaced_by", "")
+        if is_too_long(stored.fact.id, patient, getattr(stored.fact, "status", "")):
             raise ResourceError("the id, the status or the reference to the patient is too long", number=16)
         identities = self._identities[0]
         return (
