@@ -20,7 +20,7 @@ from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.pipeline import rules_for
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import parse_searchset
-from io_fhir_adapter.pull.strategy import abilities_of, choose
+from io_fhir_adapter.pull.strategy import abilities_of, choose, objects_in
 from io_fhir_adapter.report.output import check_folder
 from io_fhir_adapter.report.typeset import REPORT_PDF, needs_typst
 from io_fhir_adapter.review.keys import pseudonym_key
@@ -251,14 +251,8 @@ def _offers_operation(statement: Mapping[str, Any]) -> bool:
     """Whether a CapabilityStatement names the operation, of Measures or of the whole server."""
     declared = [
         operation
-        for rest in _objects(statement, "rest")
-        for place in (rest, *_objects(rest, "resource"))
-        for operation in _objects(place, "operation")
+        for rest in objects_in(statement.get("rest"))
+        for place in (rest, *objects_in(rest.get("resource")))
+        for operation in objects_in(place.get("operation"))
     ]
     return any(str(operation.get("name")).lstrip("$") == OPERATION.rpartition("$")[2] for operation in declared)
-
-
-def _objects(node: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """What a list holds; what has another shape than FHIR says is left out."""
-    value = node.get(name)
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -124,7 +124,8 @@ class PatientPull(SearchPull):
                     last = values[reached - 1].removeprefix("Patient/")
                     move_cursor(connection, self._config.name, _DONE, last, self._run)
 
-        await self._batches.read("Procedure", "patient", values, more, only=None if more else self._matters, done=done)
+        only = None if more else self._matters  # what changed may be on record, with a later date
+        await self._batches.read("Procedure", "patient", values, more, only=only, done=done)
 
     def _matters(self, resource: Resource | None, _: str) -> bool:
         """Whether a Procedure is late enough to matter; one without a date is."""

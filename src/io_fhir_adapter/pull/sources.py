@@ -44,7 +44,12 @@ async def pull_sources(
     with collecting_seldom():
         for source in config.sources:
             if isinstance(source, FhirSourceConfig):
-                outcomes.append(await _pull_server(source, config, ledger, ruleset, tz, run, progress))
+                try:
+                    async with FhirClient(source, f"sources.{source.name}") as client:
+                        outcome = await _pull_server(source, config, client, ledger, ruleset, tz, run, progress)
+                except ConfigError as exc:  # a secret, key or certificate; also one that an export has to itself
+                    outcome = SourceOutcome(source.name, error=exc.sentence)
+                outcomes.append(outcome)
             else:
                 outcomes.append(pull_files(source, ledger, ruleset, tz, run, progress))
     with ledger.read() as connection:
@@ -58,23 +63,6 @@ async def pull_sources(
 
 
 async def _pull_server(
-    source: FhirSourceConfig,
-    config: Config,
-    ledger: Ledger,
-    ruleset: Ruleset,
-    tz: tzinfo,
-    run: int,
-    progress: Progress,
-) -> SourceOutcome:
-    """Pulls one server; a secret, key or certificate that cannot be used is a failure of this source alone."""
-    try:
-        async with FhirClient(source, f"sources.{source.name}") as client:
-            return await _pull_from(source, config, client, ledger, ruleset, tz, run, progress)
-    except ConfigError as exc:  # also of the sign-in that an export has to itself
-        return SourceOutcome(source.name, error=exc.sentence)
-
-
-async def _pull_from(
     source: FhirSourceConfig,
     config: Config,
     client: FhirClient,

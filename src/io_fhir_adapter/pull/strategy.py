@@ -14,7 +14,7 @@ from io_fhir_adapter.errors import AdapterError, PullError, TransportError
 from io_fhir_adapter.pull.searchset import parse_searchset
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
-__all__ = ["Abilities", "Choice", "abilities_of", "choose"]
+__all__ = ["Abilities", "Choice", "abilities_of", "choose", "objects_in"]
 
 Way = Literal["search", "bulk", "patient"]
 _NO: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, 405, 422, 501})
@@ -60,12 +60,12 @@ def abilities_of(statement: Any) -> Abilities | None:
         return None
     parameters: dict[str, frozenset[str]] = {}
     exports: set[str] = set()
-    for rest in _objects(statement.get("rest")):
+    for rest in objects_in(statement.get("rest")):
         if _exports(rest):
             exports.add("system")
-        for resource in _objects(rest.get("resource")):
+        for resource in objects_in(rest.get("resource")):
             kind = str(resource.get("type", ""))
-            parameters[kind] = frozenset(str(one.get("name", "")) for one in _objects(resource.get("searchParam")))
+            parameters[kind] = frozenset(str(one.get("name", "")) for one in objects_in(resource.get("searchParam")))
             if _exports(resource) and kind in {"Group", "Patient"}:
                 exports.add(kind.lower())
     software = statement.get("software")
@@ -73,13 +73,14 @@ def abilities_of(statement: Any) -> Abilities | None:
     return Abilities(str(statement.get("fhirVersion", "")), name, parameters, frozenset(exports))
 
 
-def _objects(value: Any) -> Iterable[dict[str, Any]]:
+def objects_in(value: Any) -> Iterable[dict[str, Any]]:
+    """The objects in what ought to be a list of them; what has another shape than FHIR says is left out."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _exports(node: dict[str, Any]) -> bool:
     """Whether an operation is an export, by its name or by the definition it points to."""
-    texts = [f"{one.get('name', '')} {one.get('definition', '')}".lower() for one in _objects(node.get("operation"))]
+    texts = [f"{one.get('name', '')} {one.get('definition', '')}".lower() for one in objects_in(node.get("operation"))]
     return any("export" in text for text in texts)
 
 
