@@ -27,6 +27,7 @@ _FIRST: Final = date(2024, 1, 1)
 _CHANGED: Final = "2025-06-01T00:00:00.000Z"  # when everything but Procedures was last changed
 _NOON: Final = "T12:00:00.000Z"  # of its own day: when a Procedure was last changed
 _SEARCHABLE: Final = ("Procedure", "Patient", "Encounter", "Condition")
+_IN_ONE_FILE: Final = 100_000  # Procedures
 _BOUND: Final = re.compile(r"(ge|gt|le|lt|eq)?(\d{4}-\d{2}-\d{2}.*)")
 
 
@@ -81,6 +82,8 @@ class Hospital:
         self.days = [day for day, _ in rows]
         self.changes = [day + _NOON for day in self.days]
         self.procedures = [body for _, body in rows]
+        self.patients = patients
+        self._files: dict[str, bytes] = {}
 
     def between(self, query: dict[str, list[str]]) -> tuple[int, int]:
         """The part of the Procedures that the ``date`` and ``_lastUpdated`` parameters leave."""
@@ -94,6 +97,29 @@ class Hospital:
                 start = max(start, {"ge": low, "eq": low, "gt": high}.get(found[1] or "eq", 0))
                 end = min(end, {"lt": low, "le": high, "eq": high}.get(found[1] or "eq", end))
         return start, max(start, end)
+
+    def export(self) -> list[tuple[str, int, str]]:
+        """Type, count and name of each file of an export; made beforehand, since making one takes longer than sending."""
+        number = len(self.procedures)
+        if not self._files:
+            for start in range(0, number, _IN_ONE_FILE):
+                self._files[f"Procedure-{start}"] = _lines(self.procedures[start : start + _IN_ONE_FILE])
+            for kind, prefix in (("Patient", "pat"), ("Condition", "con")):
+                ids = (f"{prefix}-{index:07d}" for index in range(self.patients))
+                self._files[f"{kind}-0"] = _lines([_other(kind, one) for one in ids])
+        counts = {"Patient": self.patients, "Condition": self.patients}
+        return [
+            (kind, counts.get(kind, min(_IN_ONE_FILE, number - int(start))), f"{kind}-{start}")
+            for kind, start in (name.split("-") for name in self._files)
+        ]
+
+    def file(self, name: str) -> bytes:
+        """A file of the export."""
+        return self._files[name]
+
+
+def _lines(resources: list[bytes]) -> bytes:
+    return b"\n".join(resources) + b"\n"
 
 
 def _other(kind: str, resource_id: str) -> bytes:
@@ -155,7 +181,8 @@ class _Server(asyncio.Protocol):
             **extra,
         }
         head = f"HTTP/1.1 {status} X\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
-        self.transport.write(head.encode() + body)
+        self.transport.write(head.encode())
+        self.transport.write(body)
 
     def answer(self, method: str, target: str, body: bytes, base: str) -> tuple[int, bytes, dict[str, str]]:
         parts = urlsplit(target)
@@ -172,7 +199,7 @@ class _Server(asyncio.Protocol):
         if path == "jobs/1":
             return (202, b"", {}) if method == "DELETE" else (200, self.manifest(base), {})
         if path.startswith("files/"):
-            return 200, self.file(path), {"Content-Type": "application/fhir+ndjson"}
+            return 200, self.hospital.file(path.removeprefix("files/")), {"Content-Type": "application/fhir+ndjson"}
         if path not in _SEARCHABLE:
             return (
                 404,
@@ -213,38 +240,23 @@ class _Server(asyncio.Protocol):
         return head[:-1] + b',"entry":[' + entries + b"]}" if found else head
 
     def manifest(self, base: str) -> bytes:
-        number = len(self.hospital.procedures)
-        size = 100_000
-        output = [
-            {"type": "Procedure", "url": f"{base}/files/Procedure-{start}", "count": min(size, number - start)}
-            for start in range(0, number, size)
-        ]
-        patients = max(number // 12, 1)
-        output += [
-            {"type": "Patient", "url": f"{base}/files/Patient-0", "count": patients},
-            {"type": "Condition", "url": f"{base}/files/Condition-0", "count": patients},
-        ]
         return _json(
             {
                 "transactionTime": _CHANGED,
                 "request": f"{base}/$export",
                 "requiresAccessToken": False,
-                "output": output,
+                "output": [
+                    {"type": kind, "url": f"{base}/files/{name}", "count": count}
+                    for kind, count, name in self.hospital.export()
+                ],
                 "error": [],
             }
         )
 
-    def file(self, path: str) -> bytes:
-        kind, _, start = path.removeprefix("files/").partition("-")
-        if kind == "Procedure":
-            return b"\n".join(self.hospital.procedures[int(start) : int(start) + 100_000]) + b"\n"
-        prefix = {"Patient": "pat", "Condition": "con"}[kind]
-        patients = max(len(self.hospital.procedures) // 12, 1)
-        return b"".join([_other(kind, f"{prefix}-{index:07d}") + b"\n" for index in range(patients)])
-
 
 async def _serve(number: int, delay_s: float, ready: Callable[[str], None]) -> None:
     hospital = Hospital(number)
+    hospital.export()
     server = await asyncio.get_running_loop().create_server(lambda: _Server(hospital, delay_s), "127.0.0.1", 0)
     ready(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/fhir")
     await server.serve_forever()

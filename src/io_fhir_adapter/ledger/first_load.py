@@ -46,7 +46,9 @@ def first_load(ledger: Ledger) -> Iterator[bool]:
                 held = connection.exec_driver_sql("PRAGMA cache_size").scalar()
                 connection.exec_driver_sql("PRAGMA shrink_memory")
                 connection.exec_driver_sql(f"PRAGMA cache_size={_SORTED_KIB}")  # what sorting may take as well
+                connection.exec_driver_sql("PRAGMA threads=1")  # what is sorted is written by another thread
                 make_indexes(connection)
+                connection.exec_driver_sql("PRAGMA threads=0")
                 connection.exec_driver_sql(f"PRAGMA cache_size={held}")
             ledger.shorten_log()  # the indexes alone fill it with a hundred MiB that would stay
 

@@ -21,6 +21,7 @@ import msgspec
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.packing import Packer, Packing, Reads, Terms
 from io_fhir_adapter.pull.plain_text import blocks_of
+from io_fhir_adapter.pull.seldom import collecting_seldom
 from io_fhir_adapter.pull.seen import Seen, marks_of
 
 __all__ = ["LENGTH", "NUMBERS", "Frame", "Job", "Row", "main"]
@@ -117,8 +118,9 @@ def main(told: BinaryIO, answers: BinaryIO) -> None:
     sender = Thread(target=send)
     sender.start()
     try:
-        for frame in frames(job):
-            waiting.put(_ENCODE(frame))
+        with collecting_seldom():
+            for frame in frames(job):
+                waiting.put(_ENCODE(frame))
     finally:
         waiting.put(b"")
         sender.join()
