@@ -28,6 +28,7 @@ _CHANGED: Final = "2025-06-01T00:00:00.000Z"  # when everything but Procedures w
 _NOON: Final = "T12:00:00.000Z"  # of its own day: when a Procedure was last changed
 _SEARCHABLE: Final = ("Procedure", "Patient", "Encounter", "Condition")
 _IN_ONE_FILE: Final = 100_000  # Procedures
+_PIECE: Final = 1 << 18
 _BOUND: Final = re.compile(r"(ge|gt|le|lt|eq)?(\d{4}-\d{2}-\d{2}.*)")
 
 
@@ -147,6 +148,8 @@ class _Server(asyncio.Protocol):
         self.hospital = hospital
         self.delay_s = delay_s
         self.buffer = b""
+        self.left = memoryview(b"")
+        self.is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -182,7 +185,18 @@ class _Server(asyncio.Protocol):
         }
         head = f"HTTP/1.1 {status} X\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
         self.transport.write(head.encode())
-        self.transport.write(body)
+        self.left = memoryview(body)
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        """Goes on with a body, piece by piece: a large one handed over whole is copied again and again."""
+        self.is_paused = False
+        while self.left and not self.is_paused:
+            piece, self.left = self.left[:_PIECE], self.left[_PIECE:]
+            self.transport.write(piece)
 
     def answer(self, method: str, target: str, body: bytes, base: str) -> tuple[int, bytes, dict[str, str]]:
         parts = urlsplit(target)

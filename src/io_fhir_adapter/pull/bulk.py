@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ from io_fhir_adapter.pull.bulk_ingest import Downloaded, Intake, Issues, merged_
 from io_fhir_adapter.pull.bulk_job import Wish
 from io_fhir_adapter.pull.decode import Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
+from io_fhir_adapter.pull.packing_aside import Aside
 from io_fhir_adapter.pull.reconcile import Gone, is_due, note_reconciled, remove_gone
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
@@ -175,17 +177,9 @@ class BulkPull:
             self._not_before = datetime.fromisoformat(since) - timedelta(minutes=self._config.overlap_minutes)
         asked_since = "" if full or self._not_before is None else _instant(self._not_before)
         wish = Wish.of(bulk, bulk.types, asked_since, filters)
-        export = await self._exports.make(CHANGES, wish, self._not_before)
-        counts = [one.file.count for one in export.output if one.file.type == "Procedure"]
-        if counts and None not in counts:
-            self.outcome.of("Procedure").total = sum(count or 0 for count in counts)
-        if full:
-            self._refuse_nothing("Procedure", export.output)
-        self._intake.delete(export.deleted, self._bulk.base_url)
-        with first_load(self._ledger) as is_first:
-            self._intake.take("Procedure", export.output, look=None if full else self._note_named)
-        if is_first:
-            self._store.recount(self._ledger, "Procedure", self.outcome)
+        with closing(Aside(self._store.packer(self._ledger))) as aside:
+            export = await self._exports.make(CHANGES, wish, self._not_before, aside if full else None)
+            is_first = self._take_procedures(export, aside, full=full)
         await self._background(export.output, on_record, full=full)
         self._intake.settle()
         self._refuse_errors(export, self._intake.issues)
@@ -210,6 +204,20 @@ class BulkPull:
         return False
 
     # --- into the ledger ----------------------------------------------------------------------------------------
+
+    def _take_procedures(self, export: Export, aside: Aside, *, full: bool) -> bool:
+        """Takes what was deleted and the Procedures; says whether they are the first facts of all."""
+        counts = [one.file.count for one in export.output if one.file.type == "Procedure"]
+        if counts and None not in counts:
+            self.outcome.of("Procedure").total = sum(count or 0 for count in counts)
+        if full:
+            self._refuse_nothing("Procedure", export.output)
+        self._intake.delete(export.deleted, self._bulk.base_url)
+        with first_load(self._ledger) as is_first:
+            self._intake.take("Procedure", export.output, look=None if full else self._note_named, aside=aside)
+        if is_first:
+            self._store.recount(self._ledger, "Procedure", self.outcome)
+        return is_first
 
     def _note_named(self, resources: Sequence[Resource]) -> None:
         """Whom and what the Procedures of this export name: the ledger may lack just these."""

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from io_fhir_adapter.pull.bulk_ingest import Downloaded
 from io_fhir_adapter.pull.bulk_job import JobGone, Wish, await_manifest, delete_job, kick_off
 from io_fhir_adapter.pull.bulk_manifest import ISSUES, Manifest
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome
+from io_fhir_adapter.pull.packing_aside import Aside
 from io_fhir_adapter.pull.sliced import side_by_side
 from io_fhir_adapter.transport.client import FhirClient
 
@@ -85,7 +87,9 @@ class Exports:
         self._outcome = outcome
         self._progress = progress
 
-    async def make(self, purpose: str, wish: Wish, not_before: datetime | None = None) -> Export:
+    async def make(
+        self, purpose: str, wish: Wish, not_before: datetime | None = None, aside: Aside | None = None
+    ) -> Export:
         """An export with all its files; one that expired half-way is made once more.
 
         So is one that an earlier run had begun, where the server fails at it again and again.
@@ -94,6 +98,7 @@ class Exports:
             purpose: What it is for.
             wish: What it is asked for.
             not_before: Up to when the ledger has everything: an export that is older would bring older versions.
+            aside: Makes the Procedures ready for the ledger while they are downloaded.
 
         Raises:
             PullError: It cannot be had whole, or is older.
@@ -108,7 +113,7 @@ class Exports:
             try:
                 manifest = await self._manifest(job)
                 self._refuse_older(manifest, not_before)
-                return await self._download(job, manifest, wish.types)
+                return await self._download(job, manifest, wish.types, aside)
             except JobGone:
                 self._forget(job)
                 if not left:
@@ -171,7 +176,7 @@ class Exports:
             put_bulk_job(connection, replace(job, manifest=msgspec.json.encode(manifest).decode()))
         return manifest
 
-    async def _download(self, job: BulkJob, manifest: Manifest, types: Collection[str]) -> Export:
+    async def _download(self, job: BulkJob, manifest: Manifest, types: Collection[str], aside: Aside | None) -> Export:
         """All files, several at a time; those of types that were not asked for are left where they are."""
         self._spool.prepare(job.key)
         parts = (manifest.files, manifest.deletions, manifest.failures)
@@ -192,11 +197,15 @@ class Exports:
             for number, one in queue:
                 if failed:
                     return
+                helper = aside if one.file.type == "Procedure" else None
                 try:
                     await download(
                         self._client, one.file, one.path, authorised=manifest.requiresAccessToken,
                         retries=self._config.retries, longest_wait=self._config.max_retry_wait_s,
+                        reached=partial(helper.reached, one.path) if helper is not None else _nobody,
                     )  # fmt: skip
+                    if helper is not None:
+                        helper.complete(one.path)
                 except AdapterError as exc:
                     failed[number] = exc
                     return
@@ -245,6 +254,10 @@ def _is_failing(exc: TransportError) -> bool:
     return (
         exc.code == _FAILING and status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.SERVICE_UNAVAILABLE
     )
+
+
+def _nobody(_: int) -> None:
+    """Told how far a file has come that nobody waits for."""
 
 
 def _text(wish: Wish) -> str:

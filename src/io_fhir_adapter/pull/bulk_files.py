@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -27,7 +27,7 @@ from io_fhir_adapter.pull.plain_text import GZIP_MAGIC, open_plain
 from io_fhir_adapter.transport.client import FhirClient
 from io_fhir_adapter.transport.retry import pause
 
-__all__ = ["Spool", "download"]
+__all__ = ["Spool", "download", "part_of", "spooling"]
 
 _EXPIRED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DOWNLOADS: Final = 2  # of a file that arrives whole and is not
@@ -92,6 +92,11 @@ class Spool:
                 self.folder.rmdir()
 
 
+def part_of(path: Path) -> Path:
+    """What a file is called until it is known to be complete."""
+    return path.with_suffix(".part")
+
+
 @contextmanager
 def spooling(folder: Path) -> Iterator[None]:
     """Turns errors of the file system into ours.
@@ -111,8 +116,9 @@ def spooling(folder: Path) -> Iterator[None]:
 
 
 async def download(
-    client: FhirClient, file: ManifestFile, target: Path, *, authorised: bool, retries: int, longest_wait: float
-) -> None:
+    client: FhirClient, file: ManifestFile, target: Path, *,
+    authorised: bool, retries: int, longest_wait: float, reached: Callable[[int], None],
+) -> None:  # fmt: skip
     """Fetches one file, proved whole; a file that is there already is not fetched again.
 
     Args:
@@ -122,6 +128,8 @@ async def download(
         authorised: Whether credentials are to be sent, where the address is a trusted one.
         retries: How often to try again after a passing fault.
         longest_wait: The most seconds between tries.
+        reached: Told where the last whole line ends that lies in the folder, in bytes: 0 as a download begins, for the
+            first time or anew. Not told of a file that is compressed.
 
     Raises:
         JobGone: The server does not have the file any more.
@@ -134,7 +142,7 @@ async def download(
     while True:
         try:
             with spooling(target.parent):
-                await _fetch(client, file, target, authorised=authorised)
+                await _fetch(client, file, target, reached, authorised=authorised)
         except _Unproved:
             unproved += 1
             if unproved == _DOWNLOADS:
@@ -157,10 +165,13 @@ async def download(
             return
 
 
-async def _fetch(client: FhirClient, file: ManifestFile, target: Path, *, authorised: bool) -> None:
-    part = target.with_suffix(".part")
+async def _fetch(
+    client: FhirClient, file: ManifestFile, target: Path, reached: Callable[[int], None], *, authorised: bool
+) -> None:
+    part = part_of(target)
     lines = _Lines()
     with part.open("wb") as out:
+        reached(0)
         async with client.stream(
             "GET", file.url, follow_foreign_without_auth=True, authorised=authorised, headers=_ACCEPT
         ) as answer:
@@ -169,8 +180,11 @@ async def _fetch(client: FhirClient, file: ManifestFile, target: Path, *, author
             while chunk := await _next(chunks):
                 out.write(chunk)
                 lines.feed(chunk)
+                if lines.end and not lines.is_packed:
+                    out.flush()
+                    reached(lines.end)
         out.flush()
-        os.fsync(out.fileno())
+        await asyncio.to_thread(os.fsync, out.fileno())  # while others arrive
     _prove(file, part, lines, client.base_url, is_bounded=is_bounded)
     part.replace(target)
     to_disk(target.parent)  # its new name too
@@ -200,6 +214,7 @@ class _Lines:
         self.first = b""  # the first bytes of the text
         self.ends = 0
         self.size = 0
+        self.end = 0  # of the last whole line, in bytes of a file that is not compressed
         self._tail: list[bytes] = []
         self._zip: _Unzip | None = None
 
@@ -210,6 +225,8 @@ class _Lines:
         self.size += len(chunk)
         if self._zip is None:
             self._text(chunk)
+            if (last := chunk.rfind(b"\n")) >= 0:
+                self.end = self.size - len(chunk) + last + 1
         else:
             for piece in self._zip.pieces(chunk):
                 self._text(piece)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -24,14 +23,14 @@ from io_fhir_adapter.pull.bulk_parts import (
     Issues,
     Part,
     issues_of,
-    read_aside,
     read_parts,
+    read_ready,
     subject_of,
 )
 from io_fhir_adapter.pull.decode import DAMAGED, Item, Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
-from io_fhir_adapter.pull.packing_aside import is_worthwhile
+from io_fhir_adapter.pull.packing_aside import Aside
 from io_fhir_adapter.pull.pages import Pages
 from io_fhir_adapter.pull.plain_text import open_plain
 from io_fhir_adapter.pull.seen import Seen, marks_of
@@ -91,6 +90,7 @@ class Intake:
         files: Iterable[Downloaded],
         keep: Keep | None = None,
         look: Callable[[Sequence[Resource]], None] | None = None,
+        aside: Aside | None = None,
     ) -> None:
         """Reads all resources of one type.
 
@@ -99,24 +99,15 @@ class Intake:
             files: The files that may hold them.
             keep: What to keep; everything where None.
             look: Is shown the sound ones that are kept, before they are written.
+            aside: Has made Procedures ready, all of which are to be kept.
         """
         self.outcome.of(resource_type)
         everything = resource_type == "Procedure" and keep is None and look is None
         packer = self.store.packer(self.ledger) if everything else None
         held = [one for one in files if one.may_hold(resource_type)]
-        with closing(self._parts(held, resource_type, packer)) as parts:
-            self._take(resource_type, parts, keep, look)
-
-    def _take(
-        self,
-        resource_type: str,
-        parts: Iterable[Part],
-        keep: Keep | None,
-        look: Callable[[Sequence[Resource]], None] | None,
-    ) -> None:
         pending: list[Part] = []
         waiting = 0
-        for part in parts:
+        for part in self._parts(held, resource_type, packer, aside):
             sound = part.sound
             if keep is not None:
                 sound = [one for one in sound if keep(one.id or "", subject_of(one))]
@@ -132,12 +123,12 @@ class Intake:
         self._write(resource_type, pending)
 
     def _parts(
-        self, files: Sequence[Downloaded], resource_type: str, packer: Packer | None
-    ) -> Generator[Part, None, None]:
+        self, files: Sequence[Downloaded], resource_type: str, packer: Packer | None, aside: Aside | None
+    ) -> Iterator[Part]:
         self.outcome.of(resource_type).pages += len(files)
-        plain = all(one.file.type for one in files)
-        if packer is not None and plain and is_worthwhile(packer, [one.path for one in files]):
-            yield from read_aside(files, packer)
+        ready = aside.blocks([one.path for one in files]) if packer is not None and aside is not None else None
+        if ready is not None:
+            yield from read_ready(ready)
             return
         for downloaded in files:
             is_first = self._readers.setdefault(downloaded.path, resource_type) == resource_type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,11 @@ from io_fhir_adapter.pull.bulk_manifest import ManifestFile
 from io_fhir_adapter.pull.decode import DECODERS, Item, Resource, decode_resource
 from io_fhir_adapter.pull.mending import mended
 from io_fhir_adapter.pull.packing import Packer
-from io_fhir_adapter.pull.packing_aside import packed_aside
+from io_fhir_adapter.pull.packing_aside import Block
 from io_fhir_adapter.pull.plain_text import blocks_of
 
 __all__ = [
-    "FOREIGN", "UNREADABLE", "Broken", "Downloaded", "Issues", "Part", "issues_of", "read_aside", "read_parts",
+    "FOREIGN", "UNREADABLE", "Broken", "Downloaded", "Issues", "Part", "issues_of", "read_parts", "read_ready",
     "subject_of",
 ]  # fmt: skip
 
@@ -123,9 +123,9 @@ def read_parts(downloaded: Downloaded, resource_type: str, packer: Packer | None
             yield _looked_at(block, resource_type, mixed=not downloaded.file.type)
 
 
-def read_aside(files: Sequence[Downloaded], packer: Packer) -> Iterator[Part]:
-    """The same of all files of Procedures, quicker."""
-    for block in packed_aside(packer, [one.path for one in files]):
+def read_ready(blocks: Iterable[Block]) -> Iterator[Part]:
+    """The same of blocks of Procedures that a process of its own has looked at."""
+    for block in blocks:
         if block.packing is not None:
             yield Part(block.packing.others, (), block.packing.packed, block.seen)
         else:

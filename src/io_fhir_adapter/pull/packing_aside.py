@@ -1,7 +1,8 @@
-"""Procedures of large files made ready for the ledger by a process of their own, while this one writes them.
+"""Procedures of large files made ready for the ledger by a process of their own.
 
-What it makes is the same, byte for byte, and comes in the same order. Where that process ends early, whoever ended it,
-the pull fails with its cursor where it was.
+It begins while the files are downloaded, stretch by stretch, and goes on while this process writes what is ready. What
+it makes is the same, byte for byte, and comes in the same order. Where that process ends early, whoever ended it, the
+pull fails with its cursor where it was.
 """
 
 from __future__ import annotations
@@ -10,23 +11,27 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
+from io_fhir_adapter.model import ProcedureFact
+from io_fhir_adapter.pull.bulk_files import part_of, spooling
 from io_fhir_adapter.pull.packing import Packer, Packing
-from io_fhir_adapter.pull.packing_worker import LENGTH, NUMBERS, Frame, Job
+from io_fhir_adapter.pull.packing_worker import ANSWER, Frame, Stretch, prefixed, read_prefixed
 
-__all__ = ["Block", "blocks_from", "is_worthwhile", "packed_aside"]
+__all__ = ["Aside", "Block"]
 
 _LARGE: Final = 8 << 20  # bytes: with less, the process would be done before it has begun
+_STRETCH: Final = 4 << 20  # bytes
+_REMEMBERED: Final = 20_000  # codes
 _MODULE: Final = "io_fhir_adapter.pull.packing_worker"
 _FRAMES: Final = msgspec.msgpack.Decoder(Frame)
+_CODES: Final = msgspec.msgpack.Decoder(ProcedureFact)
 _OTHERS: Final = msgspec.json.Decoder(Procedure)
 
 
@@ -38,79 +43,145 @@ class Block(NamedTuple):
     text: bytes
 
 
-def is_worthwhile(packer: Packer, files: Sequence[Path]) -> bool:
-    """Whether files are so large, and the machine such, that a process of its own is quicker."""
-    able = packer.terms is not None and bool(sys.executable) and (os.cpu_count() or 1) > 1
-    return able and sum(file.stat().st_size for file in files) >= _LARGE
-
-
-def packed_aside(packer: Packer, files: Sequence[Path]) -> Iterator[Block]:
-    """The Procedures of files, block by block, in order.
+class Aside:
+    """A process that makes Procedures of files ready; started when there is enough for it to do. To be closed.
 
     Args:
-        packer: What it would make of them here.
-        files: NDJSON of Procedures alone; compressed, maybe.
-
-    Raises:
-        PullError: The process ended before it was done.
+        packer: What would make them ready here.
     """
-    with _started(packer, files) as answers:
-        yield from blocks_from(packer, answers)
 
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+        self._is_able = packer.terms is not None and bool(sys.executable) and (os.cpu_count() or 1) > 1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told: dict[Path, list[Stretch]] = {}
+        self._ends: dict[Path, int] = {}  # up to where each file is told
+        self._complete: set[Path] = set()
+        self._size = 0  # of all that was told
+        self._waiting: list[Stretch] = []  # told before there was a process
+        self._number = 0
+        self._answered: dict[int, int] = {}
+        self._verdicts: dict[bytes, tuple[bool, bool]] = {}
 
-def blocks_from(packer: Packer, answers: IO[bytes]) -> Iterator[Block]:
-    """The blocks in a worker's answers, with what the tables say of their codes.
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            with self._process:
+                self._process.kill()
 
-    Raises:
-        PullError: The answers end before the worker was done.
-    """
-    verdicts: dict[int, tuple[bool, bool]] = {}
-    met = 0
-    while not (frame := _FRAMES.decode(_next(answers))).last:
-        for fact in frame.codes:
-            verdicts[met % NUMBERS] = packer.reads(fact)
-            met += 1
+    def reached(self, path: Path, end: int) -> None:
+        """Notes how far the download of a file has come.
+
+        Args:
+            path: What it is called when it is complete; until then as :func:`part_of` says.
+            end: Where its last whole line ends; 0 as it begins, for the first time or anew.
+
+        Raises:
+            PullError: The process ended.
+        """
+        if end == 0:
+            self._told.pop(path, None)
+            self._ends.pop(path, None)
+        while (start := self._ends.get(path, 0)) + _STRETCH <= end:
+            self._tell(path, start, start + _STRETCH)
+
+    def complete(self, path: Path) -> None:
+        """Notes that a file is there as a whole.
+
+        Raises:
+            PullError: The process ended.
+        """
+        start, size = self._ends.get(path, 0), path.stat().st_size
+        if start < size:
+            self._tell(path, start, None, size - start)
+        self._complete.add(path)
+
+    def blocks(self, paths: Sequence[Path]) -> Iterator[Block] | None:
+        """The Procedures of files that are complete, block by block, in order.
+
+        Returns:
+            None where there is so little that it is quicker to read them here.
+        """
+        return self._blocks(paths) if self._process is not None and self._complete.issuperset(paths) else None
+
+    def _blocks(self, paths: Sequence[Path]) -> Iterator[Block]:
+        for path in paths:
+            for stretch in self._told.get(path, ()):
+                with spooling(path.parent):
+                    self._await(stretch.number)
+                    into = Path(stretch.into)
+                    with into.open("rb") as frames:
+                        while frame := self._next(frames):
+                            yield self._block(_FRAMES.decode(frame))
+                    into.unlink()
+
+    def _next(self, frames: BinaryIO) -> bytes:
+        """The next frame; empty behind the last one."""
+        if (frame := read_prefixed(frames)) is None:
+            raise _ended_early()
+        return frame
+
+    def _block(self, frame: Frame) -> Block:
         if frame.block:
-            yield Block(None, (), frame.block)
-            continue
+            return Block(None, (), frame.block)
+        known = self._verdicts
         ready = [
-            PackedProcedure(name, patient, status, day, *verdicts[code], digest, data, updated)
+            PackedProcedure(
+                name, patient, status, day, *(known.get(code) or self._verdict(code)), digest, data, updated
+            )
             for name, patient, status, day, code, digest, data, updated in frame.rows
         ]
-        yield Block(Packing(ready, _OTHERS.decode_lines(frame.others)), frame.seen, b"")
+        return Block(Packing(ready, _OTHERS.decode_lines(frame.others)), frame.seen, b"")
 
+    def _verdict(self, code: bytes) -> tuple[bool, bool]:
+        """What the tables say of a code; hospitals write the same ones again and again."""
+        if len(self._verdicts) >= _REMEMBERED:
+            self._verdicts.clear()
+        verdict = self._verdicts[code] = self._packer.reads(_CODES.decode(code))
+        return verdict
 
-@contextmanager
-def _started(packer: Packer, files: Sequence[Path]) -> Iterator[IO[bytes]]:
-    """The answers of a process that has its job; however this ends, it does not outlive it."""
-    assert packer.terms is not None  # noqa: S101 - see is_worthwhile
-    job = msgspec.msgpack.encode(Job(packer.terms, tuple(str(file.absolute()) for file in files)))
-    command = [sys.executable, "-m", _MODULE]
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    def _tell(self, path: Path, start: int, end: int | None, size: int = _STRETCH) -> None:
+        if not self._is_able:
+            return
+        into = path.with_suffix(f".{self._number}.packed")
+        stretch = Stretch(self._number, str(path), str(part_of(path)), start, end, str(into))
+        self._told.setdefault(path, []).append(stretch)
+        self._number += 1
+        self._ends[path] = start + size
+        self._size += size
+        self._waiting.append(stretch)
+        if self._size >= _LARGE:
+            self._send()
+
+    def _send(self) -> None:
+        messages = [msgspec.msgpack.encode(stretch) for stretch in self._waiting]
+        self._waiting.clear()
         try:
-            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both were asked for
-            _tell(process.stdin, job)
-            yield process.stdout
-        finally:
-            process.kill()
+            if self._process is None:
+                self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    [sys.executable, "-m", _MODULE],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+                messages.insert(0, msgspec.msgpack.encode(self._packer.terms))
+            assert self._process.stdin is not None  # noqa: S101 - it was asked for
+            self._process.stdin.write(b"".join(map(prefixed, messages)))
+            self._process.stdin.flush()
+        except OSError as exc:
+            raise _ended_early() from exc
 
-
-def _tell(told: IO[bytes], job: bytes) -> None:
-    try:
-        with told:
-            told.write(job)
-    except BrokenPipeError as exc:
-        raise _ended_early() from exc
-
-
-def _next(answers: IO[bytes]) -> bytes:
-    length = answers.read(LENGTH)
-    answer = answers.read(int.from_bytes(length, "little"))
-    if len(length) < LENGTH or len(answer) < int.from_bytes(length, "little"):
-        raise _ended_early()
-    return answer
+    def _await(self, number: int) -> None:
+        """Waits until a stretch is done."""
+        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - see blocks
+        while number not in self._answered:
+            said = self._process.stdout.read(ANSWER.size)
+            if len(said) < ANSWER.size:
+                raise _ended_early()
+            done, error = ANSWER.unpack(said)
+            self._answered[done] = error
+        if error := self._answered.pop(number):
+            raise OSError(error, os.strerror(error))
 
 
 def _ended_early() -> PullError:

@@ -1,48 +1,64 @@
-"""A process that makes the Procedures of files ready for the ledger while another one writes them.
+"""A process that makes the Procedures of files ready for the ledger while another one downloads or writes.
 
-It is started with ``python -m``, told by its standard input what to do, and answers on its standard output: a frame
-for each block of lines, in order. It knows nothing of code tables: it numbers the codes that it meets, and who started
-it looks them up. It imports neither a database nor HTTP, so that it is small.
+It is started with ``python -m`` and told by its standard input which stretches of which files to read. What it makes of
+a stretch it writes into a file; then it says on its standard output that it is done. It knows nothing of code tables:
+it hands over the codes that it meets, and who started it looks them up. It imports neither a database nor HTTP, so that
+it is small.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from queue import Queue
+from queue import PriorityQueue
 from threading import Thread
 from typing import BinaryIO, Final, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.packing import Packer, Packing, Reads, Terms
 from io_fhir_adapter.pull.plain_text import blocks_of
-from io_fhir_adapter.pull.seldom import collecting_seldom
 from io_fhir_adapter.pull.seen import Seen, marks_of
+from io_fhir_adapter.pull.seldom import collecting_seldom
 
-__all__ = ["LENGTH", "NUMBERS", "Frame", "Job", "Row", "main"]
+__all__ = ["ANSWER", "Frame", "Row", "Stretch", "frame_of", "main", "packer_of", "prefixed", "read_prefixed"]
 
-LENGTH: Final = 4
-"""Bytes before each frame, little-endian: how long it is; none is empty."""
-NUMBERS: Final = 1 << 16
-"""So many numbers of codes there are: then they begin anew, when the codes that had them are long forgotten."""
-_AHEAD: Final = 6  # frames of about a megabyte that may wait to be taken
+_LENGTH: Final = 4  # bytes before whatever is told or made, little-endian: how long it is
+ANSWER: Final = struct.Struct("<II")
+"""The number of a stretch that is done with, and that of the system's error; zero where there was none."""
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _LINES: Final = msgspec.json.Encoder()
+_TERMS: Final = msgspec.msgpack.Decoder(Terms)
 
-Row = tuple[str, str, str, str, int, str, bytes, str]
-"""id, patient, status, day, number of the code, digest, data, updated."""
+Row = tuple[str, str, str, str, bytes, str, bytes, str]
+"""id, patient, status, day, its code as a ProcedureFact with nothing else in MessagePack, digest, data, updated."""
 
 
-class Job(msgspec.Struct, frozen=True):
-    """What to do: by which terms, and the files."""
+class Stretch(msgspec.Struct, frozen=True):
+    """What to read, and where what is made of it is to go.
 
-    terms: Terms
-    files: tuple[str, ...]
+    Attributes:
+        number: Its own, higher than those before it.
+        path: A file of Procedures alone, compressed maybe, as it is called when it is complete.
+        part: What it is called until then.
+        start: Where the stretch begins: the lines that begin in it are read.
+        end: Where it ends; None for the end of the file.
+        into: The file that takes the frames.
+    """
+
+    number: int
+    path: str
+    part: str
+    start: int
+    end: int | None
+    into: str
 
 
 class Frame(msgspec.Struct, array_like=True):
@@ -50,80 +66,98 @@ class Frame(msgspec.Struct, array_like=True):
 
     Attributes:
         rows: Procedures that are ready, but for what the tables say of their codes.
-        codes: Codes that were not met before, in the order of their numbers.
         seen: The marks of their ids, as :attr:`Seen.parts`.
         others: Those that need a closer look, one in a line.
         block: The block as it is, where all of it needs one.
-        last: Whether everything was read.
     """
 
     rows: list[Row] = []
-    codes: list[ProcedureFact] = []
     seen: list[bytes] = []
     others: bytes = b""
     block: bytes = b""
-    last: bool = False
 
 
-class _Numbers:
-    """Numbers codes instead of looking them up."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self.fresh: list[ProcedureFact] = []
-
-    def __call__(self, fact: ProcedureFact) -> tuple[int, bool]:
-        self.fresh.append(fact)
-        self._count += 1
-        return (self._count - 1) % NUMBERS, False
+_STRETCHES: Final = msgspec.msgpack.Decoder(Stretch)
 
 
-def frames(job: Job) -> Iterator[Frame]:
-    """The frames of a job, the last one empty."""
-    terms, numbers = job.terms, _Numbers()
-    reads = cast(Reads, numbers)  # a number in the place of what the tables say
-    packer = Packer(terms.source, ZoneInfo(terms.zone), terms.not_after, terms.scope, reads)
-    for path in job.files:
-        for block in blocks_of(Path(path)):
-            packing = packer.pack_lines(block)
-            fresh, numbers.fresh = numbers.fresh, []
-            yield _frame(packing, fresh) if packing is not None else Frame(codes=fresh, block=block)
-    yield Frame(last=True)
+def prefixed(message: bytes) -> bytes:
+    """A message with its length before it."""
+    return len(message).to_bytes(_LENGTH, "little") + message
 
 
-def _frame(packing: Packing, fresh: list[ProcedureFact]) -> Frame:
+def read_prefixed(stream: BinaryIO) -> bytes | None:
+    """The next message of a stream; None where it ends or breaks off."""
+    length = int.from_bytes(head, "little") if len(head := stream.read(_LENGTH)) == _LENGTH else -1
+    message = stream.read(length) if length >= 0 else b""
+    return message if len(message) == length else None
+
+
+def frame_of(packer: Packer, block: bytes) -> Frame:
+    """What a :func:`packer_of` makes of a block of lines."""
+    packing = packer.pack_lines(block)
+    return Frame(block=block) if packing is None else _frame(packing)
+
+
+def packer_of(terms: Terms) -> Packer:
+    """Makes Procedures ready, with their code in the place of what the tables say of it."""
+    reads = cast(Reads, lambda code: (_ENCODE(code), False))
+    return Packer(terms.source, ZoneInfo(terms.zone), terms.not_after, terms.scope, reads)
+
+
+def _frame(packing: Packing) -> Frame:
     seen = Seen()
     seen.add(marks_of([one.id for one in packing.packed]))
     rows = [
-        (one.id, one.patient, one.status, one.day, int(one.mapped), one.digest, one.data, one.updated)
+        (one.id, one.patient, one.status, one.day, cast(bytes, one.mapped), one.digest, one.data, one.updated)
         for one in packing.packed
     ]
-    return Frame(rows, fresh, seen.parts, _LINES.encode_lines(packing.others) if packing.others else b"")
+    return Frame(rows, seen.parts, _LINES.encode_lines(packing.others) if packing.others else b"")
+
+
+def _pack(packer: Packer, stretch: Stretch) -> int:
+    """Makes one stretch ready; gives the number of the system's error, zero where there was none."""
+    try:
+        with Path(stretch.into).open("wb") as into:
+            for block in _blocks(stretch):
+                into.write(prefixed(_ENCODE(frame_of(packer, block))))
+            into.write(prefixed(b""))
+    except (OSError, EOFError, zlib.error) as exc:  # what lay there was fetched anew meanwhile, or the disk is full
+        return getattr(exc, "errno", None) or errno.EIO
+    return 0
+
+
+def _blocks(stretch: Stretch) -> Iterator[bytes]:
+    for name in (stretch.part, stretch.path):  # in this order: it is renamed once
+        with suppress(FileNotFoundError):
+            yield from blocks_of(Path(name), stretch.start, stretch.end)
+            return
+    raise FileNotFoundError(stretch.path)
 
 
 def main(told: BinaryIO, answers: BinaryIO) -> None:
-    """Does one job. It ends at once where nobody takes its answers any more."""
-    job = msgspec.msgpack.decode(told.read(), type=Job)
-    waiting: Queue[bytes] = Queue(_AHEAD)
+    """Reads stretches, those of the first file first: in this order they are waited for.
 
-    def send() -> None:
-        while answer := waiting.get():
+    It ends at once where nobody tells it any more or takes its answers.
+    """
+    waiting: PriorityQueue[tuple[str, int, Stretch]] = PriorityQueue()
+    packer = packer_of(_TERMS.decode(read_prefixed(told) or b""))
+
+    def listen() -> None:  # who tells must never have to wait
+        while message := read_prefixed(told):
+            stretch = _STRETCHES.decode(message)
+            waiting.put((stretch.path, stretch.number, stretch))
+        os._exit(1)  # whoever started this process is gone
+
+    Thread(target=listen, daemon=True).start()
+    with collecting_seldom():
+        while True:
+            _, number, stretch = waiting.get()
+            error = _pack(packer, stretch)
             try:
-                answers.write(len(answer).to_bytes(LENGTH, "little"))
-                answers.write(answer)
+                answers.write(ANSWER.pack(number, error))
                 answers.flush()
             except OSError:
-                os._exit(1)  # whoever started this process is gone
-
-    sender = Thread(target=send)
-    sender.start()
-    try:
-        with collecting_seldom():
-            for frame in frames(job):
-                waiting.put(_ENCODE(frame))
-    finally:
-        waiting.put(b"")
-        sender.join()
+                os._exit(1)
 
 
 if __name__ == "__main__":

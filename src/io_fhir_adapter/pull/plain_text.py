@@ -27,8 +27,24 @@ def open_plain(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
             yield handle
 
 
-def blocks_of(path: Path) -> Iterator[bytes]:
-    """A file's text in blocks of about 1 MiB, each of whole lines."""
+def blocks_of(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """A file's text in blocks of about 1 MiB, each of whole lines.
+
+    Args:
+        path: The file.
+        start: In bytes of the text: only the lines that begin from here on.
+        end: Only those that begin before here.
+    """
     with open_plain(path) as handle:
-        while block := handle.read(_BLOCK):
-            yield block if block.endswith(b"\n") else block + handle.readline()
+        if start:
+            handle.seek(start - 1)
+            handle.readline()
+        place = handle.tell()
+        while end is None or place < end:
+            block = handle.read(_BLOCK if end is None else min(_BLOCK, end - place))
+            if not block:
+                return
+            if not block.endswith(b"\n"):
+                block += handle.readline()
+            place += len(block)
+            yield block
