@@ -100,7 +100,7 @@ class Hospital:
         return start, max(start, end)
 
     def export(self) -> list[tuple[str, int, str]]:
-        """Type, count and name of each file of an export; made beforehand, since making one takes longer than sending."""
+        """Type, count and name of each file of an export; made once, since making one takes longer than sending it."""
         number = len(self.procedures)
         if not self._files:
             for start in range(0, number, _IN_ONE_FILE):

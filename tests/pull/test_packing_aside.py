@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import subprocess
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.pull.test_bulk import SURVIVED, bulk, check_whole
 from tests.pull.test_packing import BERLIN, BROKEN, ILL_TYPED, KINDS, packer, raw
 
 from io_fhir_adapter.classify.ruleset import Ruleset
@@ -22,14 +25,15 @@ from io_fhir_adapter.config import LedgerConfig
 from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.ledger.database import open_ledger
 from io_fhir_adapter.ledger.runs import start_run
-from io_fhir_adapter.pull import bulk_ingest, packing_aside, plain_text
+from io_fhir_adapter.pull import packing_aside
+from io_fhir_adapter.pull.bulk_files import part_of
 from io_fhir_adapter.pull.bulk_ingest import Downloaded, Intake
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.packing import Packer
-from io_fhir_adapter.pull.packing_aside import Block, blocks_from, is_worthwhile
-from io_fhir_adapter.pull.packing_worker import Job, main
-from io_fhir_adapter.pull.plain_text import blocks_of
+from io_fhir_adapter.pull.packing_aside import Aside, Block
+from io_fhir_adapter.pull.packing_worker import ANSWER, Frame, prefixed
+from io_fhir_adapter.pull.plain_text import GZIP_MAGIC, blocks_of
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 
@@ -38,112 +42,212 @@ NOT_THERE = [b"{", b"", b"\xff", b'{"resourceType":"Patient","id":"1"}', raw({"i
 ODD = [raw(elements, "odd") for elements in (*BROKEN.values(), *ILL_TYPED.values())] + NOT_THERE
 
 
-def here(files: Iterable[Path], maker: Packer) -> list[Block]:
-    """What is made of files in this process."""
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is, it is given away, in stretches of a few lines, on every machine."""
+    monkeypatch.setattr(packing_aside, "_LARGE", 1)
+    monkeypatch.setattr(packing_aside, "_STRETCH", 2_000)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+def here(files: Iterable[Path], maker: Packer, step: int = 2_000) -> list[Block]:
+    """What is made of the same stretches of files in this process."""
     made = []
     for path in files:
-        for block in blocks_of(path):
-            packing, seen = maker.pack_lines(block), Seen()
-            if packing is None:
-                made.append(Block(None, [], block))
-            else:
-                seen.add(marks_of([one.id for one in packing.packed]))
-                made.append(Block(packing, seen.parts, b""))
+        starts = [0] if is_packed(path) else list(range(0, path.stat().st_size, step))
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            for block in blocks_of(path, start, end):
+                packing, seen = maker.pack_lines(block), Seen()
+                if packing is None:
+                    made.append(Block(None, (), block))
+                else:
+                    seen.add(marks_of([one.id for one in packing.packed]))
+                    made.append(Block(packing, seen.parts, b""))
     return made
 
 
-def there(files: Iterable[Path], maker: Packer) -> list[Block]:
-    """What a worker makes of them, by its own functions but in this process."""
-    answers = BytesIO()
-    assert maker.terms is not None
-    job = Job(maker.terms, tuple(map(str, files)))
-    main(BytesIO(msgspec.msgpack.encode(job)), answers)
-    answers.seek(0)
-    return [_listed(block) for block in blocks_from(maker, answers)]
+def is_packed(path: Path) -> bool:
+    return path.read_bytes()[:2] == GZIP_MAGIC
 
 
-def _listed(block: Block) -> Block:
-    return block._replace(seen=list(block.seen))
+def there(files: list[Path], helper: Aside) -> list[Block]:
+    """What a process makes of them."""
+    for path in files:
+        if not is_packed(path):
+            helper.reached(path, path.stat().st_size)
+        helper.complete(path)
+    blocks = helper.blocks(files)
+    assert blocks is not None
+    return list(blocks)
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.sampled_from(USUAL), max_size=30),
-    st.lists(st.tuples(st.integers(0, 30), st.sampled_from(ODD)), max_size=3),
-    st.booleans(),
-)
-def test_every_block_is_what_it_is_here(
-    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], odd: list[tuple[int, bytes]], packed: bool
+@settings(max_examples=25, deadline=None)
+@given(st.text("ab\n", max_size=60).map(str.encode), st.integers(1, 9), st.integers(1, 30))
+def test_every_line_is_in_one_stretch(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes, block: int, step: int
 ) -> None:
-    lines = [raw(KINDS[kind], f"id{number}") for number, kind in enumerate(kinds)]
-    for place, line in odd:
-        lines.insert(min(place, len(lines)), line)
-    path = tmp_path_factory.mktemp("files") / "one.ndjson"
-    text = b"".join(line + b"\n" for line in lines)
-    path.write_bytes(gzip.compress(text) if packed else text)
+    path = tmp_path_factory.mktemp("files") / "text"
+    path.write_bytes(text)
+    starts = [0, *range(step, len(text), step)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_text, "_BLOCK", 2_000)
-        assert there([path], packer("his")) == here([path], packer("his"))
+        patch.setattr("io_fhir_adapter.pull.plain_text._BLOCK", block)
+        read = [list(blocks_of(path, *span)) for span in zip(starts, [*starts[1:], None], strict=True)]
+    assert b"".join(map(b"".join, read)) == text
+    assert all(block.endswith(b"\n") for stretch in read for block in stretch[:-1])
 
 
-def test_numbers_of_codes_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain_text, "_BLOCK", 1)
-    monkeypatch.setattr("io_fhir_adapter.pull.packing_worker.NUMBERS", 3)
-    monkeypatch.setattr(packing_aside, "NUMBERS", 3)
-    monkeypatch.setattr("io_fhir_adapter.pull.packing._REMEMBERED", 2)
+@pytest.mark.usefixtures("eager")
+def test_every_block_is_what_it_is_here(tmp_path: Path) -> None:
+    with closing(Aside(packer("his"))) as helper:
+
+        @settings(max_examples=15, deadline=None)
+        @given(
+            st.lists(st.sampled_from(USUAL), max_size=30),
+            st.lists(st.tuples(st.integers(0, 30), st.sampled_from(ODD)), max_size=3),
+            st.booleans(),
+        )
+        def check(kinds: list[str], odd: list[tuple[int, bytes]], packed: bool) -> None:
+            lines = [raw(KINDS[kind], f"id{number}") for number, kind in enumerate(kinds)]
+            for place, line in odd:
+                lines.insert(min(place, len(lines)), line)
+            path = tmp_path / f"{len(list(tmp_path.iterdir()))}.ndjson"
+            text = b"".join(line + b"\n" for line in lines) or b"\n"
+            path.write_bytes(gzip.compress(text) if packed else text)
+            assert there([path], helper) == here([path], packer("his"))
+
+        check()
+    assert not list(tmp_path.glob("*.packed"))
+
+
+@pytest.mark.usefixtures("eager")
+def test_more_codes_than_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing_aside, "_REMEMBERED", 2)
     codes = [{"code": {"coding": [{"code": "5-501.a3" if number % 3 else f"x{number}"}]}} for number in range(20)]
     path = tmp_path / "one.ndjson"
     path.write_bytes(b"".join(raw(code, f"id{number}") + b"\n" for number, code in enumerate(codes)))
-    made = there([path], packer())
-    assert [block.packing.packed[0].mapped for block in made if block.packing is not None] == [
-        bool(number % 3) for number in range(20)
-    ]
+    with closing(Aside(packer())) as helper:
+        made = there([path], helper)
+    ready = [one for block in made if block.packing is not None for one in block.packing.packed]
+    assert [one.mapped for one in ready] == [bool(number % 3) for number in range(20)]
 
 
-def test_small_files_and_nameless_time_zones_are_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "one.ndjson"
-    path.write_bytes(b"x" * 100)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert not is_worthwhile(packer(), [path])
-    monkeypatch.setattr(packing_aside, "_LARGE", 100)
-    assert is_worthwhile(packer(), [path])
-    assert not is_worthwhile(Packer("his", None, "", "", lambda _: (False, False)), [path])
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert not is_worthwhile(packer(), [path])
-
-
-def test_a_process_that_is_killed_is_told_from_one_that_is_done(tmp_path: Path) -> None:
+def test_little_and_nameless_time_zones_are_left_to_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "one.ndjson"
     path.write_bytes(raw(KINDS["full"]) + b"\n")
-    answers = BytesIO()
-    maker = packer()
-    assert maker.terms is not None
-    main(BytesIO(msgspec.msgpack.encode(Job(maker.terms, (str(path),)))), answers)
-    whole = answers.getvalue()
-    for length in range(len(whole)):
+    nameless = Packer("his", None, "", "", lambda _: (False, False))
+
+    def is_taken(maker: Packer) -> bool:
+        with closing(Aside(maker)) as helper:
+            helper.complete(path)
+            return helper.blocks([path]) is not None
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert not is_taken(packer())
+    monkeypatch.setattr(packing_aside, "_LARGE", 100)
+    assert is_taken(packer())
+    assert not is_taken(nameless)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert not is_taken(packer())
+
+
+@pytest.mark.usefixtures("eager")
+def test_it_begins_while_a_file_arrives_and_forgets_what_was_fetched_in_vain(tmp_path: Path) -> None:
+    path = tmp_path / "one.ndjson"
+    part = part_of(path)
+    wrong, right = ([raw(KINDS["full"], f"{kind}{number}") + b"\n" for number in range(20)] for kind in "wr")
+    with closing(Aside(packer())) as helper:
+        for lines in (wrong, right):
+            helper.reached(path, 0)
+            with part.open("wb") as out:
+                for line in lines:
+                    out.write(line)
+                    out.flush()
+                    helper.reached(path, out.tell())
+        early = [one for one in helper._told[path] if one.end is not None]
+        part.replace(path)
+        made = there([path], helper)
+    assert early
+    ready = [one.id for block in made if block.packing is not None for one in block.packing.packed]
+    assert ready == [f"r{number}" for number in range(20)]
+
+
+class Pretended:
+    """A process that says that the first stretch is done, or not."""
+
+    def __init__(self, answers: bytes) -> None:
+        self.stdin = BytesIO()
+        self.stdout = BytesIO(answers)
+
+    def kill(self) -> None:
+        """Nothing to end."""
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_is_cut_off_is_never_taken_for_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one.ndjson"
+    path.write_bytes(b"x\n")
+    made = prefixed(msgspec.msgpack.encode(Frame())) * 2 + prefixed(b"")
+    done = ANSWER.pack(0, 0)
+
+    def take(frames: bytes, answers: bytes) -> None:
+        path.with_suffix(".0.packed").write_bytes(frames)
+        monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Pretended(answers))
+        with closing(Aside(packer())) as helper:
+            there([path], helper)
+
+    take(made, done)
+    for frames, answers in [(made[:length], done) for length in range(len(made))] + [
+        (made, done[:length]) for length in range(len(done))
+    ]:
         with pytest.raises(PullError, match="ended before it was done") as failed:
-            list(blocks_from(maker, BytesIO(whole[:length])))
+            take(frames, answers)
         assert failed.value.transient
+    with pytest.raises(PullError, match="cannot be kept") as failed:
+        take(made, ANSWER.pack(0, errno.ENOSPC))
+    assert os.strerror(errno.ENOSPC) in failed.value.sentence
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "one.ndjson"
+    path.write_bytes(raw(KINDS["full"]) + b"\n")
+    path.with_suffix(".0.packed").symlink_to("/dev/full")
+    with (
+        closing(Aside(packer())) as helper,
+        pytest.raises(PullError, match=r"cannot be kept.*bulk\.folder"),
+    ):
+        there([path], helper)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_process_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one.ndjson"
+    path.write_bytes(raw(KINDS["full"]) + b"\n")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "nothing"))
+    with closing(Aside(packer())) as helper, pytest.raises(PullError, match="ended before it was done"):
+        there([path], helper)
 
 
 # --- a process, and a ledger ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file is large enough, on every machine."""
-    monkeypatch.setattr(bulk_ingest, "is_worthwhile", lambda *_: True)
-
-
-def taken(folder: Path, files: list[Downloaded], rules: Ruleset) -> tuple[list[list[Any]], Any]:
+def taken(folder: Path, files: list[Downloaded], rules: Ruleset, *, aside: bool = False) -> tuple[list[list[Any]], Any]:
     """The tables of a ledger that took files, and what was told of them."""
     folder.mkdir()
     ledger = open_ledger(LedgerConfig(path=folder / "ledger.sqlite"))
     with ledger.begin() as connection:
         run = start_run(connection, datetime.now(UTC))
     outcome = SourceOutcome("s")
-    intake = Intake(ledger, FactStore("s", rules, BERLIN, run), outcome, lambda *_: None)
-    intake.take("Procedure", files)
+    store = FactStore("s", rules, BERLIN, run)
+    intake = Intake(ledger, store, outcome, lambda *_: None)
+    with closing(Aside(store.packer(ledger))) as helper:
+        for one in files if aside else ():
+            helper.complete(one.path)
+        intake.take("Procedure", files, aside=helper)
     intake.settle()
     with ledger.read() as connection:
         rows = [
@@ -154,7 +258,7 @@ def taken(folder: Path, files: list[Downloaded], rules: Ruleset) -> tuple[list[l
     return rows, outcome.to_json()
 
 
-@pytest.mark.usefixtures("aside")
+@pytest.mark.usefixtures("eager")
 def test_the_ledger_is_the_same_row_for_row(tmp_path: Path, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     all_kinds = [raw(elements, kind) for kind, elements in (KINDS | BROKEN).items()]
     again = [raw(KINDS["period"], "full"), raw(KINDS["full"] | {"subject": None}, "R5")]
@@ -164,8 +268,7 @@ def test_the_ledger_is_the_same_row_for_row(tmp_path: Path, kit: Any, monkeypatc
         path = tmp_path / f"{number}.ndjson"
         path.write_bytes(b"".join(line + b"\n" for line in lines))
         files.append(Downloaded(ManifestFile("", "Procedure"), path))
-    made = [taken(tmp_path / "aside", files, kit.ruleset)]
-    monkeypatch.setattr(bulk_ingest, "is_worthwhile", lambda *_: False)
+    made = [taken(tmp_path / "aside", files, kit.ruleset, aside=True)]
     made.append(taken(tmp_path / "here", files, kit.ruleset))
     monkeypatch.setattr(Packer, "pack_lines", lambda *_: None)
     made.append(taken(tmp_path / "whole", files, kit.ruleset))
@@ -175,7 +278,7 @@ def test_the_ledger_is_the_same_row_for_row(tmp_path: Path, kit: Any, monkeypatc
     assert len(quarantine) > len(BROKEN) + len(ILL_TYPED)
 
 
-@pytest.mark.usefixtures("aside")
+@pytest.mark.usefixtures("eager")
 def test_a_pull_whose_process_dies_fails_and_the_next_one_goes_on(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def pull() -> Any:
         return site.pull(strategy="bulk", bulk={"poll_min_s": 0, "poll_max_s": 0.01}, overlap_minutes=0)
@@ -191,6 +294,34 @@ def test_a_pull_whose_process_dies_fails_and_the_next_one_goes_on(site: Any, mon
     assert done.error == ""
     assert done.notes == ["an export that an earlier run had begun was gone on with"]
     assert len(site.ids("Procedure")) == done.of("Procedure").read == 12
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    "name", [name for name, (faults, *_) in SURVIVED.items() if faults.bulk.count or "file" in name]
+)
+def test_a_fault_that_passes_leaves_no_trace(site: Any, name: str, asked_aside: list[int]) -> None:
+    faults, of, notes = SURVIVED[name]
+    site.switch(faults)
+    outcome = bulk(site, of, retries=8)
+    assert (outcome.error, outcome.notes, outcome.complete) == ("", notes, True)
+    check_whole(site)
+    assert outcome.types["Procedure"].read == 12
+    assert bool(asked_aside) != faults.bulk.by_patient  # mixed files are read here
+
+
+@pytest.fixture
+def asked_aside(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of stretches that were waited for."""
+    numbers: list[int] = []
+    wait = Aside._await
+
+    def noting(self: Aside, number: int) -> None:
+        numbers.append(number)
+        wait(self, number)
+
+    monkeypatch.setattr(Aside, "_await", noting)
+    return numbers
 
 
 class Killed(subprocess.Popen[bytes]):

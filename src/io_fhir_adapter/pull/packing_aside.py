@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -65,9 +66,13 @@ class Aside:
 
     def close(self) -> None:
         """Ends the process."""
-        if self._process is not None:
-            with self._process:
-                self._process.kill()
+        if self._process is None:
+            return
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # what it was to be told and did not hear
+                pipe.close()  # type: ignore[union-attr]
+        self._process.wait()
 
     def reached(self, path: Path, end: int) -> None:
         """Notes how far the download of a file has come.
@@ -83,7 +88,7 @@ class Aside:
             self._told.pop(path, None)
             self._ends.pop(path, None)
         while (start := self._ends.get(path, 0)) + _STRETCH <= end:
-            self._tell(path, start, start + _STRETCH)
+            self._tell(path, start, start + _STRETCH, _STRETCH)
 
     def complete(self, path: Path) -> None:
         """Notes that a file is there as a whole.
@@ -140,7 +145,7 @@ class Aside:
         verdict = self._verdicts[code] = self._packer.reads(_CODES.decode(code))
         return verdict
 
-    def _tell(self, path: Path, start: int, end: int | None, size: int = _STRETCH) -> None:
+    def _tell(self, path: Path, start: int, end: int | None, size: int) -> None:
         if not self._is_able:
             return
         into = path.with_suffix(f".{self._number}.packed")
