@@ -23,7 +23,7 @@ _SLOW_S: Final = 0.2
 # A pull in a process of its own: what it read, how long it took, how much memory and how many requests it needed;
 # then the same again, when nothing has changed.
 _OURS = """
-import asyncio, json, resource, sys, time
+import asyncio, json, resource, subprocess, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 from io_fhir_adapter.config import Config
@@ -45,8 +45,22 @@ def cpu_seconds():  # its helpers too
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + used.ru_utime + used.ru_stime
 
-def peak_mib():  # more than it was: Linux begins a child at the size of its parent
-    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+together_kib = [0]
+
+def peak_kib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+class Measured(subprocess.Popen):  # what getrusage says of children begins with the size of whoever started them
+    def kill(self):
+        status = Path(f"/proc/{self.pid}/status")
+        lines = status.read_text().splitlines() if status.exists() else []
+        together_kib.extend(peak_kib() + int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        super().kill()
+
+subprocess.Popen = Measured
+
+def peak_mib():  # of this process, and of both for as long as there was a second one
+    return max(peak_kib(), *together_kib) / 1024
 
 for _ in range(2):
     with ledger.begin() as connection:

@@ -18,7 +18,7 @@ from io_fhir_adapter.ledger.schema import facts
 
 __all__ = ["first_load"]
 
-_SORTED_KIB: Final = -4_096
+_KEPT_KIB: Final = -4_096  # what is written is not looked at again; sorting may take as much beside it
 
 
 @contextmanager
@@ -33,19 +33,20 @@ def first_load(ledger: Ledger) -> Iterator[bool]:
     Raises:
         LedgerError: The database refused.
     """
+    held: object = None
     with ledger.begin() as connection:
         put_off = _is_empty(connection)
         if put_off:
             for index in facts.indexes:
                 index.drop(connection, checkfirst=True)
+            held = connection.exec_driver_sql("PRAGMA cache_size").scalar()
+            connection.exec_driver_sql("PRAGMA shrink_memory")
+            connection.exec_driver_sql(f"PRAGMA cache_size={_KEPT_KIB}")
     try:
         yield put_off
     finally:
         if put_off:
             with ledger.begin() as connection:
-                held = connection.exec_driver_sql("PRAGMA cache_size").scalar()
-                connection.exec_driver_sql("PRAGMA shrink_memory")
-                connection.exec_driver_sql(f"PRAGMA cache_size={_SORTED_KIB}")  # what sorting may take as well
                 connection.exec_driver_sql("PRAGMA threads=1")  # what is sorted is written by another thread
                 make_indexes(connection)
                 connection.exec_driver_sql("PRAGMA threads=0")

@@ -181,10 +181,10 @@ class Intake:
     def settle(self) -> None:
         """Brings the numbers of the outcome to what they are over all files: different resources, each once."""
         for resource_type, seen in self.seen.items():
-            outcome = self.outcome.of(resource_type)
+            outcome, digest = self.outcome.of(resource_type), seen.digest()  # which counts as well
             outcome.read = seen.count() + self._nameless.get(resource_type, Counter()).total()
             outcome.quarantined = len(self._set_aside.get(resource_type, ()))
-            outcome.ids = seen.digest() if outcome.read else ""
+            outcome.ids = digest if outcome.read else ""
 
     def delete(self, files: Iterable[Downloaded], where: str) -> None:
         """Removes what the server says was deleted.

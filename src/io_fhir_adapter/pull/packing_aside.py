@@ -65,14 +65,15 @@ class Aside:
         self._verdicts: dict[bytes, tuple[bool, bool]] = {}
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process is None:
+        """Ends the process, once."""
+        process, self._process = self._process, None
+        if process is None:
             return
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # what it was to be told and did not hear
                 pipe.close()  # type: ignore[union-attr]
-        self._process.wait()
+        process.wait()
 
     def reached(self, path: Path, end: int) -> None:
         """Notes how far the download of a file has come.

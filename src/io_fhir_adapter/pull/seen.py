@@ -70,15 +70,17 @@ class Seen:
         return self._digested[1]
 
     def _made_digest(self) -> str:
-        made = hashlib.sha256()
+        made, count = hashlib.sha256(), 0
         for part in self._parts:
             marks = array("Q", part)
             if byteorder == "little":
                 marks.byteswap()  # as numbers they are then in the order of their bytes
             ordered = array("Q", sorted(set(marks)))
+            count += len(ordered)
             if byteorder == "little":
                 ordered.byteswap()
             made.update(ordered)
+        self._counted = self._size, count
         return f"sha256:{made.hexdigest()}"
 
     def lacks(self, ids: Iterable[str]) -> list[str]:
