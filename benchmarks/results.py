@@ -40,6 +40,7 @@ _BOUNDS: dict[str, tuple[float, bool]] = {  # figure: (bound, whether more is be
     "bulk_pull_per_second": (50_000, True),
     "slow_server_8_slices_per_second": (12_000, True),
     "pull_peak_mib": (150, False),
+    "bulk_pull_peak_mib": (150, False),
     "quiet_night_seconds": (2, False),
     "quiet_night_requests": (20, False),
     "start_to_ready_s": (3, False),

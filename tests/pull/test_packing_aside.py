@@ -33,7 +33,7 @@ from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Aside, Block
 from io_fhir_adapter.pull.packing_worker import ANSWER, Frame, prefixed
-from io_fhir_adapter.pull.plain_text import GZIP_MAGIC, blocks_of
+from io_fhir_adapter.pull.plain_text import blocks_of, is_compressed
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 
@@ -54,7 +54,7 @@ def here(files: Iterable[Path], maker: Packer, step: int = 2_000) -> list[Block]
     """What is made of the same stretches of files in this process."""
     made = []
     for path in files:
-        starts = [0] if is_packed(path) else list(range(0, path.stat().st_size, step))
+        starts = [0] if is_compressed(path) else list(range(0, path.stat().st_size, step))
         for start, end in zip(starts, [*starts[1:], None], strict=True):
             for block in blocks_of(path, start, end):
                 packing, seen = maker.pack_lines(block), Seen()
@@ -66,15 +66,9 @@ def here(files: Iterable[Path], maker: Packer, step: int = 2_000) -> list[Block]
     return made
 
 
-def is_packed(path: Path) -> bool:
-    return path.read_bytes()[:2] == GZIP_MAGIC
-
-
 def there(files: list[Path], helper: Aside) -> list[Block]:
     """What a process makes of them."""
     for path in files:
-        if not is_packed(path):
-            helper.reached(path, path.stat().st_size)
         helper.complete(path)
     blocks = helper.blocks(files)
     assert blocks is not None

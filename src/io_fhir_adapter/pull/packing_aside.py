@@ -24,6 +24,7 @@ from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.bulk_files import part_of, spooling
 from io_fhir_adapter.pull.packing import Packer, Packing
 from io_fhir_adapter.pull.packing_worker import ANSWER, Frame, Stretch, prefixed, read_prefixed
+from io_fhir_adapter.pull.plain_text import is_compressed
 
 __all__ = ["Aside", "Block"]
 
@@ -97,7 +98,10 @@ class Aside:
         Raises:
             PullError: The process ended.
         """
-        start, size = self._ends.get(path, 0), path.stat().st_size
+        size = path.stat().st_size
+        if size > _STRETCH and not is_compressed(path):
+            self.reached(path, size)
+        start = self._ends.get(path, 0)
         if start < size:
             self._tell(path, start, None, size - start)
         self._complete.add(path)

@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-__all__ = ["GZIP_MAGIC", "blocks_of", "open_plain"]
+__all__ = ["GZIP_MAGIC", "blocks_of", "is_compressed", "open_plain"]
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 """The first bytes of a compressed file."""
@@ -25,6 +25,12 @@ def open_plain(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
                 yield unpacked
         else:
             yield handle
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is compressed."""
+    with path.open("rb") as handle:
+        return handle.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def blocks_of(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
