@@ -64,7 +64,7 @@ def as_in_the_campaign(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("io_fhir_adapter.cli.facility.rules_for", rules_of_few)
 
 
-def serve(config: str, port: int, clock: str, machine: str, witness: str) -> None:
+def serve(config: str, clock: str, machine: str, witness: str) -> None:
     """The serve command until it is killed; each job that begins and ends is a line in the witness's file."""
     shared = SharedClock(Path(clock))
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def serve(config: str, port: int, clock: str, machine: str, witness: str) -> Non
         patch.setattr(jobs, "_LOOK_S", LOOK_S)
         patch.setattr(app, "Jobs", partial(jobs.Jobs, clock=lambda: shared.here))
         patch.setattr(app, "jobs_of", lambda *what, **_aside: [witnessed(job, witness) for job in jobs_of(*what)])
-        run(["serve", "--config", config, "--port", str(port)])
+        run(["serve", "--config", config, "--port", "0"])
 
 
 def witnessed(job: Job, witness: str) -> Job:

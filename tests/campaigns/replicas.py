@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -119,12 +118,10 @@ class Campaign:
         document = self.facility.document()
         document["output"] = {"folder": str(self.folder / machine)}
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         stdin, stdout = self._template.stdin, self._template.stdout
         assert stdin is not None
         assert stdout is not None
-        line = ["serve", str(config), port, str(self.folder / "clock.txt"), machine, str(self.witness)]
+        line = ["serve", str(config), str(self.folder / "clock.txt"), machine, str(self.witness)]
         stdin.write(f"{json.dumps(line)}\n")
         stdin.flush()
         self._running[machine] = int(stdout.readline())

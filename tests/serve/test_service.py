@@ -72,9 +72,7 @@ class Service:
 
     def __init__(self, config: Path, log: Path) -> None:
         self.log = log
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        arguments = ["serve", "--config", str(config), "--port", str(self.port)]
+        arguments = ["serve", "--config", str(config), "--port", "0"]
         with log.open("wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from io_fhir_adapter.cli.main import main; main()", *arguments],
@@ -84,7 +82,10 @@ class Service:
             )
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+        port = re.search(r'"event": "listening".*"port": (\d+)', self.log.read_text())
+        if port is None:
+            raise httpx.ConnectError("it does not listen yet")
+        return httpx.get(f"http://127.0.0.1:{port[1]}{path}", timeout=10)
 
     def until(self, what: Callable[[], bool]) -> None:
         """Waits until it is so."""
@@ -98,6 +99,12 @@ class Service:
                 pass
             time.sleep(0.2)
         pytest.fail(f"it did not come to pass: {self.log.read_text()}")
+
+    def last_run_is(self, state: str) -> bool:
+        """Whether it is ready, and its last run is in this state."""
+        answer = self.get("/health/ready")
+        assert answer.status_code == 200, f"{answer.text} {self.log.read_text()}"
+        return bool(answer.json()["last_run"]["state"] == state)
 
     def stop(self) -> float:
         """Asks it to stop; gives the seconds that it took."""
@@ -161,7 +168,7 @@ def test_a_night_under_way_leaves_the_pages_awake_and_ends_when_asked_to(
         config = write_config(tmp_path, f"{sandbox.base_url}/fhir")
         remember_a_run(config, timedelta(days=800))
         service = start(config)
-        service.until(lambda: service.get("/health/ready").json()["last_run"]["state"] == "running")
+        service.until(lambda: service.last_run_is("running"))
         assert service.get("/health/live").status_code == 200
         other = subprocess.run(
             [sys.executable, "-c", "from io_fhir_adapter.cli.main import main; main()", "run", "--config", str(config)],
@@ -194,7 +201,7 @@ def test_a_service_that_is_killed_takes_its_night_with_it(
         config = write_config(tmp_path, f"{sandbox.base_url}/fhir")
         remember_a_run(config, timedelta(days=800))
         service = start(config)
-        service.until(lambda: service.get("/health/ready").json()["last_run"]["state"] == "running")
+        service.until(lambda: service.last_run_is("running"))
         service.process.kill()
         service.process.wait()
         ledger = open_ledger(load_config(config).ledger)

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     config: ConfigOption,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one, which the log names.")] = 8080,
 ) -> int:
     """Run the nightly job on its schedule, with a page, health and metrics."""
     configure_logs()
