@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import Connection
 
 from io_fhir_adapter.config import LedgerConfig
-from io_fhir_adapter.ledger.database import Ledger, open_ledger
+from io_fhir_adapter.errors import LedgerError
+from io_fhir_adapter.ledger.database import Ledger, make_key, open_ledger
 from io_fhir_adapter.ledger.facts import number_of_facts, procedures_of
 from io_fhir_adapter.ledger.first_load import first_load
 from io_fhir_adapter.ledger.intake import Stored, StoredFact, drop_facts, put_facts, stale_patients
@@ -60,11 +63,44 @@ def test_an_empty_ledger_is_filled_without_its_indexes_and_has_them_afterwards(t
 
 def test_its_log_is_worked_in(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    with first_load(ledger):
-        put(ledger, *(ready(fact(str(number))) for number in range(100)))
-        assert (tmp_path / "ledger.sqlite-wal").stat().st_size > 0
-    assert (tmp_path / "ledger.sqlite-wal").stat().st_size == 0
+    log = tmp_path / "ledger.sqlite-wal"
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as other:
+        other.execute("SELECT * FROM facts").fetchall()  # with it open the log is not removed
+        with first_load(ledger):
+            put(ledger, *(ready(fact(str(number))) for number in range(100)))
+            assert log.stat().st_size > 0
+        assert log.stat().st_size == 0
     ledger.close()
+
+
+def settings(ledger: Ledger) -> list[object]:
+    with ledger.begin() as connection:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("cache_size", "threads")]
+
+
+@pytest.mark.parametrize("fate", ["ends", "fails", "makes the key", "cannot make indexes"])
+def test_connections_have_their_usual_settings_afterwards(
+    tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(tmp_path)
+    usual = settings(ledger)
+    with suppress(KeyError, LedgerError), first_load(ledger):
+        put(ledger, ready(fact("1")))
+        assert settings(ledger)[0] != usual[0]
+        if fate == "fails":
+            raise KeyError
+        if fate == "makes the key":
+            with ledger.begin() as connection:
+                make_key(connection)
+            assert settings(ledger) == usual
+        if fate == "cannot make indexes":
+            monkeypatch.setattr("io_fhir_adapter.ledger.first_load.make_indexes", refusing)
+    assert settings(ledger) == usual
+    ledger.close()
+
+
+def refusing(connection: Connection) -> None:
+    connection.exec_driver_sql("CREATE INDEX half ON facts (no_such_column)")
 
 
 def test_a_reader_does_not_hold_it_up(tmp_path: Path) -> None:

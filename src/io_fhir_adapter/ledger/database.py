@@ -132,7 +132,7 @@ class Ledger:
             raise _refused(exc, self.name) from exc
 
     def close(self) -> None:
-        """Gives all connections back."""
+        """Gives all connections back; who needs one afterwards gets a new one."""
         self._engine.dispose()
 
 
@@ -285,8 +285,12 @@ def has_key(connection: Connection) -> bool:
 
 def make_key(connection: Connection) -> None:
     """Makes the key of facts where it was put off; of a fact that was written twice meanwhile the last one stays."""
-    if has_key(connection):
-        return
+    if not has_key(connection):
+        connection.exec_driver_sql(f"PRAGMA cache_size=-{_CACHE_KIB}")  # each row is looked up now
+        _create_key(connection)
+
+
+def _create_key(connection: Connection) -> None:
     try:
         FACTS_KEY.create(connection)
     except IntegrityError:
@@ -299,7 +303,8 @@ def make_indexes(connection: Connection) -> None:
     """Makes indexes of facts that were put off and never made; see first_load."""
     if connection.dialect.name != "sqlite":
         return
-    make_key(connection)
+    if not has_key(connection):
+        _create_key(connection)
     present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars())
     for index in sorted(facts.indexes, key=lambda index: index is FACTS_MAPPED):  # last: SQLite looks at that one first
         if index.name not in present:

@@ -33,25 +33,29 @@ def first_load(ledger: Ledger) -> Iterator[bool]:
     Raises:
         LedgerError: The database refused.
     """
-    held: object = None
     with ledger.begin() as connection:
         put_off = _is_empty(connection)
         if put_off:
             for index in facts.indexes:
                 index.drop(connection, checkfirst=True)
-            held = connection.exec_driver_sql("PRAGMA cache_size").scalar()
-            connection.exec_driver_sql("PRAGMA shrink_memory")
-            connection.exec_driver_sql(f"PRAGMA cache_size={_KEPT_KIB}")
+            _keep_little(connection)
     try:
         yield put_off
     finally:
         if put_off:
-            with ledger.begin() as connection:
-                connection.exec_driver_sql("PRAGMA threads=1")  # what is sorted is written by another thread
-                make_indexes(connection)
-                connection.exec_driver_sql("PRAGMA threads=0")
-                connection.exec_driver_sql(f"PRAGMA cache_size={held}")
-            ledger.shorten_log()  # the indexes alone fill it with a hundred MiB that would stay
+            try:
+                with ledger.begin() as connection:
+                    _keep_little(connection)  # it may be another one
+                    connection.exec_driver_sql("PRAGMA threads=1")  # what is sorted is written by another thread
+                    make_indexes(connection)
+                ledger.shorten_log()  # the indexes alone fill it with a hundred MiB that would stay
+            finally:
+                ledger.close()  # connections that are opened anew have the usual settings
+
+
+def _keep_little(connection: Connection) -> None:
+    connection.exec_driver_sql(f"PRAGMA cache_size={_KEPT_KIB}")
+    connection.exec_driver_sql("PRAGMA shrink_memory")
 
 
 def _is_empty(connection: Connection) -> bool:

@@ -213,9 +213,8 @@ class BulkPull:
         if full:
             self._refuse_nothing("Procedure", export.output)
         self._intake.delete(export.deleted, self._bulk.base_url)
-        with first_load(self._ledger) as is_first:
+        with first_load(self._ledger) as is_first, closing(aside):  # before indexes are made, which take memory, too
             self._intake.take("Procedure", export.output, look=None if full else self._note_named, aside=aside)
-            aside.close()  # indexes are made next, which take memory of their own
         if is_first:
             self._store.recount(self._ledger, "Procedure", self.outcome)
         return is_first

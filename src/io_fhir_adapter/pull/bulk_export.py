@@ -115,6 +115,8 @@ class Exports:
                 self._refuse_older(manifest, not_before)
                 return await self._download(job, manifest, wish.types, aside)
             except JobGone:
+                if aside is not None:
+                    aside.close()
                 self._forget(job)
                 if not left:
                     raise
@@ -123,6 +125,8 @@ class Exports:
             except TransportError as exc:
                 if not (is_earlier and _is_failing(exc)):
                     raise
+                if aside is not None:
+                    aside.close()
                 await self._end(job)
                 self._outcome.note("the server fails at an export that an earlier run had begun; it was made once more")
             job, is_earlier = None, False
@@ -188,6 +192,8 @@ class Exports:
         if len(asked) < len(output):
             self._outcome.note("the export has types that were not asked for; they were not read")
         needed = [*asked, *deleted, *errors]
+        if not all(one.file.type for one in asked):
+            aside = None  # files of several types are read for each of them
         queue = enumerate(needed)
         failed: dict[int, AdapterError] = {}
         done = 0
@@ -197,7 +203,7 @@ class Exports:
             for number, one in queue:
                 if failed:
                     return
-                helper = aside if one.file.type == "Procedure" else None
+                helper = aside if one.file.type == "Procedure" and number < len(asked) else None
                 try:
                     await download(
                         self._client, one.file, one.path, authorised=manifest.requiresAccessToken,

@@ -24,12 +24,13 @@ from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.bulk_files import part_of, spooling
 from io_fhir_adapter.pull.packing import Packer, Packing
 from io_fhir_adapter.pull.packing_worker import ANSWER, Frame, Stretch, prefixed, read_prefixed
-from io_fhir_adapter.pull.plain_text import is_compressed
+from io_fhir_adapter.pull.plain_text import blocks_of, is_compressed
 
 __all__ = ["Aside", "Block"]
 
 _LARGE: Final = 8 << 20  # bytes: with less, the process would be done before it has begun
 _STRETCH: Final = 4 << 20  # bytes
+_FILES_AHEAD: Final = 2  # of those that are compressed
 _REMEMBERED: Final = 20_000  # codes
 _MODULE: Final = "io_fhir_adapter.pull.packing_worker"
 _FRAMES: Final = msgspec.msgpack.Decoder(Frame)
@@ -56,17 +57,19 @@ class Aside:
         self._packer = packer
         self._is_able = packer.terms is not None and bool(sys.executable) and (os.cpu_count() or 1) > 1
         self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0  # of the next stretch
+        self._size = 0  # of all files, as far as they are known
         self._told: dict[Path, list[Stretch]] = {}
         self._ends: dict[Path, int] = {}  # up to where each file is told
         self._complete: set[Path] = set()
-        self._size = 0  # of all that was told
         self._waiting: list[Stretch] = []  # told before there was a process
-        self._number = 0
         self._answered: dict[int, int] = {}
         self._verdicts: dict[bytes, tuple[bool, bool]] = {}
 
     def close(self) -> None:
-        """Ends the process, once."""
+        """Ends the process and forgets all files, so that their folder may be removed."""
+        for known in (self._told, self._ends, self._complete, self._waiting, self._answered):
+            known.clear()
         process, self._process = self._process, None
         if process is None:
             return
@@ -81,14 +84,16 @@ class Aside:
 
         Args:
             path: What it is called when it is complete; until then as :func:`part_of` says.
-            end: Where its last whole line ends; 0 as it begins, for the first time or anew.
+            end: Where its last whole line ends, of one that is not compressed; 0 as it begins, for the first time or
+                anew.
 
         Raises:
             PullError: The process ended.
         """
+        if not self._is_able:
+            return
         if end == 0:
-            self._told.pop(path, None)
-            self._ends.pop(path, None)
+            self._forget(path)
         while (start := self._ends.get(path, 0)) + _STRETCH <= end:
             self._tell(path, start, start + _STRETCH, _STRETCH)
 
@@ -96,34 +101,61 @@ class Aside:
         """Notes that a file is there as a whole.
 
         Raises:
-            PullError: The process ended.
+            PullError: The process ended, or the file cannot be read.
         """
-        size = path.stat().st_size
-        if size > _STRETCH and not is_compressed(path):
-            self.reached(path, size)
+        if not self._is_able:
+            return
+        with spooling(path.parent):
+            size, is_whole_only = path.stat().st_size, is_compressed(path)
+        self._complete.add(path)
+        if is_whole_only:
+            self._size += size
+            return  # it may become many times as large, and is told when it is next
+        self.reached(path, size)
         start = self._ends.get(path, 0)
         if start < size:
             self._tell(path, start, None, size - start)
-        self._complete.add(path)
 
     def blocks(self, paths: Sequence[Path]) -> Iterator[Block] | None:
-        """The Procedures of files that are complete, block by block, in order.
+        """The Procedures of files, block by block, in order.
 
         Returns:
-            None where there is so little that it is quicker to read them here.
+            None where it is quicker to read them here, there is no way to do it otherwise, or one is not complete.
         """
-        return self._blocks(paths) if self._process is not None and self._complete.issuperset(paths) else None
+        is_worthwhile = self._is_able and self._size >= _LARGE
+        return self._blocks(paths) if is_worthwhile and self._complete.issuperset(paths) else None
 
     def _blocks(self, paths: Sequence[Path]) -> Iterator[Block]:
-        for path in paths:
-            for stretch in self._told.get(path, ()):
-                with spooling(path.parent):
-                    self._await(stretch.number)
-                    into = Path(stretch.into)
-                    with into.open("rb") as frames:
-                        while frame := self._next(frames):
-                            yield self._block(_FRAMES.decode(frame))
-                    into.unlink()
+        for place, path in enumerate(paths):
+            for one in paths[place : place + _FILES_AHEAD]:
+                if one not in self._told:
+                    self._tell(one, 0, None, 0)
+            for stretch in self._told[path]:
+                if self._await(stretch.number):
+                    yield from self._made(stretch)
+                else:  # as a rule the disk is full
+                    yield from self._read_here(stretch)
+                self._remove(stretch)
+
+    def _made(self, stretch: Stretch) -> Iterator[Block]:
+        with spooling(Path(stretch.into).parent), Path(stretch.into).open("rb") as frames:
+            while frame := self._next(frames):
+                yield self._block(_FRAMES.decode(frame))
+
+    def _read_here(self, stretch: Stretch) -> Iterator[Block]:
+        with spooling(Path(stretch.path).parent):
+            for block in blocks_of(Path(stretch.path), stretch.start, stretch.end):
+                packing = self._packer.pack_lines(block)
+                yield Block(None, (), block) if packing is None else Block(packing, (), b"")
+
+    def _remove(self, stretch: Stretch) -> None:
+        with spooling(Path(stretch.into).parent):
+            Path(stretch.into).unlink(missing_ok=True)
+
+    def _forget(self, path: Path) -> None:
+        for stretch in self._told.pop(path, ()):
+            self._remove(stretch)
+        self._ends.pop(path, None)
 
     def _next(self, frames: BinaryIO) -> bytes:
         """The next frame; empty behind the last one."""
@@ -151,8 +183,6 @@ class Aside:
         return verdict
 
     def _tell(self, path: Path, start: int, end: int | None, size: int) -> None:
-        if not self._is_able:
-            return
         into = path.with_suffix(f".{self._number}.packed")
         stretch = Stretch(self._number, str(path), str(part_of(path)), start, end, str(into))
         self._told.setdefault(path, []).append(stretch)
@@ -181,17 +211,16 @@ class Aside:
         except OSError as exc:
             raise _ended_early() from exc
 
-    def _await(self, number: int) -> None:
-        """Waits until a stretch is done."""
-        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - see blocks
+    def _await(self, number: int) -> bool:
+        """Waits until the process is done with a stretch; says whether it could make it ready."""
+        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - it was told
         while number not in self._answered:
             said = self._process.stdout.read(ANSWER.size)
             if len(said) < ANSWER.size:
                 raise _ended_early()
             done, error = ANSWER.unpack(said)
             self._answered[done] = error
-        if error := self._answered.pop(number):
-            raise OSError(error, os.strerror(error))
+        return not self._answered.pop(number)
 
 
 def _ended_early() -> PullError:

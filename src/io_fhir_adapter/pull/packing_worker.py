@@ -23,12 +23,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from io_fhir_adapter.pull.packing import Packer, Packing, Reads, Terms
+from io_fhir_adapter.pull.packing import Packer, Reads, Terms
 from io_fhir_adapter.pull.plain_text import blocks_of
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.seldom import collecting_seldom
 
-__all__ = ["ANSWER", "Frame", "Row", "Stretch", "frame_of", "main", "packer_of", "prefixed", "read_prefixed"]
+__all__ = ["ANSWER", "Frame", "Stretch", "main", "pack", "prefixed", "read_prefixed"]
 
 _LENGTH: Final = 4  # bytes before whatever is told or made, little-endian: how long it is
 ANSWER: Final = struct.Struct("<II")
@@ -37,7 +37,7 @@ _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _LINES: Final = msgspec.json.Encoder()
 _TERMS: Final = msgspec.msgpack.Decoder(Terms)
 
-Row = tuple[str, str, str, str, bytes, str, bytes, str]
+_Row = tuple[str, str, str, str, bytes, str, bytes, str]
 """id, patient, status, day, its code as a ProcedureFact with nothing else in MessagePack, digest, data, updated."""
 
 
@@ -71,7 +71,7 @@ class Frame(msgspec.Struct, array_like=True):
         block: The block as it is, where all of it needs one.
     """
 
-    rows: list[Row] = []
+    rows: list[_Row] = []
     seen: list[bytes] = []
     others: bytes = b""
     block: bytes = b""
@@ -92,19 +92,16 @@ def read_prefixed(stream: BinaryIO) -> bytes | None:
     return message if len(message) == length else None
 
 
-def frame_of(packer: Packer, block: bytes) -> Frame:
-    """What a :func:`packer_of` makes of a block of lines."""
-    packing = packer.pack_lines(block)
-    return Frame(block=block) if packing is None else _frame(packing)
-
-
-def packer_of(terms: Terms) -> Packer:
+def _packer_of(terms: Terms) -> Packer:
     """Makes Procedures ready, with their code in the place of what the tables say of it."""
     reads = cast(Reads, lambda code: (_ENCODE(code), False))
     return Packer(terms.source, ZoneInfo(terms.zone), terms.not_after, terms.scope, reads)
 
 
-def _frame(packing: Packing) -> Frame:
+def _frame(packer: Packer, block: bytes) -> Frame:
+    packing = packer.pack_lines(block)
+    if packing is None:
+        return Frame(block=block)
     seen = Seen()
     seen.add(marks_of([one.id for one in packing.packed]))
     rows = [
@@ -114,24 +111,25 @@ def _frame(packing: Packing) -> Frame:
     return Frame(rows, seen.parts, _LINES.encode_lines(packing.others) if packing.others else b"")
 
 
-def _pack(packer: Packer, stretch: Stretch) -> int:
+def pack(packer: Packer, stretch: Stretch) -> int:
     """Makes one stretch ready; gives the number of the system's error, zero where there was none."""
     try:
         with Path(stretch.into).open("wb") as into:
             for block in _blocks(stretch):
-                into.write(prefixed(_ENCODE(frame_of(packer, block))))
+                into.write(prefixed(_ENCODE(_frame(packer, block))))
             into.write(prefixed(b""))
     except (OSError, EOFError, zlib.error) as exc:  # what lay there was fetched anew meanwhile, or the disk is full
+        with suppress(OSError):
+            Path(stretch.into).unlink(missing_ok=True)
         return getattr(exc, "errno", None) or errno.EIO
     return 0
 
 
 def _blocks(stretch: Stretch) -> Iterator[bytes]:
-    for name in (stretch.part, stretch.path):  # in this order: it is renamed once
-        with suppress(FileNotFoundError):
-            yield from blocks_of(Path(name), stretch.start, stretch.end)
-            return
-    raise FileNotFoundError(stretch.path)
+    try:
+        yield from blocks_of(Path(stretch.part), stretch.start, stretch.end)
+    except FileNotFoundError:  # it has its own name by now
+        yield from blocks_of(Path(stretch.path), stretch.start, stretch.end)
 
 
 def main(told: BinaryIO, answers: BinaryIO) -> None:
@@ -140,24 +138,25 @@ def main(told: BinaryIO, answers: BinaryIO) -> None:
     It ends at once where nobody tells it any more or takes its answers.
     """
     waiting: PriorityQueue[tuple[str, int, Stretch]] = PriorityQueue()
-    packer = packer_of(_TERMS.decode(read_prefixed(told) or b""))
+    packer = _packer_of(_TERMS.decode(read_prefixed(told) or b""))
 
     def listen() -> None:  # who tells must never have to wait
-        while message := read_prefixed(told):
-            stretch = _STRETCHES.decode(message)
-            waiting.put((stretch.path, stretch.number, stretch))
-        os._exit(1)  # whoever started this process is gone
+        try:
+            while message := read_prefixed(told):
+                stretch = _STRETCHES.decode(message)
+                waiting.put((stretch.path, stretch.number, stretch))
+        finally:
+            os._exit(1)  # whoever started this process is gone, or there is no memory
 
     Thread(target=listen, daemon=True).start()
-    with collecting_seldom():
-        while True:
-            _, number, stretch = waiting.get()
-            error = _pack(packer, stretch)
-            try:
-                answers.write(ANSWER.pack(number, error))
+    try:
+        with collecting_seldom():
+            while True:
+                _, number, stretch = waiting.get()
+                answers.write(ANSWER.pack(number, pack(packer, stretch)))
                 answers.flush()
-            except OSError:
-                os._exit(1)
+    finally:
+        os._exit(1)  # at once: the other thread holds what an orderly end would wait for
 
 
 if __name__ == "__main__":
