@@ -90,12 +90,14 @@ def _known(connection: Connection, source: str, ids: Iterable[str]) -> dict[str,
 
 
 def _rows(connection: Connection, source: str, items: Iterable[PackedProcedure], run: int) -> list[tuple[object, ...]]:
-    # SQLite's driver looks for a way to write each truth value, and takes a number as it is; PostgreSQL wants truth
-    truth = int if connection.dialect.name == "sqlite" else bool
+    # SQLite's driver looks for a way to write each truth value and each bytes; numbers and a bytearray it takes as they
+    # are. PostgreSQL wants truth
+    is_sqlite = connection.dialect.name == "sqlite"
+    truth, content = (int, bytearray) if is_sqlite else (bool, bytes)
     return [
         (
             source, _NAME, item.id, item.patient, item.status, item.day, truth(item.mapped), truth(item.known_system),
-            item.digest, item.data, run,
+            item.digest, content(item.data), run,
         )
         for item in items
     ]  # fmt: skip
