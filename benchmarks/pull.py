@@ -18,6 +18,8 @@ from typing import Any, Final, NamedTuple
 __all__ = ["measure"]
 
 _PEERS: Final = ("fhirpy", "fhir-pyrate", "smart-fetch")
+_SEARCHING: Final = ("fhirpy_iterate", "fhirpy_fetch_all", "fhir_pyrate")
+_OTHERS: Final = (*_SEARCHING, "smart_fetch", "smart_fetch_plain")  # which stores what it downloads, and no more
 _SLOW_S: Final = 0.2
 
 # A pull in a process of its own: what it read, how long it took, how much memory and how many requests it needed;
@@ -80,10 +82,12 @@ ledger.close()
 print(json.dumps(nights))
 """
 
+# The other clients: what they read, and how long it took from when all is imported, as with ours.
 _FHIRPY = """
-import asyncio, sys
+import asyncio, json, sys, time
 from fhirpy import AsyncFHIRClient
 async def main():
+    began, worked = time.perf_counter(), time.process_time()
     client = AsyncFHIRClient(sys.argv[1])
     search = client.resources("Procedure").limit(500)
     if sys.argv[2] == "iterate":
@@ -92,16 +96,18 @@ async def main():
             number += 1
     else:
         number = len(await search.fetch_all())
-    print(number)
+    print(json.dumps([number, time.perf_counter() - began, time.process_time() - worked]))
 asyncio.run(main())
 """
 
 _PYRATE = """
-import sys
+import json, sys, time
 from fhir_pyrate import Pirate
+began, worked = time.perf_counter(), time.process_time()
 pirate = Pirate(base_url=sys.argv[1], auth=None, num_processes=1)
 bundles = pirate.steal_bundles("Procedure", {"_count": 500})
-print(sum(len(bundle.entry) for bundle in bundles))
+number = sum(len(bundle.entry) for bundle in bundles)
+print(json.dumps([number, time.perf_counter() - began, time.process_time() - worked]))
 """
 
 
@@ -150,32 +156,34 @@ def _cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _timed(command: list[str]) -> tuple[Spent, str]:
-    """A command's time and what it printed; its start and imports are part of it."""
+def _timed(command: list[str]) -> Spent:
+    """A command's time; its start and imports are part of it."""
     began, worked = time.perf_counter(), _cpu_of_children()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Spent(time.perf_counter() - began, _cpu_of_children() - worked), done.stdout
+    subprocess.run(command, check=True, capture_output=True)
+    return Spent(time.perf_counter() - began, _cpu_of_children() - worked)
 
 
 def _peer(command: list[str], number: int) -> Spent:
     """Another client in a process of its own; what it read is checked."""
-    spent, printed = _timed(command)
-    read = int(printed.strip().splitlines()[-1])
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    read, seconds, cpu_s = json.loads(done.stdout.strip().splitlines()[-1])
     assert read == number, f"{command[-2:]} read {read} of {number}"
-    return spent
+    return Spent(seconds, cpu_s)
 
 
-def _smart_fetch(python: Path, url: str, folder: Path) -> Spent:
+def _smart_fetch(python: Path, url: str, folder: Path, *more: str) -> Spent:
+    """What it takes beyond its start; it downloads the same files, and compresses them unless told otherwise."""
     shutil.rmtree(folder, ignore_errors=True)
     command = [str(python.with_name("smart-fetch")), "bulk", str(folder), "--fhir-url", url, "--type", "Procedure"]
-    return _timed(command)[0]
+    whole, start = _timed([*command, *more]), _timed([*command[:2], "--help"])
+    return Spent(whole.seconds - start.seconds, whole.cpu_s - start.cpu_s)
 
 
 def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
     """All figures at ``number`` Procedures; with a slow server and by Bulk Data too."""
     work = folder / "pull"
     peers = _peers(folder / "peers")
-    names = ["ours", "bulk", *(["fhirpy_iterate", "fhirpy_fetch_all", "fhir_pyrate", "smart_fetch"] if peers else [])]
+    names = ["ours", "bulk", *(_OTHERS if peers else ())]
     spent: dict[str, list[Spent]] = {name: [] for name in names}
     first: list[dict[str, Any]] = []
     with _server(number) as url:
@@ -191,6 +199,7 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
                     spent[f"fhirpy_{way}"].append(_peer([str(peers), "-c", _FHIRPY, url, way], number))
                 spent["fhir_pyrate"].append(_peer([str(peers), "-c", _PYRATE, url], number))
                 spent["smart_fetch"].append(_smart_fetch(peers, url, folder / "smart-fetch"))
+                spent["smart_fetch_plain"].append(_smart_fetch(peers, url, folder / "smart-fetch", "--no-compression"))
     with _server(number, _SLOW_S) as url:
         slow = _ours(url, work, concurrency=8)[0]
     rates = {name: round(number / statistics.median(one.seconds for one in runs)) for name, runs in spent.items()}
@@ -206,10 +215,10 @@ def measure(folder: Path, number: int, rounds: int = 3) -> dict[str, Any]:
         "quiet_night_requests": first[1]["requests"],
     }
     if peers is not None:
-        best = max(rates[name] for name in names[2:] if name != "smart_fetch")
+        best = max(rates[name] for name in _SEARCHING)
         figures["search_to_best_search_peer"] = round(rates["ours"] / best, 2)
         figures["bulk_to_smart_fetch"] = round(rates["bulk"] / rates["smart_fetch"], 2)
-        best = max(per_cpu[name] for name in names[2:] if name != "smart_fetch")
+        best = max(per_cpu[name] for name in _SEARCHING)
         figures["search_to_best_search_peer_by_cpu"] = round(per_cpu["ours"] / best, 2)
         figures["bulk_to_smart_fetch_by_cpu"] = round(per_cpu["bulk"] / per_cpu["smart_fetch"], 2)
     return figures

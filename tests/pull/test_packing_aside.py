@@ -7,7 +7,7 @@ import gzip
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from io import BytesIO
@@ -35,7 +35,6 @@ from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Aside, Block
 from io_fhir_adapter.pull.packing_worker import ANSWER, Frame, Stretch, pack, prefixed, read_prefixed
 from io_fhir_adapter.pull.plain_text import blocks_of, is_compressed
-from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 
@@ -59,12 +58,8 @@ def here(files: Iterable[Path], maker: Packer, step: int = 2_000) -> list[Block]
         starts = [0] if is_compressed(path) else list(range(0, path.stat().st_size, step))
         for start, end in zip(starts, [*starts[1:], None], strict=True):
             for block in blocks_of(path, start, end):
-                packing, seen = maker.pack_lines(block), Seen()
-                if packing is None:
-                    made.append(Block(None, (), block))
-                else:
-                    seen.add(marks_of([one.id for one in packing.packed]))
-                    made.append(Block(packing, seen.parts, b""))
+                packing = maker.pack_lines(block)
+                made.append(Block(None, block) if packing is None else Block(packing, b""))
     return made
 
 
@@ -256,16 +251,23 @@ def test_what_is_cut_off_is_never_taken_for_the_end(tmp_path: Path, monkeypatch:
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_what_the_disk_has_no_room_for_is_made_here(tmp_path: Path) -> None:
+def test_what_the_disk_has_no_room_for_is_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stretches: list[int] = []
+    read_here = Aside._read_here
+
+    def noting(self: Aside, stretch: Stretch) -> Iterator[Block]:
+        stretches.append(stretch.number)
+        return read_here(self, stretch)
+
+    monkeypatch.setattr(Aside, "_read_here", noting)
     path = tmp_path / "one.ndjson"
     lines = [raw(KINDS["full"], f"id{number}") + b"\n" for number in range(20)]
     path.write_bytes(b"".join(lines))
     path.with_suffix(".1.packed").symlink_to("/dev/full")
     with closing(Aside(packer())) as helper:
         made = there([path], helper)
-    assert [block._replace(seen=()) for block in made] == [block._replace(seen=()) for block in here([path], packer())]
-    assert any(not block.seen for block in made)
-    assert any(block.seen for block in made)
+    assert made == here([path], packer())
+    assert stretches == [1]
 
 
 @pytest.mark.usefixtures("eager")

@@ -115,7 +115,7 @@ class Intake:
                 look(sound)
             broken = [one for one in part.broken if keep is None or _matters(one, keep)]
             self.issues += part.issues
-            pending.append(Part(sound, broken, part.packed, part.marks))
+            pending.append(Part(sound, broken, part.packed))
             waiting += pending[-1].size
             if waiting >= _AT_ONCE:
                 self._write(resource_type, pending)
@@ -139,10 +139,7 @@ class Intake:
         outcome, part = self.outcome.of(resource_type), TypeOutcome()
         seen = self.seen.setdefault(resource_type, Seen())
         for one in parts:
-            if one.marks:
-                seen.take(one.marks)
-            else:
-                seen.add(marks_of([packed.id for packed in one.packed]))
+            seen.add(marks_of([packed.id for packed in one.packed]))
             seen.add(marks_of([resource.id or "" for resource in one.sound]))
             seen.add(marks_of([broken.resource_id for broken in one.broken if broken.resource_id]))
             outcome.read += one.size  # told again exactly at the end

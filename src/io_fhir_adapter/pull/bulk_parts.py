@@ -90,14 +90,12 @@ class Broken:
 class Part:
     """Consecutive resources of one type: sound ones, decoded and with an id, or those to be looked at one by one.
 
-    ``marks`` has those of ``packed``, as :attr:`Seen.parts`, where they were made with it; ``issues`` is what the
-    server says between them.
+    ``issues`` is what the server says between them.
     """
 
     sound: Sequence[Resource]
     broken: Sequence[Broken] = ()
     packed: Sequence[PackedProcedure] = ()
-    marks: Sequence[bytes] = ()
     issues: Issues = field(default_factory=Issues)
 
     @property
@@ -127,7 +125,7 @@ def read_ready(blocks: Iterable[Block]) -> Iterator[Part]:
     """The same of blocks of Procedures that a process of its own has looked at."""
     for block in blocks:
         if block.packing is not None:
-            yield Part(block.packing.others, (), block.packing.packed, block.seen)
+            yield Part(block.packing.others, (), block.packing.packed)
         else:
             yield _looked_at(block.text, "Procedure", mixed=False)
 

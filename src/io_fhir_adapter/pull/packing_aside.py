@@ -39,10 +39,9 @@ _OTHERS: Final = msgspec.json.Decoder(Procedure)
 
 
 class Block(NamedTuple):
-    """A block of lines: what was made of it with the marks of its ids, or the block itself, to be looked at."""
+    """A block of lines: what was made of it, or the block itself, to be looked at."""
 
     packing: Packing | None
-    seen: Sequence[bytes]
     text: bytes
 
 
@@ -146,7 +145,7 @@ class Aside:
         with spooling(Path(stretch.path).parent):
             for block in blocks_of(Path(stretch.path), stretch.start, stretch.end):
                 packing = self._packer.pack_lines(block)
-                yield Block(None, (), block) if packing is None else Block(packing, (), b"")
+                yield Block(None, block) if packing is None else Block(packing, b"")
 
     def _remove(self, stretch: Stretch) -> None:
         with spooling(Path(stretch.into).parent):
@@ -165,7 +164,7 @@ class Aside:
 
     def _block(self, frame: Frame) -> Block:
         if frame.block:
-            return Block(None, (), frame.block)
+            return Block(None, frame.block)
         known = self._verdicts
         ready = [
             PackedProcedure(
@@ -173,7 +172,7 @@ class Aside:
             )
             for name, patient, status, day, code, digest, data, updated in frame.rows
         ]
-        return Block(Packing(ready, _OTHERS.decode_lines(frame.others)), frame.seen, b"")
+        return Block(Packing(ready, _OTHERS.decode_lines(frame.others)), b"")
 
     def _verdict(self, code: bytes) -> tuple[bool, bool]:
         """What the tables say of a code; hospitals write the same ones again and again."""

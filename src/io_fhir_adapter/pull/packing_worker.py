@@ -25,7 +25,6 @@ import msgspec
 
 from io_fhir_adapter.pull.packing import Packer, Reads, Terms
 from io_fhir_adapter.pull.plain_text import blocks_of
-from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.seldom import collecting_seldom
 
 __all__ = ["ANSWER", "Frame", "Stretch", "main", "pack", "prefixed", "read_prefixed"]
@@ -66,13 +65,11 @@ class Frame(msgspec.Struct, array_like=True):
 
     Attributes:
         rows: Procedures that are ready, but for what the tables say of their codes.
-        seen: The marks of their ids, as :attr:`Seen.parts`.
         others: Those that need a closer look, one in a line.
         block: The block as it is, where all of it needs one.
     """
 
     rows: list[_Row] = []
-    seen: list[bytes] = []
     others: bytes = b""
     block: bytes = b""
 
@@ -102,13 +99,11 @@ def _frame(packer: Packer, block: bytes) -> Frame:
     packing = packer.pack_lines(block)
     if packing is None:
         return Frame(block=block)
-    seen = Seen()
-    seen.add(marks_of([one.id for one in packing.packed]))
     rows = [
         (one.id, one.patient, one.status, one.day, cast(bytes, one.mapped), one.digest, one.data, one.updated)
         for one in packing.packed
     ]
-    return Frame(rows, seen.parts, _LINES.encode_lines(packing.others) if packing.others else b"")
+    return Frame(rows, _LINES.encode_lines(packing.others) if packing.others else b"")
 
 
 def pack(packer: Packer, stretch: Stretch) -> int:

@@ -13,7 +13,7 @@ __all__ = ["GZIP_MAGIC", "blocks_of", "is_compressed", "open_plain"]
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 """The first bytes of a compressed file."""
-_BLOCK: Final = 1 << 20
+_BLOCK: Final = 1 << 18
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def is_compressed(path: Path) -> bool:
 
 
 def blocks_of(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """A file's text in blocks of about 1 MiB, each of whole lines.
+    """A file's text in blocks of about 256 KiB, each of whole lines.
 
     Args:
         path: The file.

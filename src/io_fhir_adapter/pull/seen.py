@@ -33,19 +33,10 @@ class Seen:
         for mark in marks:
             parts[mark[0] & 15] += mark
 
-    @property
-    def parts(self) -> list[bytes]:
-        """All that was taken in, for :meth:`take` in another process."""
-        return list(map(bytes, self._parts))
-
-    def take(self, parts: Iterable[bytes | bytearray]) -> None:
-        """Takes in all that another one has, given as its ``parts``."""
-        for mine, its in zip(self._parts, parts, strict=True):
-            mine.extend(its)
-
     def merge(self, other: Seen) -> None:
         """Takes in all that another one has."""
-        self.take(other._parts)
+        for mine, its in zip(self._parts, other._parts, strict=True):
+            mine.extend(its)
 
     def _distinct(self, part: bytearray) -> set[int]:
         with memoryview(part).cast("Q") as numbers:
