@@ -379,6 +379,13 @@ def test_a_reason_may_lie_in_a_contained_condition() -> None:
     assert procedure(contained=contained).reasons == ()
 
 
+def test_a_contained_condition_in_another_encoding_is_passed_over() -> None:
+    contained = '[{"resourceType": "Condition", "id": "c", "code": {"text": "Läsion"}}]'.encode("latin-1")
+    elements = json.dumps({**MINIMAL, "reasonReference": [{"reference": "#c"}]}).encode()
+    sent = msgspec.json.decode(elements[:-1] + b', "contained": ' + contained + b"}", type=Procedure)
+    assert procedure_fact(sent, "his", BERLIN).reasons == ()
+
+
 def test_times_are_local_where_they_are_known() -> None:
     period = {"start": "2025-03-14T21:30:00Z", "end": "2025-03-14T23:40:00Z"}
     fact = procedure(performedPeriod=period)

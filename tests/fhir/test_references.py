@@ -26,6 +26,9 @@ ids = st.from_regex(r"[A-Za-z0-9\-\.]{1,64}", fullmatch=True).filter(lambda text
         ("Patient?identifier=http://a.example/mrn|7", "Patient?identifier=http://a.example/mrn|7"),
         ("#contained", ""),
         ("", ""),
+        ("/", ""),
+        ("///", ""),
+        ("/1/", "Patient/1"),
         (None, ""),
     ],
 )

@@ -285,3 +285,12 @@ def test_a_first_load_says_that_it_is_one(tmp_path: Path) -> None:
     with first_load(ledger) as is_first:
         assert not is_first
     ledger.close()
+
+
+def test_a_ledger_in_memory_is_filled_like_any_other_time() -> None:
+    ledger = open_ledger(LedgerConfig(url="sqlite://"))
+    with first_load(ledger) as is_first:
+        assert not is_first
+        put(ledger, ready(fact("1", text="kept")))
+    assert texts(ledger) == {"1": "kept"}
+    ledger.close()

@@ -131,6 +131,14 @@ def test_a_session_over_the_horizon_keeps_what_it_was_made_of(ledger: Ledger) ->
     assert purge(ledger, FIRST, NOW) == Removed()
 
 
+def test_whatever_stands_in_a_status_is_tallied_as_other(ledger: Ledger) -> None:
+    fill(ledger, *(unmapped(number, "2019-05-01", status) for number, status in enumerate(("", " ", "a b c", "done"))))
+    before = counted(ledger, "2019")
+    assert before.seen.by_status == {"other": 4}
+    assert purge(ledger, FIRST, NOW).procedures == 4
+    assert counted(ledger, "2019") == before
+
+
 def test_people_who_are_to_be_decided_on_are_left_for_the_next_time(ledger: Ledger) -> None:
     fill(ledger, treated("a", "2018-03-04"), treated("b", "2018-03-04"))
     with ledger.begin() as connection:

@@ -30,6 +30,7 @@ from io_fhir_adapter.pull import packing_aside
 from io_fhir_adapter.pull.bulk_files import part_of
 from io_fhir_adapter.pull.bulk_ingest import Downloaded, Intake
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
+from io_fhir_adapter.pull.bulk_parts import read_ready
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Aside, Block
@@ -61,6 +62,12 @@ def here(files: Iterable[Path], maker: Packer, step: int = 2_000) -> list[Block]
                 packing = maker.pack_lines(block)
                 made.append(Block(None, block) if packing is None else Block(packing, b""))
     return made
+
+
+def ready(blocks: Iterable[Block]) -> list[Any]:
+    """What comes of blocks: those made ready, those to be written whole, and those that are set aside."""
+    parts = list(read_ready(blocks))
+    return [[one for part in parts for one in getattr(part, name)] for name in ("packed", "sound", "broken")]
 
 
 def there(files: list[Path], helper: Aside) -> list[Block]:
@@ -104,7 +111,7 @@ def test_every_block_is_what_it_is_here(tmp_path: Path) -> None:
             path = tmp_path / f"{len(list(tmp_path.iterdir()))}.ndjson"
             text = b"".join(line + b"\n" for line in lines) or b"\n"
             path.write_bytes(gzip.compress(text) if packed else text)
-            assert there([path], helper) == here([path], packer("his"))
+            assert ready(there([path], helper)) == ready(here([path], packer("his")))
 
         check()
     assert not list(tmp_path.glob("*.packed"))
@@ -184,7 +191,7 @@ def test_a_stretch_of_a_file_that_arrives(tmp_path: Path) -> None:
     path, into = tmp_path / "one.ndjson", tmp_path / "made"
     lines = [raw(KINDS["full"], f"id{number}") + b"\n" for number in range(3)]
     part_of(path).write_bytes(b"".join(lines) + b'{"half')
-    stretch = Stretch(0, str(path), str(part_of(path)), 1, sum(map(len, lines)), str(into))
+    stretch = Stretch(0, str(path), str(part_of(path)), 1, sum(map(len, lines)), str(into), 0)
     assert pack(packer(), stretch) == 0
     with into.open("rb") as frames:
         frame = msgspec.msgpack.decode(read_prefixed(frames) or b"", type=list)
@@ -194,6 +201,28 @@ def test_a_stretch_of_a_file_that_arrives(tmp_path: Path) -> None:
     part_of(path).unlink()
     assert pack(packer(), stretch) == errno.ENOENT
     assert not into.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_files_of_which_some_are_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing_aside, "_LARGE", 6_000)
+    paths = [tmp_path / f"{number}.ndjson" for number in range(3)]
+    texts = [b"".join(raw(KINDS["full"], f"{number}-{one}") + b"\n" for one in range(9)) for number in range(3)]
+    paths[0].write_bytes(texts[0][:2_000])
+    paths[1].write_bytes(texts[1][:2_000])
+    paths[2].write_bytes(gzip.compress(texts[2], 0))
+    with closing(Aside(packer())) as helper:
+        assert ready(there(paths, helper)) == ready(here(paths, packer()))
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_room_of_others_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing_aside, "_LEAVE", 1 << 60)
+    path = tmp_path / "one.ndjson"
+    path.write_bytes(b"".join(raw(KINDS["full"], f"id{number}") + b"\n" for number in range(9)))
+    monkeypatch.delattr(Aside, "_made")
+    with closing(Aside(packer())) as helper:
+        assert ready(there([path], helper)) == ready(here([path], packer()))
 
 
 @pytest.mark.usefixtures("eager")
@@ -241,12 +270,12 @@ def test_what_is_cut_off_is_never_taken_for_the_end(tmp_path: Path, monkeypatch:
             there([path], helper)
 
     take(made, done)
-    for frames, answers in [(made[:length], done) for length in range(len(made))] + [
-        (made, done[:length]) for length in range(len(done))
-    ]:
-        with pytest.raises(PullError, match="ended before it was done") as failed:
-            take(frames, answers)
+    for length in range(len(made)):
+        with pytest.raises(PullError, match="cannot be read back") as failed:
+            take(made[:length], done)
         assert failed.value.transient
+    for length in range(len(done)):
+        take(b"", done[:length])  # it is made here
 
 
 @pytest.mark.usefixtures("eager")
@@ -263,20 +292,37 @@ def test_what_the_disk_has_no_room_for_is_made_here(tmp_path: Path, monkeypatch:
     path = tmp_path / "one.ndjson"
     lines = [raw(KINDS["full"], f"id{number}") + b"\n" for number in range(20)]
     path.write_bytes(b"".join(lines))
-    path.with_suffix(".1.packed").symlink_to("/dev/full")
+    path.with_suffix(".2000.packed").symlink_to("/dev/full")
     with closing(Aside(packer())) as helper:
         made = there([path], helper)
-    assert made == here([path], packer())
+    assert ready(made) == ready(here([path], packer()))
     assert stretches == [1]
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_process_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "one.ndjson"
-    path.write_bytes(raw(KINDS["full"]) + b"\n")
-    monkeypatch.setattr("sys.executable", str(tmp_path / "nothing"))
-    with closing(Aside(packer())) as helper, pytest.raises(PullError, match="ended before it was done"):
-        there([path], helper)
+@pytest.mark.parametrize("when", ["never starts", "dies as it starts", "dies after the first stretch"])
+def test_what_a_process_does_not_do_is_done_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    paths = [tmp_path / "one.ndjson", tmp_path / "two.ndjson"]
+    for path in paths:
+        path.write_bytes(b"".join(raw(KINDS["full"], f"{path.stem}{number}") + b"\n" for number in range(20)))
+    if when == "never starts":
+        monkeypatch.setattr("sys.executable", str(tmp_path / "nothing"))
+    if when == "dies as it starts":
+        monkeypatch.setattr(subprocess, "Popen", Killed)
+    with closing(Aside(packer())) as helper:
+        for path in paths:
+            helper.complete(path)
+        blocks = helper.blocks(paths)
+        assert (blocks is None) == (when != "dies after the first stretch")
+        if blocks is not None:
+            made = [next(blocks)]
+            assert helper._process is not None
+            helper._process.kill()
+            helper._answered.clear()
+            made += blocks
+            assert ready(made) == ready(here(paths, packer()))
+            assert helper._process is None
+            assert helper.blocks(paths) is None
 
 
 # --- a process, and a ledger ----------------------------------------------------------------------------------------
@@ -326,20 +372,10 @@ def test_the_ledger_is_the_same_row_for_row(tmp_path: Path, kit: Any, monkeypatc
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_pull_whose_process_dies_fails_and_the_next_one_goes_on(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pull() -> Any:
-        return site.pull(strategy="bulk", bulk={"poll_min_s": 0, "poll_max_s": 0.01}, overlap_minutes=0)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "Popen", Killed)
-        failed = pull()
-    assert "ended before it was done" in failed.error
-    assert not failed.complete
-    assert site.cursor() == ""
-    assert site.ids("Procedure") == []
-    done = pull()
-    assert done.error == ""
-    assert done.notes == ["an export that an earlier run had begun was gone on with"]
+def test_a_pull_whose_process_dies_is_done_here(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Killed)
+    done = site.pull(strategy="bulk", bulk={"poll_min_s": 0, "poll_max_s": 0.01}, overlap_minutes=0)
+    assert (done.error, done.complete) == ("", True)
     assert len(site.ids("Procedure")) == done.of("Procedure").read == 12
 
 

@@ -17,25 +17,23 @@ from io_fhir_adapter.fhir.dates import days_apart, local_day
 from io_fhir_adapter.fhir.structs import CodeableConcept, ProcedureGlance
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.volume.count import Period, Seen
+from io_fhir_adapter.volume.seen import STATUSES
 
 __all__ = ["Extend", "ProcedureTally", "UnmappedCode", "seen_of"]
 
 Extend = Callable[[Iterable[int], Iterable[int]], None]
 """Takes the hashes of the ids of Procedures, and one byte of flags of each."""
 
-_STATUSES = (
-    "completed", "not-done", "entered-in-error", "in-progress", "preparation", "on-hold", "stopped", "unknown",
-)  # fmt: skip
 # Flags of a Procedure, one byte: status << 4 | place << 2 | what the tables know of its codes
 _STATUS_BITS = 4
-_OTHER_STATUS = len(_STATUSES) << _STATUS_BITS
+_OTHER_STATUS = len(STATUSES) << _STATUS_BITS
 _STATUS_FLAGS: Final[dict[str | bool | None, int]] = {
-    **{name: index << _STATUS_BITS for index, name in enumerate(_STATUSES)},
-    True: _STATUSES.index("not-done") << _STATUS_BITS,  # STU3's notDone, which stands before the status
-    None: _STATUSES.index("unknown") << _STATUS_BITS,
-    "": _STATUSES.index("unknown") << _STATUS_BITS,
-    "aborted": _STATUSES.index("stopped") << _STATUS_BITS,  # STU3
-    "suspended": _STATUSES.index("on-hold") << _STATUS_BITS,  # STU3
+    **{name: index << _STATUS_BITS for index, name in enumerate(STATUSES)},
+    True: STATUSES.index("not-done") << _STATUS_BITS,  # STU3's notDone, which stands before the status
+    None: STATUSES.index("unknown") << _STATUS_BITS,
+    "": STATUSES.index("unknown") << _STATUS_BITS,
+    "aborted": STATUSES.index("stopped") << _STATUS_BITS,  # STU3
+    "suspended": STATUSES.index("on-hold") << _STATUS_BITS,  # STU3
 }
 _INSIDE, _OUTSIDE, _UNPLACED, _PLACE = 0 << 2, 1 << 2, 2 << 2, 3 << 2
 _PLACES = {"inside": _INSIDE, "outside": _OUTSIDE, "unplaced": _UNPLACED}
@@ -275,7 +273,7 @@ def seen_of(distinct: Mapping[int, int], quarantined: int) -> Seen:
             unplaced += number if where == _UNPLACED else 0
             continue
         index = flags >> _STATUS_BITS
-        name = _STATUSES[index] if index < len(_STATUSES) else "other"
+        name = STATUSES[index] if index < len(STATUSES) else "other"
         status[name] += number
         if name == "completed":
             completed += number

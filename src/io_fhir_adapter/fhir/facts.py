@@ -142,8 +142,8 @@ def _contained_reasons(contained: Iterable[msgspec.Raw], references: Iterable[Re
     for raw in contained if named else ():
         try:
             condition = _CONDITION.decode(raw)
-        except msgspec.DecodeError:
-            continue  # another resource type
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # another resource type, or damaged where decoding the Procedure did not look
         if condition.id in named and condition.code is not None:
             yield condition.code
 

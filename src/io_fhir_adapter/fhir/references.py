@@ -33,8 +33,8 @@ def normalise(reference: str | None, resource_type: str) -> str:
     parts = [part for part in reference.split("/") if part]
     if len(parts) > 3 and parts[-2] == "_history":
         parts = parts[:-2]
-    if len(parts) == 1:
-        return f"{resource_type}/{parts[0]}"
+    if len(parts) < 2:
+        return f"{resource_type}/{parts[0]}" if parts else ""
     return f"{parts[-2]}/{parts[-1]}"
 
 

@@ -59,4 +59,9 @@ def _keep_little(connection: Connection) -> None:
 
 
 def _is_empty(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite" and connection.execute(select(facts.c.id).limit(1)).first() is None
+    if connection.dialect.name != "sqlite":
+        return False
+    file = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar()
+    if not file:  # in memory: it would end with its connections
+        return False
+    return connection.execute(select(facts.c.id).limit(1)).first() is None

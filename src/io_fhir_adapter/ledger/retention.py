@@ -128,7 +128,7 @@ def tallied_procedures(connection: Connection) -> Iterator[tuple[str, str, bool,
     """Of Procedures removed since: (month, status, mapped, known system, number)."""
     query = select(tallied.c.month, tallied.c.said, tallied.c.number).where(tallied.c.what == "procedure")
     for month, said, number in connection.execute(query):
-        status, mapped, known = said.split(" ")
+        status, mapped, known = said.rsplit(" ", 2)  # there may be anything in a status
         yield month, status, mapped == "1", known == "1", number
 
 

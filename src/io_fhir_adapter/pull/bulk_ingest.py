@@ -16,18 +16,16 @@ from io_fhir_adapter.fhir.structs import Patient
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.intake import drop_facts, drop_quarantined
 from io_fhir_adapter.pull.bulk_parts import (
-    FOREIGN,
     UNREADABLE,
-    Broken,
     Downloaded,
     Issues,
+    Keep,
     Part,
     issues_of,
     read_parts,
     read_ready,
-    subject_of,
 )
-from io_fhir_adapter.pull.decode import DAMAGED, Item, Resource
+from io_fhir_adapter.pull.decode import Item, Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Aside
@@ -36,10 +34,9 @@ from io_fhir_adapter.pull.plain_text import open_plain
 from io_fhir_adapter.pull.seen import Seen, marks_of
 from io_fhir_adapter.pull.store import FactStore
 
-__all__ = ["Downloaded", "Intake", "Issues", "Keep", "merged_patients", "read_deletions", "read_issues", "subject_of"]
+__all__ = ["Downloaded", "Intake", "Issues", "Keep", "merged_patients", "read_deletions", "read_issues"]
 
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
-_ALWAYS_TOLD: Final = DAMAGED | {FOREIGN}
 
 
 class _Request(msgspec.Struct):
@@ -56,9 +53,6 @@ class _Deleted(msgspec.Struct):
 
 
 _DELETED: Final = msgspec.json.Decoder(_Deleted)
-
-Keep = Callable[[str, str], bool]
-"""Says whether to keep a resource, by its id and by the reference to its subject."""
 
 
 @dataclass(slots=True)
@@ -107,23 +101,24 @@ class Intake:
         held = [one for one in files if one.may_hold(resource_type)]
         pending: list[Part] = []
         waiting = 0
-        for part in self._parts(held, resource_type, packer, aside):
-            sound = part.sound
-            if keep is not None:
-                sound = [one for one in sound if keep(one.id or "", subject_of(one))]
+        for part in self._parts(held, resource_type, packer, aside, keep):
             if look is not None:
-                look(sound)
-            broken = [one for one in part.broken if keep is None or _matters(one, keep)]
+                look(part.sound)
             self.issues += part.issues
-            pending.append(Part(sound, broken, part.packed))
-            waiting += pending[-1].size
+            pending.append(part)
+            waiting += part.size
             if waiting >= _AT_ONCE:
                 self._write(resource_type, pending)
                 pending, waiting = [], 0
         self._write(resource_type, pending)
 
     def _parts(
-        self, files: Sequence[Downloaded], resource_type: str, packer: Packer | None, aside: Aside | None
+        self,
+        files: Sequence[Downloaded],
+        resource_type: str,
+        packer: Packer | None,
+        aside: Aside | None,
+        keep: Keep | None,
     ) -> Iterator[Part]:
         self.outcome.of(resource_type).pages += len(files)
         ready = aside.blocks([one.path for one in files]) if packer is not None and aside is not None else None
@@ -132,7 +127,7 @@ class Intake:
             return
         for downloaded in files:
             is_first = self._readers.setdefault(downloaded.path, resource_type) == resource_type
-            for part in read_parts(downloaded, resource_type, packer):
+            for part in read_parts(downloaded, resource_type, packer, keep):
                 yield part if is_first else replace(part, issues=Issues())
 
     def _write(self, resource_type: str, parts: Sequence[Part]) -> None:
@@ -197,11 +192,6 @@ class Intake:
                     drop_quarantined(connection, self.store.source, resource_type, positions)
                 if gone:
                     self.outcome.of(resource_type).removed += gone
-
-
-def _matters(broken: Broken, keep: Keep) -> bool:
-    """Whether a broken resource is one of those that are kept; what is wrong with the file itself always is told."""
-    return broken.item.problem in _ALWAYS_TOLD or keep(broken.resource_id, broken.subject)
 
 
 def merged_patients(files: Iterable[Downloaded]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,14 +14,14 @@ from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import Header, Patient, Reference
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
-from io_fhir_adapter.pull.decode import DECODERS, Item, Resource, decode_resource
+from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, Item, Resource, decode_resource
 from io_fhir_adapter.pull.mending import mended
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Block
 from io_fhir_adapter.pull.plain_text import blocks_of
 
 __all__ = [
-    "FOREIGN", "UNREADABLE", "Broken", "Downloaded", "Issues", "Part", "issues_of", "read_parts", "read_ready",
+    "FOREIGN", "UNREADABLE", "Broken", "Downloaded", "Issues", "Keep", "Part", "issues_of", "read_parts", "read_ready",
     "subject_of",
 ]  # fmt: skip
 
@@ -33,6 +33,10 @@ _OUTCOME: Final = "OperationOutcome"
 _PARAMETERS: Final = "Parameters"  # in a mixed file: whose resources follow
 _GRAVE: Final = frozenset({"fatal", "error"})
 _DIGEST_SHOWN: Final = 12
+
+
+Keep = Callable[[str, str], bool]
+"""Says whether to keep a resource, by its id and by the reference to its subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,17 @@ class _Outcome(msgspec.Struct):
     issue: list[_Issue] | None = None
 
 
-class _Subject(msgspec.Struct):
-    """Whom a resource is about, of one that cannot be decoded otherwise."""
+class _Head(msgspec.Struct, gc=False):
+    """Just enough of a resource to say whether it is kept: most Conditions of a hospital are not."""
 
+    resourceType: str = ""
+    id: str | None = None
     subject: Reference | None = None
 
 
 _ISSUES: Final = msgspec.json.Decoder(_Outcome)
 _HEADER: Final = msgspec.json.Decoder(Header)
-_SUBJECT: Final = msgspec.json.Decoder(_Subject)
+_HEADS: Final = msgspec.json.Decoder(_Head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +110,48 @@ class Part:
         return len(self.packed) + len(self.sound) + len(self.broken)
 
 
-def subject_of(resource: Resource) -> str:
+def subject_of(resource: Resource | _Head) -> str:
     """The patient that a resource is about, as ``Patient/id``; of a Patient itself."""
-    if isinstance(resource, Patient):
+    if isinstance(resource, Patient) or (isinstance(resource, _Head) and resource.resourceType == "Patient"):
         return f"Patient/{resource.id}"
     return reference_key(resource.subject, "Patient")
 
 
-def read_parts(downloaded: Downloaded, resource_type: str, packer: Packer | None = None) -> Iterator[Part]:
-    """The resources of one type in one file, in bounded memory; Procedures made ready at once by a ``packer``."""
+def read_parts(
+    downloaded: Downloaded,
+    resource_type: str,
+    packer: Packer | None = None,
+    keep: Keep | None = None,
+) -> Iterator[Part]:
+    """The resources of one type in one file, in bounded memory.
+
+    Args:
+        downloaded: The file.
+        resource_type: Which.
+        packer: Makes Procedures ready at once.
+        keep: What to keep; everything where None.
+    """
+    mixed = not downloaded.file.type
     for block in blocks_of(downloaded.path):
-        packing = packer.pack_lines(block) if packer is not None and downloaded.file.type else None
+        packing = packer.pack_lines(block) if packer is not None and not mixed else None
         if packing is not None:
             yield Part(packing.others, (), packing.packed)
         else:
-            yield _looked_at(block, resource_type, mixed=not downloaded.file.type)
+            kept = block if keep is None or mixed else _kept(block, resource_type, keep)
+            yield _looked_at(kept, resource_type, keep, mixed=mixed)
+
+
+def _kept(block: bytes, resource_type: str, keep: Keep) -> bytes:
+    """The lines of those that are kept; the block as it is where anything in it needs a closer look."""
+    try:
+        block.decode()  # a damaged file is told, wherever the damage is
+        heads = _HEADS.decode_lines(block)
+    except UNREADABLE:
+        return block
+    lines = [line for line in block.split(b"\n") if line.strip()]
+    if len(lines) != len(heads) or not all(head.id and head.resourceType == resource_type for head in heads):
+        return block
+    return b"\n".join(line for line, head in zip(lines, heads, strict=True) if keep(head.id or "", subject_of(head)))
 
 
 def read_ready(blocks: Iterable[Block]) -> Iterator[Part]:
@@ -126,24 +159,24 @@ def read_ready(blocks: Iterable[Block]) -> Iterator[Part]:
     for block in blocks:
         if block.packing is not None:
             yield Part(block.packing.others, (), block.packing.packed)
-        else:
-            yield _looked_at(block.text, "Procedure", mixed=False)
+        if block.text:
+            yield _looked_at(block.text, "Procedure", None, mixed=False)
 
 
-def _looked_at(block: bytes, resource_type: str, *, mixed: bool) -> Part:
+def _looked_at(block: bytes, resource_type: str, keep: Keep | None, *, mixed: bool) -> Part:
     if not mixed:
         try:
             sound = DECODERS[resource_type].decode_lines(block)
         except UNREADABLE:
-            return _line_by_line(block, resource_type, mixed=mixed)
+            return _line_by_line(block, resource_type, keep, mixed=mixed)
         if all(resource.id for resource in sound):
-            return Part(sound)
-    return _line_by_line(block, resource_type, mixed=mixed)
+            return Part([one for one in sound if _is_kept(one, keep)])
+    return _line_by_line(block, resource_type, keep, mixed=mixed)
 
 
-def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> Part:
-    sound: list[Resource] = []
-    broken: list[Broken] = []
+def _line_by_line(block: bytes, resource_type: str, keep: Keep | None, *, mixed: bool) -> Part:
+    found: dict[str, Resource | Broken] = {}  # of several with one id the last, whether it is sound or not
+    nameless: list[Broken] = []
     issues = Issues()
     for raw in block.split(b"\n"):
         line = raw.strip()
@@ -159,15 +192,32 @@ def _line_by_line(block: bytes, resource_type: str, *, mixed: bool) -> Part:
             continue
         elif kind not in {"", resource_type}:
             # without its id, which a sound resource of the type wanted may have too
-            broken.append(_set_aside(Item("", resource_type, None, "", FOREIGN), "", line))
+            nameless.append(_set_aside(Item("", resource_type, None, "", FOREIGN), "", line))
         else:
-            item = decode_resource(line, "")
-            if item.resource is not None and item.resource.id:
-                sound.append(item.resource)
-            else:
-                kept = Item("", resource_type, item.resource, "", item.problem)
-                broken.append(_set_aside(kept, resource_id if kind or not mixed else "", line))
-    return Part(sound, broken, issues=issues)
+            one = _read(line, resource_type, resource_id if kind or not mixed else "")
+            if isinstance(one, Broken) and not one.resource_id and _is_kept(one, keep):
+                nameless.append(one)
+            elif _is_kept(one, keep):
+                found[(one.resource_id if isinstance(one, Broken) else one.id) or ""] = one
+    sound = [one for one in found.values() if not isinstance(one, Broken)]
+    broken = [one for one in found.values() if isinstance(one, Broken)]
+    return Part(sound, [*nameless, *broken], issues=issues)
+
+
+def _read(line: bytes, resource_type: str, resource_id: str) -> Resource | Broken:
+    item = decode_resource(line, "")
+    if item.resource is not None and item.resource.id:
+        return item.resource
+    return _set_aside(Item("", resource_type, item.resource, "", item.problem), resource_id, line)
+
+
+def _is_kept(one: Resource | Broken, keep: Keep | None) -> bool:
+    """Whether it is one of those that are kept; what is wrong with the file itself always is told."""
+    if keep is None:
+        return True
+    if isinstance(one, Broken):
+        return one.item.problem in DAMAGED or keep(one.resource_id, one.subject)
+    return keep(one.id or "", subject_of(one))
 
 
 def _is_for(resource_type: str, kind: str) -> bool:
@@ -198,7 +248,7 @@ def _set_aside(item: Item, resource_id: str, line: bytes) -> Broken:
         subject = subject_of(item.resource)
     else:
         try:
-            subject = reference_key(_SUBJECT.decode(line).subject, "Patient")
+            subject = subject_of(_HEADS.decode(line))
         except UNREADABLE:
             subject = ""
     return Broken(msgspec.structs.replace(item, position=place), resource_id, subject)

@@ -18,7 +18,6 @@ from typing import BinaryIO, Final, NamedTuple
 import msgspec
 
 from io_fhir_adapter.errors import PullError
-from io_fhir_adapter.fhir.structs import Procedure
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.model import ProcedureFact
 from io_fhir_adapter.pull.bulk_files import part_of, spooling
@@ -31,15 +30,15 @@ __all__ = ["Aside", "Block"]
 _LARGE: Final = 8 << 20  # bytes: with less, the process would be done before it has begun
 _STRETCH: Final = 4 << 20  # bytes
 _FILES_AHEAD: Final = 2  # of those that are compressed
+_LEAVE: Final = 1 << 30  # bytes of the disk that are not for what is made ready, besides as many as were downloaded
 _REMEMBERED: Final = 20_000  # codes
 _MODULE: Final = "io_fhir_adapter.pull.packing_worker"
 _FRAMES: Final = msgspec.msgpack.Decoder(Frame)
 _CODES: Final = msgspec.msgpack.Decoder(ProcedureFact)
-_OTHERS: Final = msgspec.json.Decoder(Procedure)
 
 
 class Block(NamedTuple):
-    """A block of lines: what was made of it, or the block itself, to be looked at."""
+    """A block of lines: what was made of it, and those lines that have to be looked at."""
 
     packing: Packing | None
     text: bytes
@@ -50,6 +49,8 @@ class Aside:
 
     Args:
         packer: What would make them ready here.
+
+    Where the process cannot be started, is killed or has no room, everything is made ready here.
     """
 
     def __init__(self, packer: Packer) -> None:
@@ -69,6 +70,9 @@ class Aside:
         """Ends the process and forgets all files, so that their folder may be removed."""
         for known in (self._told, self._ends, self._complete, self._waiting, self._answered):
             known.clear()
+        self._end()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -85,9 +89,6 @@ class Aside:
             path: What it is called when it is complete; until then as :func:`part_of` says.
             end: Where its last whole line ends, of one that is not compressed; 0 as it begins, for the first time or
                 anew.
-
-        Raises:
-            PullError: The process ended.
         """
         if not self._is_able:
             return
@@ -100,7 +101,7 @@ class Aside:
         """Notes that a file is there as a whole.
 
         Raises:
-            PullError: The process ended, or the file cannot be read.
+            PullError: The file cannot be read.
         """
         if not self._is_able:
             return
@@ -125,6 +126,7 @@ class Aside:
         return self._blocks(paths) if is_worthwhile and self._complete.issuperset(paths) else None
 
     def _blocks(self, paths: Sequence[Path]) -> Iterator[Block]:
+        self._send()
         for place, path in enumerate(paths):
             for one in paths[place : place + _FILES_AHEAD]:
                 if one not in self._told:
@@ -132,7 +134,7 @@ class Aside:
             for stretch in self._told[path]:
                 if self._await(stretch.number):
                     yield from self._made(stretch)
-                else:  # as a rule the disk is full
+                else:
                     yield from self._read_here(stretch)
                 self._remove(stretch)
 
@@ -154,17 +156,22 @@ class Aside:
     def _forget(self, path: Path) -> None:
         for stretch in self._told.pop(path, ()):
             self._remove(stretch)
+        self._waiting = [stretch for stretch in self._waiting if stretch.path != str(path)]
         self._ends.pop(path, None)
 
     def _next(self, frames: BinaryIO) -> bytes:
         """The next frame; empty behind the last one."""
         if (frame := read_prefixed(frames)) is None:
-            raise _ended_early()
+            raise PullError(
+                "what was made ready of a file of the export cannot be read back",
+                where="pull",
+                do="run again; if it persists, look at the disk of bulk.folder",
+                number=32,
+                transient=True,
+            )
         return frame
 
     def _block(self, frame: Frame) -> Block:
-        if frame.block:
-            return Block(None, frame.block)
         known = self._verdicts
         ready = [
             PackedProcedure(
@@ -172,7 +179,7 @@ class Aside:
             )
             for name, patient, status, day, code, digest, data, updated in frame.rows
         ]
-        return Block(Packing(ready, _OTHERS.decode_lines(frame.others)), b"")
+        return Block(Packing(ready, ()) if ready else None, frame.rest)
 
     def _verdict(self, code: bytes) -> tuple[bool, bool]:
         """What the tables say of a code; hospitals write the same ones again and again."""
@@ -182,8 +189,8 @@ class Aside:
         return verdict
 
     def _tell(self, path: Path, start: int, end: int | None, size: int) -> None:
-        into = path.with_suffix(f".{self._number}.packed")
-        stretch = Stretch(self._number, str(path), str(part_of(path)), start, end, str(into))
+        into = path.with_suffix(f".{start}.packed")  # that of an earlier attempt is written anew
+        stretch = Stretch(self._number, str(path), str(part_of(path)), start, end, str(into), self._size + _LEAVE)
         self._told.setdefault(path, []).append(stretch)
         self._number += 1
         self._ends[path] = start + size
@@ -193,12 +200,14 @@ class Aside:
             self._send()
 
     def _send(self) -> None:
+        if not (self._is_able and self._waiting):
+            return
         messages = [msgspec.msgpack.encode(stretch) for stretch in self._waiting]
         self._waiting.clear()
         try:
             if self._process is None:
                 self._process = subprocess.Popen(  # noqa: S603 - our own module
-                    [sys.executable, "-m", _MODULE],
+                    [sys.executable, "-P", "-m", _MODULE],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -207,26 +216,23 @@ class Aside:
             assert self._process.stdin is not None  # noqa: S101 - it was asked for
             self._process.stdin.write(b"".join(map(prefixed, messages)))
             self._process.stdin.flush()
-        except OSError as exc:
-            raise _ended_early() from exc
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._end()
+        self._is_able = False
 
     def _await(self, number: int) -> bool:
-        """Waits until the process is done with a stretch; says whether it could make it ready."""
-        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - it was told
+        """Waits until the process is done with a stretch; says whether it made it ready."""
         while number not in self._answered:
+            if self._process is None:
+                return False
+            assert self._process.stdout is not None  # noqa: S101 - it was asked for
             said = self._process.stdout.read(ANSWER.size)
             if len(said) < ANSWER.size:
-                raise _ended_early()
+                self._give_up()
+                return False
             done, error = ANSWER.unpack(said)
             self._answered[done] = error
         return not self._answered.pop(number)
-
-
-def _ended_early() -> PullError:
-    return PullError(
-        "the process that reads the files of an export ended before it was done",
-        where="pull",
-        do="run again; if it persists, look whether the machine has too little memory",
-        number=32,
-        transient=True,
-    )

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import PriorityQueue
+from shutil import disk_usage
 from threading import Thread
 from typing import BinaryIO, Final, cast
 from zoneinfo import ZoneInfo
@@ -50,6 +51,7 @@ class Stretch(msgspec.Struct, frozen=True):
         start: Where the stretch begins: the lines that begin in it are read.
         end: Where it ends; None for the end of the file.
         into: The file that takes the frames.
+        leave: So many bytes of the disk are left to others.
     """
 
     number: int
@@ -58,6 +60,7 @@ class Stretch(msgspec.Struct, frozen=True):
     start: int
     end: int | None
     into: str
+    leave: int
 
 
 class Frame(msgspec.Struct, array_like=True):
@@ -65,13 +68,11 @@ class Frame(msgspec.Struct, array_like=True):
 
     Attributes:
         rows: Procedures that are ready, but for what the tables say of their codes.
-        others: Those that need a closer look, one in a line.
-        block: The block as it is, where all of it needs one.
+        rest: Those that need a closer look, one in a line; or the block as it is, where all of it needs one.
     """
 
     rows: list[_Row] = []
-    others: bytes = b""
-    block: bytes = b""
+    rest: bytes = b""
 
 
 _STRETCHES: Final = msgspec.msgpack.Decoder(Stretch)
@@ -98,7 +99,7 @@ def _packer_of(terms: Terms) -> Packer:
 def _frame(packer: Packer, block: bytes) -> Frame:
     packing = packer.pack_lines(block)
     if packing is None:
-        return Frame(block=block)
+        return Frame(rest=block)
     rows = [
         (one.id, one.patient, one.status, one.day, cast(bytes, one.mapped), one.digest, one.data, one.updated)
         for one in packing.packed
@@ -109,6 +110,8 @@ def _frame(packer: Packer, block: bytes) -> Frame:
 def pack(packer: Packer, stretch: Stretch) -> int:
     """Makes one stretch ready; gives the number of the system's error, zero where there was none."""
     try:
+        if disk_usage(Path(stretch.into).parent).free < stretch.leave:
+            return errno.ENOSPC
         with Path(stretch.into).open("wb") as into:
             for block in _blocks(stretch):
                 into.write(prefixed(_ENCODE(_frame(packer, block))))

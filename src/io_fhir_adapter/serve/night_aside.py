@@ -70,7 +70,7 @@ class _Process(NamedTuple):
 @contextmanager
 def _started() -> Iterator[_Process]:
     """The process of a night; it does not outlive the block."""
-    command = [sys.executable, "-m", _MODULE]
+    command = [sys.executable, "-P", "-m", _MODULE]  # -P: nothing of the folder that it happens to run in
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - ourselves
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both were asked for
         try:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from io_fhir_adapter.volume.period import Period
 
-__all__ = ["Seen", "SeenCounter"]
+__all__ = ["STATUSES", "Seen", "SeenCounter", "status_name"]
+
+STATUSES: Final = (
+    "completed", "not-done", "entered-in-error", "in-progress", "preparation", "on-hold", "stopped", "unknown",
+)  # fmt: skip
+"""The statuses of a Procedure in R4 terms, http://hl7.org/fhir/event-status."""
+
+
+def status_name(status: str) -> str:
+    """A status as it is tallied: one of :data:`STATUSES`, or ``other`` for whatever else a server writes there."""
+    return status if status in STATUSES else "other"
 
 
 @dataclass(frozen=True)
@@ -18,7 +29,7 @@ class Seen:
     Attributes:
         procedures: Readable Procedures that lie in the period, whatever their status.
         completed: Those of them with status ``completed``.
-        by_status: FHIR status to number, over ``procedures``.
+        by_status: FHIR status, or ``other``, to number, over ``procedures``.
         mapped: Completed ones with at least one coding that a row of the code tables matched.
         known_system: Completed ones with at least one coding of a code system that has a table.
         quarantined: Procedures that could not be read; their date is not known.
@@ -80,7 +91,7 @@ class SeenCounter:
         if place == "unplaced":
             self._undated += 1
             return
-        self._status[status] += 1
+        self._status[status_name(status)] += 1
         if status == "completed":
             self._known += known_system or mapped
             self._mapped += mapped

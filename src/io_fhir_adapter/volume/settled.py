@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from io_fhir_adapter.volume.count import Seen
 from io_fhir_adapter.volume.period import Period
+from io_fhir_adapter.volume.seen import status_name
 
 __all__ = ["after_deciding"]
 
@@ -30,7 +31,7 @@ def after_deciding(seen: Seen, period: Period, aside: Iterable[tuple[str, str]],
         undated -= place == "unplaced"
         outside -= place == "outside"
         if place == "inside":
-            status[name if name in status else "other"] -= 1
+            status[status_name(name)] -= 1
             done = name == "completed"
             completed, mapped, known = completed - done, mapped - done, known - done
     for day in ended:

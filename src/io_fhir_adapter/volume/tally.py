@@ -21,6 +21,7 @@ from io_fhir_adapter.ledger.facts import (
 from io_fhir_adapter.ledger.retention import tallied_procedures, tallied_sessions
 from io_fhir_adapter.model import Decision
 from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
+from io_fhir_adapter.volume.seen import status_name
 from io_fhir_adapter.volume.settled import after_deciding
 
 __all__ = ["count_ledger", "removed_decisions"]
@@ -70,7 +71,8 @@ def _seen(connection: Connection, period: Period) -> Seen:
             outside += number if place == "outside" else 0
             undated += number if place == "unplaced" else 0
             continue
-        by_status[status] = by_status.get(status, 0) + number
+        name = status_name(status)
+        by_status[name] = by_status.get(name, 0) + number
         if status == "completed":
             mapped += number if is_mapped else 0
             known += number if is_known or is_mapped else 0
