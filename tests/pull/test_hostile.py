@@ -49,9 +49,9 @@ def taken(folder: Path, files: dict[str, Path], rules: Ruleset, *, aside: bool =
         with closing(Aside(store.packer(ledger))) as helper:
             if aside and kind == "Procedure":
                 helper.complete(path)
-            intake.take(
-                kind, [Downloaded(ManifestFile("", kind), path)], None if kind == "Procedure" else keep, aside=helper
-            )
+            found = [Downloaded(ManifestFile("", kind), path)]
+            intake.take(kind, found, None if kind == "Procedure" else keep, aside=helper)
+            assert helper._is_able
     intake.settle()
     with ledger.read() as connection:
         rows = [
@@ -74,6 +74,7 @@ def test_an_export_comes_to_the_same_on_every_way(
 ) -> None:
     monkeypatch.setattr(packing_aside, "_LARGE", 1)
     monkeypatch.setattr(packing_aside, "_STRETCH", 20_000)
+    monkeypatch.setattr(packing_aside, "_LEAVE", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     files = write_files(tmp_path, seed, 400)
     made = [taken(tmp_path / "aside", files, kit.ruleset, aside=True)]

@@ -49,6 +49,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little there is, it is given away, in stretches of a few lines, on every machine."""
     monkeypatch.setattr(packing_aside, "_LARGE", 1)
     monkeypatch.setattr(packing_aside, "_STRETCH", 2_000)
+    monkeypatch.setattr(packing_aside, "_LEAVE", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
@@ -76,7 +77,9 @@ def there(files: list[Path], helper: Aside) -> list[Block]:
         helper.complete(path)
     blocks = helper.blocks(files)
     assert blocks is not None
-    return list(blocks)
+    made = list(blocks)
+    assert helper._is_able  # else it was all done here
+    return made
 
 
 @settings(max_examples=25, deadline=None)
@@ -267,7 +270,9 @@ def test_what_is_cut_off_is_never_taken_for_the_end(tmp_path: Path, monkeypatch:
         path.with_suffix(".0.packed").write_bytes(frames)
         monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Pretended(answers))
         with closing(Aside(packer())) as helper:
-            there([path], helper)
+            helper.complete(path)
+            list(helper.blocks([path]) or ())
+            assert helper._is_able == (answers == done)
 
     take(made, done)
     for length in range(len(made)):
@@ -317,8 +322,10 @@ def test_what_a_process_does_not_do_is_done_here(tmp_path: Path, monkeypatch: py
         if blocks is not None:
             made = [next(blocks)]
             assert helper._process is not None
+            assert helper._process.stdout is not None
             helper._process.kill()
-            helper._answered.clear()
+            helper._process.stdout.close()
+            helper._process.stdout = BytesIO()  # it did not come to answer again
             made += blocks
             assert ready(made) == ready(here(paths, packer()))
             assert helper._process is None
@@ -341,6 +348,7 @@ def taken(folder: Path, files: list[Downloaded], rules: Ruleset, *, aside: bool 
         for one in files if aside else ():
             helper.complete(one.path)
         intake.take("Procedure", files, aside=helper)
+        assert helper._is_able or not aside
     intake.settle()
     with ledger.read() as connection:
         rows = [
@@ -424,13 +432,14 @@ def test_nobody_writes_into_a_folder_that_is_removed(site: Any, monkeypatch: pyt
 
 @pytest.fixture
 def asked_aside(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of stretches that were waited for."""
+    """The numbers of stretches that were waited for and made ready."""
     numbers: list[int] = []
     wait = Aside._await
 
     def noting(self: Aside, number: int) -> bool:
-        numbers.append(number)
-        return wait(self, number)
+        is_ready = wait(self, number)
+        numbers.extend([number] * is_ready)
+        return is_ready
 
     monkeypatch.setattr(Aside, "_await", noting)
     return numbers

@@ -100,16 +100,16 @@ def part_of(path: Path) -> Path:
 
 @contextmanager
 def spooling(folder: Path) -> Iterator[None]:
-    """Turns errors of the file system into ours.
+    """Turns errors of the file system, and of unpacking what lies there, into ours.
 
     Raises:
-        PullError: The disk is full, or the folder cannot be used.
+        PullError: The disk is full, the folder cannot be used, or a file was damaged.
     """
     try:
         yield
-    except OSError as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise PullError(
-            f"the downloaded files cannot be kept ({exc.strerror or type(exc).__name__})",
+            f"the downloaded files cannot be kept ({getattr(exc, 'strerror', '') or type(exc).__name__})",
             where=str(folder),
             do="make room or correct the permissions, or name another folder under bulk.folder",
             number=26,

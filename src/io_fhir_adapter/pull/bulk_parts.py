@@ -13,6 +13,7 @@ import msgspec
 from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import Header, Patient, Reference
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
+from io_fhir_adapter.pull.bulk_files import spooling
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
 from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, Item, Resource, decode_resource
 from io_fhir_adapter.pull.mending import mended
@@ -70,6 +71,12 @@ class _Outcome(msgspec.Struct):
     issue: list[_Issue] | None = None
 
 
+class _Subject(msgspec.Struct):
+    """Whom a resource is about, of one that cannot be decoded otherwise."""
+
+    subject: Reference | None = None
+
+
 class _Head(msgspec.Struct, gc=False):
     """Just enough of a resource to say whether it is kept: most Conditions of a hospital are not."""
 
@@ -81,6 +88,7 @@ class _Head(msgspec.Struct, gc=False):
 _ISSUES: Final = msgspec.json.Decoder(_Outcome)
 _HEADER: Final = msgspec.json.Decoder(Header)
 _HEADS: Final = msgspec.json.Decoder(_Head)
+_SUBJECT: Final = msgspec.json.Decoder(_Subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +140,18 @@ def read_parts(
         keep: What to keep; everything where None.
     """
     mixed = not downloaded.file.type
-    for block in blocks_of(downloaded.path):
+    for block in _blocks_of(downloaded.path):
         packing = packer.pack_lines(block) if packer is not None and not mixed else None
         if packing is not None:
             yield Part(packing.others, (), packing.packed)
         else:
             kept = block if keep is None or mixed else _kept(block, resource_type, keep)
             yield _looked_at(kept, resource_type, keep, mixed=mixed)
+
+
+def _blocks_of(path: Path) -> Iterator[bytes]:
+    with spooling(path.parent):
+        yield from blocks_of(path)
 
 
 def _kept(block: bytes, resource_type: str, keep: Keep) -> bytes:
@@ -148,8 +161,10 @@ def _kept(block: bytes, resource_type: str, keep: Keep) -> bytes:
         heads = _HEADS.decode_lines(block)
     except UNREADABLE:
         return block
-    lines = [line for line in block.split(b"\n") if line.strip()]
-    if len(lines) != len(heads) or not all(head.id and head.resourceType == resource_type for head in heads):
+    lines = [line for raw in block.split(b"\n") if (line := raw.strip())]
+    if len(lines) != len(heads) or not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        return block  # not one in each line
+    if not all(head.id and head.resourceType == resource_type for head in heads):
         return block
     return b"\n".join(line for line, head in zip(lines, heads, strict=True) if keep(head.id or "", subject_of(head)))
 
@@ -246,9 +261,11 @@ def _set_aside(item: Item, resource_id: str, line: bytes) -> Broken:
     place = "" if resource_id else f"without an id, content {hashlib.sha256(line).hexdigest()[:_DIGEST_SHOWN]}"
     if item.resource is not None:
         subject = subject_of(item.resource)
+    elif item.resource_type == "Patient":
+        subject = f"Patient/{resource_id}"
     else:
         try:
-            subject = subject_of(_HEADS.decode(line))
+            subject = reference_key(_SUBJECT.decode(line).subject, "Patient")
         except UNREADABLE:
             subject = ""
     return Broken(msgspec.structs.replace(item, position=place), resource_id, subject)

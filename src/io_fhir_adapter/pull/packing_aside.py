@@ -1,8 +1,8 @@
 """Procedures of large files made ready for the ledger by a process of their own.
 
 It begins while the files are downloaded, stretch by stretch, and goes on while this process writes what is ready. What
-it makes is the same, byte for byte, and comes in the same order. Where that process ends early, whoever ended it, the
-pull fails with its cursor where it was.
+it makes is the same, byte for byte, and comes in the same order. What that process does not do, because it was killed
+or the disk has no room, is done here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Aside", "Block"]
 _LARGE: Final = 8 << 20  # bytes: with less, the process would be done before it has begun
 _STRETCH: Final = 4 << 20  # bytes
 _FILES_AHEAD: Final = 2  # of those that are compressed
-_LEAVE: Final = 1 << 30  # bytes of the disk that are not for what is made ready, besides as many as were downloaded
+_LEAVE: Final = 1 << 30  # bytes of the disk that are not for what is made ready, besides twice what was downloaded
 _REMEMBERED: Final = 20_000  # codes
 _MODULE: Final = "io_fhir_adapter.pull.packing_worker"
 _FRAMES: Final = msgspec.msgpack.Decoder(Frame)
@@ -89,6 +89,9 @@ class Aside:
             path: What it is called when it is complete; until then as :func:`part_of` says.
             end: Where its last whole line ends, of one that is not compressed; 0 as it begins, for the first time or
                 anew.
+
+        Raises:
+            PullError: What was made of it before cannot be removed.
         """
         if not self._is_able:
             return
@@ -190,7 +193,7 @@ class Aside:
 
     def _tell(self, path: Path, start: int, end: int | None, size: int) -> None:
         into = path.with_suffix(f".{start}.packed")  # that of an earlier attempt is written anew
-        stretch = Stretch(self._number, str(path), str(part_of(path)), start, end, str(into), self._size + _LEAVE)
+        stretch = Stretch(self._number, str(path), str(part_of(path)), start, end, str(into), 2 * self._size + _LEAVE)
         self._told.setdefault(path, []).append(stretch)
         self._number += 1
         self._ends[path] = start + size

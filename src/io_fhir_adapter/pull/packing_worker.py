@@ -110,10 +110,9 @@ def _frame(packer: Packer, block: bytes) -> Frame:
 def pack(packer: Packer, stretch: Stretch) -> int:
     """Makes one stretch ready; gives the number of the system's error, zero where there was none."""
     try:
-        if disk_usage(Path(stretch.into).parent).free < stretch.leave:
-            return errno.ENOSPC
         with Path(stretch.into).open("wb") as into:
             for block in _blocks(stretch):
+                _leave_room(stretch)
                 into.write(prefixed(_ENCODE(_frame(packer, block))))
             into.write(prefixed(b""))
     except (OSError, EOFError, zlib.error) as exc:  # what lay there was fetched anew meanwhile, or the disk is full
@@ -121,6 +120,11 @@ def pack(packer: Packer, stretch: Stretch) -> int:
             Path(stretch.into).unlink(missing_ok=True)
         return getattr(exc, "errno", None) or errno.EIO
     return 0
+
+
+def _leave_room(stretch: Stretch) -> None:
+    if disk_usage(stretch.into).free < stretch.leave:
+        raise OSError(errno.ENOSPC, "the rest of the disk is for others")
 
 
 def _blocks(stretch: Stretch) -> Iterator[bytes]:
