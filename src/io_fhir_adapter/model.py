@@ -6,11 +6,12 @@ Vocabulary: docs/architecture.md; the JSON form of a decision is part of the com
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 __all__ = [
+    "STATUSES",
     "Code",
     "ConditionFact",
     "Decision",
@@ -24,9 +25,21 @@ __all__ = [
     "ProcedureFact",
     "Quarantined",
     "TrailStep",
+    "status_name",
 ]
 
 DecisionKind = Literal["counted", "not-counted", "review"]
+
+
+STATUSES: Final = (
+    "completed", "not-done", "entered-in-error", "in-progress", "preparation", "on-hold", "stopped", "unknown",
+)  # fmt: skip
+"""The statuses of a Procedure in R4 terms, http://hl7.org/fhir/event-status."""
+
+
+def status_name(status: str) -> str:
+    """A status as it is tallied: one of :data:`STATUSES`, or ``other`` for whatever else a server writes there."""
+    return status if status in STATUSES else "other"
 
 
 class Code(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -53,6 +53,11 @@ def test_after_death(make: Any, day: str, died: str, code: str) -> None:
     assert codes(make, day, person("1950", died)) == ([code] if code else [])
 
 
+@pytest.mark.parametrize("died", ["0000", "0001-01-01", "unknown", "1753-01-01"])
+def test_a_death_that_stands_for_none_sets_nothing_aside(make: Any, died: str) -> None:
+    assert codes(make, "2025-03-14", person(died=died)) == []
+
+
 def test_the_newest_version_of_a_patient_holds_in_any_order(make: Any) -> None:
     wrong = person("2026-01-01", updated="2025-01-01T10:00:00+02:00")
     right = person("1950-01-01", updated="2025-01-01T09:00:00Z")

@@ -386,6 +386,18 @@ def test_a_contained_condition_in_another_encoding_is_passed_over() -> None:
     assert procedure_fact(sent, "his", BERLIN).reasons == ()
 
 
+@pytest.mark.parametrize("subject", ["Group/1", "patient/1", "Patient/", "Device/1", "/"])
+def test_a_subject_that_is_no_patient_is_none(subject: str) -> None:
+    with pytest.raises(ResourceError, match="no subject"):
+        procedure(subject={"reference": subject})
+
+
+@pytest.mark.parametrize(("rank", "kept"), [(1, 1), (None, 0), (-1, 0), (10**21, 0)])
+def test_a_rank_is_a_small_number(rank: int | None, kept: int) -> None:
+    fact = encounter(diagnosis=[{"condition": {"reference": "Condition/1"}, "rank": rank}])
+    assert fact.diagnoses == (("Condition/1", "", kept),)
+
+
 def test_times_are_local_where_they_are_known() -> None:
     period = {"start": "2025-03-14T21:30:00Z", "end": "2025-03-14T23:40:00Z"}
     fact = procedure(performedPeriod=period)

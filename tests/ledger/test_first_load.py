@@ -287,6 +287,13 @@ def test_a_first_load_says_that_it_is_one(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_a_name_with_a_nul_is_no_other(ledger: Ledger) -> None:
+    put(ledger, ready(fact("1")))
+    with ledger.begin() as connection:
+        assert drop_facts(connection, "his", "Procedure", ["1\0x"]) == 0
+    assert texts(ledger) == {"1": ""}
+
+
 def test_a_ledger_in_memory_is_filled_like_any_other_time() -> None:
     ledger = open_ledger(LedgerConfig(url="sqlite://"))
     with first_load(ledger) as is_first:

@@ -59,7 +59,7 @@ def _value(rng: Random, form: Any, depth: int) -> Any:
     if form is msgspec.Raw:  # something contained
         kind = rng.choice(("Condition", "Patient", "Location", None))
         return {"resourceType": kind, "id": rng.choice(("c", "", None)), "code": {"text": rng.choice(_TEXTS)}}
-    simple = {str: rng.choice(_ANY), bool: rng.random() < 0.5, int: rng.choice((0, 1, 10**9)), type(None): None}
+    simple = {str: rng.choice(_ANY), bool: rng.random() < 0.5, int: rng.choice((0, 1, -1, 10**21)), type(None): None}
     return simple[form] if form in simple else _elements(rng, form, depth + 1)
 
 
@@ -76,7 +76,8 @@ def _elements(rng: Random, form: Any, depth: int = 0) -> dict[str, Any]:
 def _line(rng: Random, kind: str, number: int) -> bytes:
     resource = {"resourceType": kind, **_elements(rng, KINDS[kind])}
     if rng.random() < 0.95:
-        resource["id"] = rng.choice((f"{kind[0]}{number}", f"{kind[0]}{rng.randrange(number + 1)}", "1", "2"))
+        name, other = (f"{kind[0]}{one}" for one in (number, rng.randrange(number + 1)))
+        resource["id"] = rng.choice((name, name, other, other, "1", "2", f"{other}\0x"))
     if rng.random() < 0.9:
         resource["subject"] = {"reference": f"Patient/{rng.randrange(1, 6)}"}
     for name, values in _USUAL.items() if kind == "Procedure" else ():

@@ -119,4 +119,6 @@ def test_what_no_ledger_holds_is_set_aside_and_the_rest_is_read(make_site: Make,
     outcome = site.pull(**way)
     assert (outcome.error, outcome.types["Procedure"].quarantined) == ("", 3)
     assert site.ids("Procedure") == ["good"]
-    assert set(site.quarantine().values()) == {"the id, the status or the reference to the patient is too long"}
+    assert set(site.quarantine().values()) == {
+        "the id, the status or the reference to the patient is too long, or holds a NUL"
+    }

@@ -13,7 +13,7 @@ import pytest
 
 from io_fhir_adapter.config import FhirSourceConfig, FilesSourceConfig
 from io_fhir_adapter.errors import AdapterError, InputError
-from io_fhir_adapter.pull.targets import fetch_by_reference, fetch_from_files
+from io_fhir_adapter.pull.targets import fetch_by_reference, fetch_from_files, fetch_of_patients
 from io_fhir_adapter.sandbox.faults import Faults, PageFault
 from io_fhir_adapter.transport.client import FhirClient
 
@@ -87,6 +87,27 @@ def test_the_newest_version_in_the_files_is_taken(tmp_path: Path, kit: Any) -> N
         (tmp_path / name).write_text(json.dumps(kit.person("a", meta={"lastUpdated": moment})))
     config = FilesSourceConfig(name="f", kind="files", paths=(str(tmp_path),))
     assert fetch_from_files(config, ["Patient/a"])["Patient/a"]["meta"]["lastUpdated"].startswith("2025-02")
+
+
+def test_what_the_pull_did_not_look_at_may_be_anything(tmp_path: Path, kit: Any) -> None:
+    deep = "[" * 400 + "]" * 400
+    lines = {
+        "a": json.dumps(kit.person("a") | {"name": "Müller"}, ensure_ascii=False).encode("latin-1"),
+        "b": json.dumps(kit.person("b"))[:-1].encode() + f', "extension": {deep}}}'.encode(),
+        "c": json.dumps(kit.person("c"))[:-1].encode() + b', "extension": [' + b"9" * 5_000 + b"]}",
+        "d": json.dumps(kit.person("d")).encode(),
+    }
+    (tmp_path / "1.ndjson").write_bytes(b"\n".join(lines.values()))
+    (tmp_path / "2.json").write_text(json.dumps({"resourceType": "Bundle", "total": "12", "entry": 7}))
+    for name in "34":
+        (tmp_path / f"{name}.json").write_text(json.dumps(kit.person("e") | {"meta": None}))
+    config = FilesSourceConfig(name="f", kind="files", paths=(str(tmp_path),))
+    found = fetch_from_files(config, [f"Patient/{name}" for name in "abcde"])
+    assert sorted(found) == ["Patient/a", "Patient/d", "Patient/e"]
+    assert found["Patient/a"]["name"] == "M\ufffdller"
+    by_type, present = fetch_of_patients(config, ["Patient"], ["a", "b", "e"], lambda one: str(one["id"]))
+    assert sorted(one["id"] for one in by_type["Patient"]) == ["a", "e"]
+    assert present == {"Patient"}
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from io_fhir_adapter.model import PatientFact, ProcedureFact, Quarantined
 
 __all__ = ["Lives", "set_aside"]
 
+_EARLIEST_DEATH: Final = "1900"  # before it stands what systems write for a date that is not known
 _SLACK: Final = timedelta(days=1)
 
 
@@ -92,7 +93,7 @@ def _span(ranked: Sequence[PatientFact], source: str = "") -> tuple[str, str]:
     """First and last day by the records in their order, those of a source before the others."""
     records = sorted(ranked, key=lambda fact: fact.source != source) if source else ranked
     born = next((fact.birth_date for fact in records if fact.birth_date), "")
-    died = next((fact.deceased for fact in records if fact.deceased[:1].isdigit()), "")
+    died = next((fact.deceased for fact in records if _EARLIEST_DEATH <= fact.deceased < ":"), "")
     return _shifted(first_of(born), -_SLACK) if born else "", _shifted(last_of(died), _SLACK) if died else ""
 
 

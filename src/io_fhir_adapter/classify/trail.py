@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io_fhir_adapter.classify.sessions import Session
-from io_fhir_adapter.model import Finding, Indication, TrailStep
+from io_fhir_adapter.model import Finding, Indication, TrailStep, status_name
 
 __all__ = [
     "code_step",
@@ -32,7 +32,7 @@ def status_steps(session: Session, ended: frozenset[tuple[str, str]]) -> list[Tr
             text = f"Procedure/{fact.id} is in-progress, ended on {fact.end_day} and is taken for completed"
             steps.append(TrailStep("status", "programme:status.in_progress_ended", text))
         elif fact.status != "completed":
-            steps.append(TrailStep("status", "", f"Procedure/{fact.id} is {fact.status} and adds nothing"))
+            steps.append(TrailStep("status", "", f"Procedure/{fact.id} is {status_name(fact.status)} and adds nothing"))
     return steps
 
 

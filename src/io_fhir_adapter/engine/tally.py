@@ -15,9 +15,8 @@ from io_fhir_adapter.classify.ruleset import Ruleset
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import days_apart, local_day
 from io_fhir_adapter.fhir.structs import CodeableConcept, ProcedureGlance
-from io_fhir_adapter.model import ProcedureFact
+from io_fhir_adapter.model import STATUSES, ProcedureFact
 from io_fhir_adapter.volume.count import Period, Seen
-from io_fhir_adapter.volume.seen import STATUSES
 
 __all__ = ["Extend", "ProcedureTally", "UnmappedCode", "seen_of"]
 
@@ -199,7 +198,7 @@ class ProcedureTally:
         """The number of a code element and what the tables know of it; the closer look for one that may count."""
         try:
             found = _CONCEPT.decode(text) if text else None
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _CLOSER  # which will say what is wrong
         flags, codes = 0, _codes_of(found)
         for system, code in codes:

@@ -25,8 +25,8 @@ __all__ = [
     "zone",
 ]
 
-_PARTIAL = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?\Z")
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]")
+_PARTIAL = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?\Z", re.ASCII)
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]", re.ASCII)
 _FULL_LENGTH = 10
 _TO_THE_MINUTE = 16
 

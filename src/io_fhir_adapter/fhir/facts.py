@@ -27,6 +27,7 @@ from io_fhir_adapter.fhir.structs import (
 from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFact, ProcedureFact
 
 __all__ = [
+    "OF_PATIENTS",
     "codes_of",
     "condition_fact",
     "encounter_fact",
@@ -39,6 +40,9 @@ __all__ = [
     "status_of",
 ]
 
+OF_PATIENTS: Final = ("Patient/", "Patient?")
+"""How the keys of patients begin, by id or by identifier."""
+_LAST_RANK: Final = 1_000  # of a diagnosis; what is higher is none
 _NO_CODES: tuple[Code, ...] = ()
 _CONDITION: Final = msgspec.json.Decoder(Condition)
 
@@ -82,7 +86,7 @@ def procedure_fact(
     if not resource_id:
         raise ResourceError("the Procedure has no id", number=1)
     patient = reference_key(procedure.subject, "Patient")
-    if not patient:
+    if not patient.startswith(OF_PATIENTS):  # a Group has none either
         raise ResourceError("the Procedure has no subject that could be told apart", number=2)
     day, time, end_day, end_time = performed_on(procedure, tz)
     if not_after and day > not_after:
@@ -266,7 +270,8 @@ def _diagnosis(diagnosis: EncounterDiagnosis) -> list[tuple[str, str, int]]:
     references = (
         [item.reference for item in condition if item.reference] if isinstance(condition, list) else [condition]
     )
-    return [(key, use_code, diagnosis.rank or 0) for key in keys_of(references, "Condition")]
+    rank = diagnosis.rank if diagnosis.rank and 0 < diagnosis.rank <= _LAST_RANK else 0
+    return [(key, use_code, rank) for key in keys_of(references, "Condition")]
 
 
 def _encounter_class(encounter: Encounter) -> str:

@@ -22,20 +22,21 @@ def normalise(reference: str | None, resource_type: str) -> str:
     """
     if not reference or reference[0] == "#":
         return ""
-    if reference.count("/") == 1 and reference[0] != "/" and "?" not in reference:
+    if reference.count("/") == 1 and reference[0] != "/" and reference[-1] not in "/ " and "?" not in reference:
         return reference
     for prefix in _URN:
         if reference.startswith(prefix):
-            return f"{resource_type}/{reference[len(prefix) :]}"
+            name = reference[len(prefix) :]
+            return f"{resource_type}/{name}" if name else ""
     if "?" in reference:  # a conditional reference names its target as well as an id does
         base, _, query = reference.partition("?")
         return f"{base.rpartition('/')[2]}?{query}"
     parts = [part for part in reference.split("/") if part]
     if len(parts) > 3 and parts[-2] == "_history":
         parts = parts[:-2]
-    if len(parts) < 2:
-        return f"{resource_type}/{parts[0]}" if parts else ""
-    return f"{parts[-2]}/{parts[-1]}"
+    if not parts or parts[-1] == resource_type or parts[-1].isspace():  # a type without an id
+        return ""
+    return f"{parts[-2] if len(parts) > 1 else resource_type}/{parts[-1]}"
 
 
 def reference_key(reference: Reference | None, resource_type: str) -> str:

@@ -6,7 +6,7 @@ string cannot be decided on and is quarantined. Element names are FHIR's.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -36,6 +36,7 @@ __all__ = [
     "ProcedureGlance",
     "ProcedureSketch",
     "Reference",
+    "Total",
 ]
 
 
@@ -291,6 +292,10 @@ class Header(msgspec.Struct, gc=False):
     id: str | None = None
 
 
+Total = Annotated[int, msgspec.Meta(le=10**12)]
+"""A number of resources; what is higher is none."""
+
+
 class BundleLink(msgspec.Struct, gc=False):
     """Bundle.link."""
 
@@ -317,6 +322,6 @@ class Bundle(msgspec.Struct, gc=False):
 
     resourceType: str = ""
     type: str = ""
-    total: int | None = None
+    total: Total | None = None
     link: list[BundleLink] | None = None
     entry: list[BundleEntry] | None = None

@@ -199,7 +199,7 @@ def mapped_encounters(connection: Connection, source: str) -> set[str]:
 def mapped_patients(connection: Connection, source: str) -> list[str]:
     """Every patient of a source with a Procedure that a row of the code tables matches, as the source names them."""
     query = select(facts.c.patient).where(facts.c.source == source, _IS_MAPPED).distinct().order_by(facts.c.patient)
-    return [patient.partition("@")[0] for patient in connection.execute(query).scalars()]
+    return [patient.removesuffix(f"@{source}") for patient in connection.execute(query).scalars()]
 
 
 def referenced(connection: Connection, source: str, resource_type: str) -> set[str]:
@@ -366,7 +366,8 @@ def patient_links(connection: Connection, source: str = "") -> dict[str, str]:
         if isinstance(fact, PatientFact):
             links[patient] = fact.replaced_by
     if source:
-        return {patient.partition("@")[0]: other.partition("@")[0] for patient, other in links.items()}
+        scope = f"@{source}"
+        return {patient.removesuffix(scope): other.removesuffix(scope) for patient, other in links.items()}
     return links
 
 

@@ -15,6 +15,7 @@ from io_fhir_adapter.config import Config, FhirSourceConfig
 from io_fhir_adapter.errors import AdapterError, PullError, TransportError
 from io_fhir_adapter.fhir.references import normalise
 from io_fhir_adapter.model import Lookup
+from io_fhir_adapter.pull.decode import UNREADABLE
 from io_fhir_adapter.pull.sources import names_at, scope_of
 from io_fhir_adapter.pull.strategy import abilities_of
 from io_fhir_adapter.pull.targets import fetch_of_patients, search_resources
@@ -126,7 +127,7 @@ async def _declared(client: FhirClient) -> frozenset[str] | None:
     """The types that the CapabilityStatement names; None where it cannot be read or names none."""
     try:
         statement = await client.read("metadata", lambda answer: msgspec.json.decode(answer.body))
-    except (AdapterError, msgspec.DecodeError):
+    except (AdapterError, *UNREADABLE):
         return None  # a statement is a hint; what the server does when asked is the answer
     abilities = abilities_of(statement)
     return frozenset(abilities.parameters) or None if abilities is not None else None

@@ -35,11 +35,17 @@ def place_of(url: str, tz: tzinfo) -> tuple[str, str, str]:
 def is_ahead(instant: str, skew_s: float | None) -> bool:
     """Whether a time that was written down is still to come: then a clock was wrong, and changes would not be seen.
 
+    One that cannot be read is of no more use.
+
     Args:
         instant: The time.
         skew_s: How many seconds the server's clock is ahead of ours; None where that is not known.
     """
-    return datetime.fromisoformat(instant) > datetime.now(UTC) + timedelta(seconds=skew_s or 0.0) + _AHEAD
+    try:
+        moment = datetime.fromisoformat(instant)
+    except ValueError:
+        return True
+    return moment > datetime.now(UTC) + timedelta(seconds=skew_s or 0.0) + _AHEAD
 
 
 def is_other(connection: Connection, source: str, digest: str) -> bool:

@@ -16,7 +16,6 @@ from io_fhir_adapter.fhir.structs import Patient
 from io_fhir_adapter.ledger.database import Ledger
 from io_fhir_adapter.ledger.intake import drop_facts, drop_quarantined
 from io_fhir_adapter.pull.bulk_parts import (
-    UNREADABLE,
     Downloaded,
     Issues,
     Keep,
@@ -25,7 +24,7 @@ from io_fhir_adapter.pull.bulk_parts import (
     read_parts,
     read_ready,
 )
-from io_fhir_adapter.pull.decode import Item, Resource
+from io_fhir_adapter.pull.decode import UNREADABLE, Item, Resource
 from io_fhir_adapter.pull.outcome import Progress, SourceOutcome, TypeOutcome
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Aside

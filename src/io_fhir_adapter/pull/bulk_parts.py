@@ -15,19 +15,17 @@ from io_fhir_adapter.fhir.structs import Header, Patient, Reference
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.bulk_files import spooling
 from io_fhir_adapter.pull.bulk_manifest import ManifestFile
-from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, Item, Resource, decode_resource
+from io_fhir_adapter.pull.decode import DAMAGED, DECODERS, UNREADABLE, Item, Resource, decode_resource
 from io_fhir_adapter.pull.mending import mended
 from io_fhir_adapter.pull.packing import Packer
 from io_fhir_adapter.pull.packing_aside import Block
 from io_fhir_adapter.pull.plain_text import blocks_of
 
 __all__ = [
-    "FOREIGN", "UNREADABLE", "Broken", "Downloaded", "Issues", "Keep", "Part", "issues_of", "read_parts", "read_ready",
+    "FOREIGN", "Broken", "Downloaded", "Issues", "Keep", "Part", "issues_of", "read_parts", "read_ready",
     "subject_of",
 ]  # fmt: skip
 
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises."""
 FOREIGN: Final = "of a type that was not asked for"
 """The problem of a resource in a file of another type."""
 _OUTCOME: Final = "OperationOutcome"

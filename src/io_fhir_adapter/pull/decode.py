@@ -9,7 +9,10 @@ import msgspec
 
 from io_fhir_adapter.fhir.structs import Bundle, BundleEntry, Condition, Encounter, Header, Patient, Procedure
 
-__all__ = ["DAMAGED", "DECODERS", "Item", "Resource", "decode_resource", "expand_bundle", "has_resource", "reason_of"]
+__all__ = [
+    "DAMAGED", "DECODERS", "UNREADABLE", "Item", "Resource", "decode_resource", "expand_bundle", "has_resource",
+    "reason_of",
+]  # fmt: skip
 
 Resource = Procedure | Patient | Condition | Encounter
 
@@ -19,6 +22,8 @@ DECODERS: Final[dict[str, msgspec.json.Decoder[Resource]]] = {
     "Condition": msgspec.json.Decoder(Condition),
     "Encounter": msgspec.json.Decoder(Encounter),
 }
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises."""
 _HEADER: Final = msgspec.json.Decoder(Header)
 _BUNDLE: Final = msgspec.json.Decoder(Bundle)
 _MAX_NESTING = 3
@@ -67,7 +72,7 @@ def decode_resource(data: bytes | msgspec.Raw, position: str, fallback_id: str =
         resource_type = _HEADER.decode(data).resourceType
         decoder = DECODERS.get(resource_type)
         resource = decoder.decode(data) if decoder is not None else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         return Item(position, resource_type, None, fallback_id, reason_of(exc))
     if not resource_type:
         return Item(position, "", None, fallback_id, "no resourceType")
@@ -83,7 +88,7 @@ def expand_bundle(data: bytes | msgspec.Raw, position: str, depth: int = 0) -> I
     """All resources of a Bundle of any type, in order; nested Bundles are opened too."""
     try:
         bundle = _BUNDLE.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         yield Item(position, "Bundle", None, "", reason_of(exc))
         return
     for number, entry in enumerate(bundle.entry or ()):

@@ -20,7 +20,7 @@ import msgspec
 
 from io_fhir_adapter.errors import InputError
 from io_fhir_adapter.fhir.structs import ProcedureGlance
-from io_fhir_adapter.pull.decode import DECODERS, Item, Resource, decode_resource, expand_bundle, reason_of
+from io_fhir_adapter.pull.decode import DECODERS, UNREADABLE, Item, Resource, decode_resource, expand_bundle, reason_of
 from io_fhir_adapter.pull.unzipped import Unzipped
 
 __all__ = [
@@ -146,7 +146,7 @@ class Block:
         for number in (numbers[offset] for offset in offsets):
             try:
                 yield number, decode(lines[number]), ""
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            except UNREADABLE as exc:
                 yield number, None, reason_of(exc)
 
 
@@ -358,7 +358,7 @@ def _is_ndjson(head: bytes, source: InputFile) -> bool:
         return False
     try:
         msgspec.json.decode(first, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
     return True
 

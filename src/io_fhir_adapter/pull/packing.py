@@ -17,7 +17,7 @@ import msgspec
 
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import local_moment
-from io_fhir_adapter.fhir.facts import codes_of, keys_of, operator_of, origin_of, performed_on, status_of
+from io_fhir_adapter.fhir.facts import OF_PATIENTS, codes_of, keys_of, operator_of, origin_of, performed_on, status_of
 from io_fhir_adapter.fhir.mentions import procedure_mentions
 from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import (
@@ -153,9 +153,9 @@ class Packer:
             condition, reason, sites, part_of, contained, performer, location, category,
         ) = _ELEMENTS(sketch)  # fmt: skip
         patient = subject.reference if subject is not None else None
-        if not patient or patient.count("/") != 1 or patient[0] in "/#" or "?" in patient:
+        if not patient or patient.count("/") != 1 or patient[:8] != "Patient/" or patient[-1] in "/ " or "?" in patient:
             patient = reference_key(subject, "Patient")
-        if not patient or (contained is not NOT_GIVEN and _is_given(contained)):
+        if not patient.startswith(OF_PATIENTS) or (contained is not NOT_GIVEN and _is_given(contained)):
             return None
         if reason is not NOT_GIVEN and _is_given(reason):
             return None
@@ -185,7 +185,7 @@ class Packer:
             origin = origin_of(sketch)
         during = encounter or context
         visit = (during.reference or "") if during is not None else ""
-        if during is not None and (visit.count("/") != 1 or visit[0] in "/#" or "?" in visit):
+        if during is not None and (visit.count("/") != 1 or visit[0] in "/#" or visit[-1] in "/ " or "?" in visit):
             visit = reference_key(during, "Encounter")
         fact = (  # ProcedureFact, field by field, with parts that are encoded already
             self._source,
@@ -239,14 +239,23 @@ class Packer:
 
 
 def is_too_long(resource_id: str, patient: str, status: str) -> bool:
-    """Whether a ledger could not hold them, a suffix of the source included; FHIR's own are much shorter."""
-    return len(resource_id) > LONGEST or len(patient) > LONGEST or len(status) > _LONGEST_STATUS
+    """Whether a ledger could not hold them, a suffix of the source included; FHIR's own are much shorter.
+
+    Nor can it those with a NUL, at which databases end a text.
+    """
+    return (
+        len(resource_id) > LONGEST
+        or len(patient) > LONGEST
+        or len(status) > _LONGEST_STATUS
+        or "\0" in resource_id
+        or "\0" in patient
+    )
 
 
 def _keys(references: Sequence[Reference], resource_type: str) -> tuple[str, ...]:
     """:func:`keys_of`, quicker for a single one in the usual form."""
     text = references[0].reference
-    if len(references) > 1 or not text or text.count("/") != 1 or text[0] in "/#" or "?" in text:
+    if len(references) > 1 or not text or text.count("/") != 1 or text[0] in "/#" or text[-1] in "/ " or "?" in text:
         return keys_of(references, resource_type)
     return (text,)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -39,6 +39,7 @@ Keep = Callable[[Resource | None, str], bool]
 """Says of a resource (None where it could not be decoded) and its id whether it is to be kept."""
 
 _RESTARTS: Final = 2
+_EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)  # of a version; before it stands what systems write for no date
 _PACKED: Final = "Procedure"  # there are millions of them
 _LONG_URL: Final = 2_000  # what every server takes; longer searches are posted
 _AT_ONCE: Final = 4_000  # resources that are written in one transaction
@@ -141,7 +142,10 @@ class SearchReader:
 
     def _note_unused(self, page: SearchPage, pairs: Pairs) -> None:
         """The self link says what a server searched for; what it lacks was not used."""
-        used = {name for name, _ in parse_qsl(urlsplit(page.self_link).query)}
+        try:
+            used = {name for name, _ in parse_qsl(urlsplit(page.self_link).query)}
+        except ValueError:  # it is no URL
+            return
         for name, _ in pairs:
             if used and "_getpages" not in used and name not in used:
                 self._outcome.note(f"by its self link the server does not search by {name}")
@@ -397,7 +401,7 @@ class SearchReader:
         newest = self.newest.get(resource_type)
         for text in texts:
             moment = instant_of(text) if text else None
-            if moment is not None and (newest is None or moment > newest):
+            if moment is not None and moment > (newest or _EARLIEST):
                 newest = self.newest[resource_type] = moment
 
     def settle(self) -> None:

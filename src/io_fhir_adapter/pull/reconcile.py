@@ -96,7 +96,10 @@ def remove_gone(connection: Connection, gone: Gone, outcome: SourceOutcome, run:
         rows = known_ids(
             connection, gone.source, resource_type, run, since or "", mapped_only=looked_for is not None
         )  # fmt: skip
-        counted = _Counted(name for name, patient in rows if patients is None or patient.partition("@")[0] in patients)
+        scope = f"@{gone.source}"
+        counted = _Counted(
+            name for name, patient in rows if patients is None or patient.removesuffix(scope) in patients
+        )
         lacking = gone.seen.get(resource_type, Seen()).lacks(counted)
         known[resource_type] = counted.number
         if looked_for is not None:

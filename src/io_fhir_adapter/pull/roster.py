@@ -15,7 +15,7 @@ from io_fhir_adapter.errors import PullError
 from io_fhir_adapter.fhir.references import id_of, reference_key
 from io_fhir_adapter.fhir.structs import Reference
 from io_fhir_adapter.pull.batches import escaped, is_literal, subject_of
-from io_fhir_adapter.pull.decode import Resource
+from io_fhir_adapter.pull.decode import UNREADABLE, Resource
 from io_fhir_adapter.pull.outcome import SourceOutcome
 from io_fhir_adapter.pull.reading import SearchReader
 from io_fhir_adapter.transport.client import Answer, FhirClient
@@ -94,7 +94,7 @@ async def _members(name: str, client: FhirClient) -> list[str]:
     def parse(answer: Answer) -> _Named:
         try:
             named = _DECODER.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except UNREADABLE as exc:
             what = f"the server's {kind} cannot be read"
             raise PullError(what, where=where, do="check sources.patients.id", number=20) from exc
         if named.resourceType != kind:

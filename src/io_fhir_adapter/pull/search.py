@@ -38,6 +38,7 @@ from io_fhir_adapter.transport.client import FhirClient
 __all__ = ["SearchPull", "parse_searchset"]
 
 _TICK: Final = timedelta(seconds=1)  # the resolution of HTTP dates
+_LAST: Final = datetime(9000, 1, 1, tzinfo=UTC)  # with which one can still reckon
 _NEEDED: Final = ("Patient", "Condition", "Encounter")
 
 
@@ -159,9 +160,10 @@ class SearchPull:
         """The server's time when the pull began; our own clock where it does not say."""
         try:
             moment = parsedate_to_datetime(self._client.server_date)
-        except ValueError:
+            moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
             return datetime.now(UTC)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        return min(moment, _LAST)
 
     # --- Procedures ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from io_fhir_adapter.fhir.structs import (
     Patient,
     Procedure,
     ProcedureSketch,
+    Total,
 )
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.decode import Item, Resource, decode_resource, has_resource
@@ -65,7 +66,7 @@ class _SoundBundle(msgspec.Struct, Generic[T], gc=False):
     """A searchset in which everything is of one type and in order: decoded in one go."""
 
     resourceType: Literal["Bundle"]
-    total: int | None = None
+    total: Total | None = None
     link: list[BundleLink] | None = None
     entry: list[_SoundEntry[T]] | None = None
 
@@ -317,7 +318,7 @@ def _refuse_part(entry: BundleEntry, where: str) -> None:
 def _readable_id(data: msgspec.Raw) -> str:
     try:
         return _HEADER.decode(data).id or ""
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return ""
 
 

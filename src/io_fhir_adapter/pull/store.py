@@ -194,7 +194,9 @@ class FactStore:
         stored = self._made_of(resource, fallback_id)
         patient = getattr(stored.fact, "patient", "") or getattr(stored.fact, "replaced_by", "")
         if is_too_long(stored.fact.id, patient, getattr(stored.fact, "status", "")):
-            raise ResourceError("the id, the status or the reference to the patient is too long", number=16)
+            raise ResourceError(
+                "the id, the status or the reference to the patient is too long, or holds a NUL", number=16
+            )
         identities = self._identities[0]
         return (
             msgspec.structs.replace(stored, fact=self._told_apart(stored.fact, resource, identities))

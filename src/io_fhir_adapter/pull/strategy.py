@@ -11,6 +11,7 @@ import msgspec
 
 from io_fhir_adapter.config import FhirSourceConfig
 from io_fhir_adapter.errors import AdapterError, PullError, TransportError
+from io_fhir_adapter.pull.decode import UNREADABLE
 from io_fhir_adapter.pull.searchset import parse_searchset
 from io_fhir_adapter.transport.client import Answer, FhirClient
 
@@ -144,6 +145,6 @@ async def _declared(client: FhirClient) -> Abilities:
         statement = await client.exchange(
             "GET", f"{client.base_url}/metadata", lambda answer: _JSON.decode(answer.body)
         )
-    except (AdapterError, msgspec.DecodeError):
+    except (AdapterError, *UNREADABLE):
         return Abilities()  # a statement is a hint; what the server does when asked is the answer
     return abilities_of(statement) or Abilities()

@@ -17,7 +17,7 @@ from io_fhir_adapter.config import FilesSourceConfig
 from io_fhir_adapter.errors import InputError, TransportError
 from io_fhir_adapter.fhir.references import id_of
 from io_fhir_adapter.fhir.structs import Bundle, Header
-from io_fhir_adapter.pull.decode import has_resource
+from io_fhir_adapter.pull.decode import UNREADABLE, has_resource
 from io_fhir_adapter.pull.files import find_inputs
 from io_fhir_adapter.pull.searchset import Page, search_pages, searchset_of
 from io_fhir_adapter.transport.client import Answer, FhirClient
@@ -26,6 +26,7 @@ __all__ = ["fetch_by_reference", "fetch_from_files", "fetch_of_patients", "searc
 
 Json = dict[str, Any]
 _BATCH = 50
+_DEEPEST: Final = 60  # levels
 _LITERAL: Final = re.compile(r"[A-Za-z]+/[^/?,]+")
 _READABLE: Final = re.compile(r"[A-Za-z]+/[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # ids as FHIR writes them, for a path
 _HEADER: Final = msgspec.json.Decoder(Header)
@@ -70,15 +71,36 @@ async def _read(client: FhirClient, reference: str) -> Json | None:
     if not _READABLE.fullmatch(reference):
         return None
     try:
-        resource = await client.read(reference, lambda answer: json.loads(answer.body))
+        resource = await client.read(reference, lambda answer: _whole(answer.body))
     except TransportError as exc:
         if exc.transient or exc.status is None:
             raise
         return None
-    except ValueError:
-        return None
-    is_it = isinstance(resource, dict) and f"{resource.get('resourceType')}/{resource.get('id')}" == reference
+    is_it = resource is not None and f"{resource.get('resourceType')}/{resource.get('id')}" == reference
     return resource if is_it else None
+
+
+def _whole(data: bytes | msgspec.Raw) -> Json | None:
+    """A resource with all its elements; None for what is none, or is nested deeper than any.
+
+    A byte in another encoding, which the pull did not look at, becomes a question mark: no text leaves anyway.
+    """
+    try:
+        found = json.loads(bytes(data).decode("utf-8", "replace"), strict=False, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and _is_flat(found) else None
+
+
+def _is_flat(resource: Json) -> bool:
+    """Whether it is nested no deeper than what goes through it can follow."""
+    level: list[Any] = [resource]
+    for _ in range(_DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [child for children in inner for child in children]
+        if not level:
+            return True
+    return False
 
 
 async def search_resources(
@@ -91,9 +113,9 @@ async def search_resources(
 
 def _page(answer: Answer, where: str) -> Page[Json]:
     bundle = searchset_of(answer, where)
-    resources = [json.loads(bytes(entry.resource)) for entry in bundle.entry or () if has_resource(entry)]
+    resources = [_whole(entry.resource) for entry in bundle.entry or () if has_resource(entry)]
     link = next((link.url for link in bundle.link or () if link.relation == "next" and link.url), "")
-    return Page([resource for resource in resources if isinstance(resource, dict)], bundle.total, link, answer.url)
+    return Page([resource for resource in resources if resource is not None], bundle.total, link, answer.url)
 
 
 def fetch_from_files(config: FilesSourceConfig, references: Iterable[str]) -> dict[str, Json]:
@@ -139,10 +161,10 @@ def fetch_of_patients(
         for raw in _documents(source.path, source.name):
             for kind, data in _of_types(raw, types):
                 present.add(kind)
-                resource = json.loads(bytes(data))
-                name = str(resource.get("id"))
-                if patient_of(resource) not in patients:
+                resource = _whole(data)
+                if resource is None or patient_of(resource) not in patients:
                     continue
+                name = str(resource.get("id"))
                 if name not in found[kind] or not _is_newer(found[kind][name], resource):
                     found[kind][name] = resource
     return {kind: list(by_id.values()) for kind, by_id in found.items()}, frozenset(present)
@@ -153,9 +175,8 @@ def _of_types(data: bytes | msgspec.Raw, types: Collection[str]) -> Iterator[tup
     if header is None:
         return
     if header.resourceType == "Bundle":
-        for entry in _BUNDLE.decode(data).entry or ():
-            if has_resource(entry):
-                yield from _of_types(entry.resource, types)
+        for entry in _entries(data):
+            yield from _of_types(entry, types)
     elif header.resourceType in types:
         yield header.resourceType, data
 
@@ -182,8 +203,16 @@ def _documents(path: Path, name: str) -> Iterator[bytes]:
 def _header(data: bytes | msgspec.Raw) -> Header | None:
     try:
         return _HEADER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None  # the pull has quarantined it
+
+
+def _entries(data: bytes | msgspec.Raw) -> list[msgspec.Raw]:
+    """The resources of a Bundle."""
+    try:
+        return [entry.resource for entry in _BUNDLE.decode(data).entry or () if has_resource(entry)]
+    except UNREADABLE:
+        return []
 
 
 def _wanted_in(data: bytes | msgspec.Raw, wanted: Collection[str]) -> Iterator[tuple[str, Json]]:
@@ -191,18 +220,17 @@ def _wanted_in(data: bytes | msgspec.Raw, wanted: Collection[str]) -> Iterator[t
     if header is None:
         return
     if header.resourceType == "Bundle":
-        for entry in _BUNDLE.decode(data).entry or ():
-            if has_resource(entry):
-                yield from _wanted_in(entry.resource, wanted)
+        for entry in _entries(data):
+            yield from _wanted_in(entry, wanted)
         return
     reference = f"{header.resourceType}/{header.id}"
-    if reference in wanted:
-        yield reference, json.loads(bytes(data))
+    if reference in wanted and (resource := _whole(data)) is not None:
+        yield reference, resource
 
 
 def _is_newer(first: Json, second: Json) -> bool:
-    versions = [resource.get("meta", {}).get("lastUpdated") for resource in (first, second)]
     try:
-        return datetime.fromisoformat(versions[0]) > datetime.fromisoformat(versions[1])
-    except (TypeError, ValueError):
+        versions = [datetime.fromisoformat(resource["meta"]["lastUpdated"]) for resource in (first, second)]
+        return versions[0] > versions[1]
+    except (KeyError, TypeError, ValueError):
         return False

@@ -18,6 +18,7 @@ __all__ = ["Lookup", "Origin", "Origins", "is_absolute", "look_up", "open_addres
 Origin = tuple[str, str, int]
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 
+_LAST_PORT: Final = 65_535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
@@ -45,7 +46,7 @@ def parse_url(link: str, base: str | httpx.URL, where: str) -> httpx.URL:
     """
     try:
         # parsing a URL of many ids takes long enough to do it once only
-        return httpx.URL(link) if is_absolute(link) else httpx.URL(base).join(link)
+        return _addressed(httpx.URL(link) if is_absolute(link) else httpx.URL(base).join(link))
     except (httpx.InvalidURL, ValueError) as exc:
         raise TransportError(
             "the server's link is no URL",
@@ -54,6 +55,13 @@ def parse_url(link: str, base: str | httpx.URL, where: str) -> httpx.URL:
             number=11,
             transient=False,
         ) from exc
+
+
+def _addressed(url: httpx.URL) -> httpx.URL:
+    """The same where its host is one, which is decoded only here, and its port."""
+    if url.host and (url.port or 0) > _LAST_PORT:
+        raise ValueError
+    return url
 
 
 class Origins:

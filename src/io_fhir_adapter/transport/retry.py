@@ -38,7 +38,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         return min(float(text), _LONGEST_S)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

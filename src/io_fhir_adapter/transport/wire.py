@@ -291,9 +291,9 @@ def skew(date: str, now: float) -> float | None:
     """How many seconds a server's Date header is ahead of ``now``; None where it cannot be read."""
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
 
 
 def _translated(exc: httpx.HTTPError | OSError, where: str) -> TransportError:

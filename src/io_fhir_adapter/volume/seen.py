@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
+from io_fhir_adapter.model import status_name
 from io_fhir_adapter.volume.period import Period
 
-__all__ = ["STATUSES", "Seen", "SeenCounter", "status_name"]
-
-STATUSES: Final = (
-    "completed", "not-done", "entered-in-error", "in-progress", "preparation", "on-hold", "stopped", "unknown",
-)  # fmt: skip
-"""The statuses of a Procedure in R4 terms, http://hl7.org/fhir/event-status."""
-
-
-def status_name(status: str) -> str:
-    """A status as it is tallied: one of :data:`STATUSES`, or ``other`` for whatever else a server writes there."""
-    return status if status in STATUSES else "other"
+__all__ = ["Seen", "SeenCounter"]
 
 
 @dataclass(frozen=True)

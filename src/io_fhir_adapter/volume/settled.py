@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from io_fhir_adapter.model import status_name
 from io_fhir_adapter.volume.count import Seen
 from io_fhir_adapter.volume.period import Period
-from io_fhir_adapter.volume.seen import status_name
 
 __all__ = ["after_deciding"]
 

@@ -19,9 +19,8 @@ from io_fhir_adapter.ledger.facts import (
     tally_procedures,
 )
 from io_fhir_adapter.ledger.retention import tallied_procedures, tallied_sessions
-from io_fhir_adapter.model import Decision
+from io_fhir_adapter.model import Decision, status_name
 from io_fhir_adapter.volume.count import Period, Seen, Volume, VolumeCounter
-from io_fhir_adapter.volume.seen import status_name
 from io_fhir_adapter.volume.settled import after_deciding
 
 __all__ = ["count_ledger", "removed_decisions"]
