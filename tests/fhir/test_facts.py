@@ -386,8 +386,8 @@ def test_a_contained_condition_in_another_encoding_is_passed_over() -> None:
     assert procedure_fact(sent, "his", BERLIN).reasons == ()
 
 
-@pytest.mark.parametrize("subject", ["Group/1", "patient/1", "Patient/", "Device/1", "/"])
-def test_a_subject_that_is_no_patient_is_none(subject: str) -> None:
+@pytest.mark.parametrize("subject", ["Patient/", "urn:uuid:", "https://h.example/fhir/Patient/", "/"])
+def test_a_subject_without_an_id_is_none(subject: str) -> None:
     with pytest.raises(ResourceError, match="no subject"):
         procedure(subject={"reference": subject})
 

@@ -31,6 +31,8 @@ ids = st.from_regex(r"[A-Za-z0-9\-\.]{1,64}", fullmatch=True).filter(lambda text
         ("Patient/", ""),
         ("Patient/ ", ""),
         ("urn:uuid:", ""),
+        ("https://host/fhir/Patient/Patient", "Patient/Patient"),
+        ("https://mpi.example/persons/1", "persons/1"),
         ("https://host/fhir/Patient/", ""),
         ("/1/", "Patient/1"),
         (None, ""),

@@ -27,7 +27,6 @@ from io_fhir_adapter.fhir.structs import (
 from io_fhir_adapter.model import Code, ConditionFact, EncounterFact, PatientFact, ProcedureFact
 
 __all__ = [
-    "OF_PATIENTS",
     "codes_of",
     "condition_fact",
     "encounter_fact",
@@ -40,8 +39,6 @@ __all__ = [
     "status_of",
 ]
 
-OF_PATIENTS: Final = ("Patient/", "Patient?")
-"""How the keys of patients begin, by id or by identifier."""
 _LAST_RANK: Final = 1_000  # of a diagnosis; what is higher is none
 _NO_CODES: tuple[Code, ...] = ()
 _CONDITION: Final = msgspec.json.Decoder(Condition)
@@ -86,7 +83,7 @@ def procedure_fact(
     if not resource_id:
         raise ResourceError("the Procedure has no id", number=1)
     patient = reference_key(procedure.subject, "Patient")
-    if not patient.startswith(OF_PATIENTS):  # a Group has none either
+    if not patient:
         raise ResourceError("the Procedure has no subject that could be told apart", number=2)
     day, time, end_day, end_time = performed_on(procedure, tz)
     if not_after and day > not_after:

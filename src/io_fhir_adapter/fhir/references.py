@@ -34,9 +34,10 @@ def normalise(reference: str | None, resource_type: str) -> str:
     parts = [part for part in reference.split("/") if part]
     if len(parts) > 3 and parts[-2] == "_history":
         parts = parts[:-2]
-    if not parts or parts[-1] == resource_type or parts[-1].isspace():  # a type without an id
+    kind, name = parts[-2] if len(parts) > 1 else resource_type, parts[-1] if parts else ""
+    if not name.strip() or (name == resource_type and (len(parts) == 1 or kind != name)):  # a type without an id
         return ""
-    return f"{parts[-2] if len(parts) > 1 else resource_type}/{parts[-1]}"
+    return f"{kind}/{name}"
 
 
 def reference_key(reference: Reference | None, resource_type: str) -> str:

@@ -6,7 +6,7 @@ string cannot be decided on and is quarantined. Element names are FHIR's.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -36,7 +36,6 @@ __all__ = [
     "ProcedureGlance",
     "ProcedureSketch",
     "Reference",
-    "Total",
 ]
 
 
@@ -292,10 +291,6 @@ class Header(msgspec.Struct, gc=False):
     id: str | None = None
 
 
-Total = Annotated[int, msgspec.Meta(le=10**12)]
-"""A number of resources; what is higher is none."""
-
-
 class BundleLink(msgspec.Struct, gc=False):
     """Bundle.link."""
 
@@ -322,6 +317,6 @@ class Bundle(msgspec.Struct, gc=False):
 
     resourceType: str = ""
     type: str = ""
-    total: Total | None = None
+    total: int | None = None
     link: list[BundleLink] | None = None
     entry: list[BundleEntry] | None = None

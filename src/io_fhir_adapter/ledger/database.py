@@ -342,8 +342,8 @@ def upsert(
 
 def among(connection: Connection, column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:
     """The condition that a text column has one of any number of values, as one parameter."""
+    named = [value for value in values if "\0" not in value]  # databases end texts there: it would stand for another
     if connection.dialect.name == "postgresql":
-        return column == any_(cast(list(values), postgresql.ARRAY(Text)))
-    # a text ends at a NUL there: what has one would stand for another
-    each = func.json_each(json.dumps([value for value in values if "\0" not in value])).table_valued("value")
+        return column == any_(cast(named, postgresql.ARRAY(Text)))
+    each = func.json_each(json.dumps(named)).table_valued("value")
     return column.in_(select(each.c.value))

@@ -17,7 +17,7 @@ import msgspec
 
 from io_fhir_adapter.errors import ResourceError
 from io_fhir_adapter.fhir.dates import local_moment
-from io_fhir_adapter.fhir.facts import OF_PATIENTS, codes_of, keys_of, operator_of, origin_of, performed_on, status_of
+from io_fhir_adapter.fhir.facts import codes_of, keys_of, operator_of, origin_of, performed_on, status_of
 from io_fhir_adapter.fhir.mentions import procedure_mentions
 from io_fhir_adapter.fhir.references import reference_key
 from io_fhir_adapter.fhir.structs import (
@@ -153,9 +153,9 @@ class Packer:
             condition, reason, sites, part_of, contained, performer, location, category,
         ) = _ELEMENTS(sketch)  # fmt: skip
         patient = subject.reference if subject is not None else None
-        if not patient or patient.count("/") != 1 or patient[:8] != "Patient/" or patient[-1] in "/ " or "?" in patient:
+        if not patient or patient.count("/") != 1 or patient[0] in "/#" or patient[-1] in "/ " or "?" in patient:
             patient = reference_key(subject, "Patient")
-        if not patient.startswith(OF_PATIENTS) or (contained is not NOT_GIVEN and _is_given(contained)):
+        if not patient or (contained is not NOT_GIVEN and _is_given(contained)):
             return None
         if reason is not NOT_GIVEN and _is_given(reason):
             return None

@@ -22,7 +22,6 @@ from io_fhir_adapter.fhir.structs import (
     Patient,
     Procedure,
     ProcedureSketch,
-    Total,
 )
 from io_fhir_adapter.ledger.packed_form import PackedProcedure
 from io_fhir_adapter.pull.decode import Item, Resource, decode_resource, has_resource
@@ -38,6 +37,7 @@ Found = tuple[Item, str]
 _BUNDLE: Final = msgspec.json.Decoder(Bundle, strict=False)  # some write a total as text
 _HEADER: Final = msgspec.json.Decoder(Header)
 _MAX_PAGES = 1_000_000
+_MOST: Final = 10**12
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DIGEST_SHOWN = 12
 _LEFT_OUT: Final = frozenset(
@@ -66,7 +66,7 @@ class _SoundBundle(msgspec.Struct, Generic[T], gc=False):
     """A searchset in which everything is of one type and in order: decoded in one go."""
 
     resourceType: Literal["Bundle"]
-    total: Total | None = None
+    total: int | None = None
     link: list[BundleLink] | None = None
     entry: list[_SoundEntry[T]] | None = None
 
@@ -230,7 +230,7 @@ def _parsed(answer: Answer, where: str, resource_type: str) -> SearchPage:
     bundle = searchset_of(answer, where)
     items = [_item(entry, number, where, resource_type) for number, entry in enumerate(bundle.entry or (), start=1)]
     found = [item for item in items if item is not None]
-    return SearchPage((), found, bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
+    return SearchPage((), found, _total(bundle.total), _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
 
 
 def _sketched(answer: Answer, where: str) -> SearchPage | None:
@@ -244,7 +244,12 @@ def _sketched(answer: Answer, where: str) -> SearchPage | None:
             return None
         sketches.append(entry.resource)
     links = _link(bundle, "next"), _link(bundle, "self")
-    return SearchPage((), (), bundle.total, *links, answer.url, where, sketches=sketches, answer=answer)
+    return SearchPage((), (), _total(bundle.total), *links, answer.url, where, sketches=sketches, answer=answer)
+
+
+def _total(total: int | None) -> int | None:
+    """What a server says, unless no hospital has as many: some write the highest number that they know."""
+    return total if total is None or total <= _MOST else None
 
 
 def _is_match(entry: _SoundEntry[Any]) -> bool:
@@ -264,7 +269,7 @@ def _all_sound(answer: Answer, where: str, resource_type: str) -> SearchPage | N
         if not entry.resource.id or not _is_match(entry):
             return None
         sound.append(entry.resource)
-    return SearchPage(sound, (), bundle.total, _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
+    return SearchPage(sound, (), _total(bundle.total), _link(bundle, "next"), _link(bundle, "self"), answer.url, where)
 
 
 def _item(entry: BundleEntry, number: int, where: str, resource_type: str) -> tuple[Item, str] | None:

@@ -40,7 +40,8 @@ _REMEMBERED = 50_000  # readings of codes
 
 def known_position(resource_type: str, resource_id: str, position: str) -> str:
     """Where a resource stands for good: its own reference, the place in the answer only where it has no id."""
-    return f"{resource_type}/{resource_id[:LONGEST]}" if resource_type and resource_id else position
+    shown = resource_id[:LONGEST].replace("\0", "\ufffd")  # which no ledger holds
+    return f"{resource_type}/{shown}" if resource_type and resource_id else position
 
 
 @dataclass(frozen=True, slots=True)

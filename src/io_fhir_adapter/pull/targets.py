@@ -81,7 +81,13 @@ async def _read(client: FhirClient, reference: str) -> Json | None:
 
 
 def _whole(data: bytes | msgspec.Raw) -> Json | None:
-    """A resource with all its elements; None for what is none, or is nested deeper than any.
+    """A resource with all its elements; None for what is none, or is nested deeper than any."""
+    resource = _parsed(data)
+    return resource if resource is not None and _is_flat(resource) else None
+
+
+def _parsed(data: bytes | msgspec.Raw) -> Json | None:
+    """The same, however deep.
 
     A byte in another encoding, which the pull did not look at, becomes a question mark: no text leaves anyway.
     """
@@ -89,7 +95,7 @@ def _whole(data: bytes | msgspec.Raw) -> Json | None:
         found = json.loads(bytes(data).decode("utf-8", "replace"), strict=False, parse_constant=str)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and _is_flat(found) else None
+    return found if isinstance(found, dict) else None
 
 
 def _is_flat(resource: Json) -> bool:
@@ -161,8 +167,8 @@ def fetch_of_patients(
         for raw in _documents(source.path, source.name):
             for kind, data in _of_types(raw, types):
                 present.add(kind)
-                resource = _whole(data)
-                if resource is None or patient_of(resource) not in patients:
+                resource = _parsed(data)
+                if resource is None or patient_of(resource) not in patients or not _is_flat(resource):
                     continue
                 name = str(resource.get("id"))
                 if name not in found[kind] or not _is_newer(found[kind][name], resource):

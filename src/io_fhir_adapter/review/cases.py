@@ -207,7 +207,7 @@ def prepare_case(
         key=key, token=case.token, patient=case.patient, index_date=case.date, category=case.category,
         included=frozenset(resources) | {case.patient}, zone=zone,
     )  # fmt: skip
-    bare = {"resourceType": "Patient", "id": case.patient.rpartition("/")[2]}
+    bare = {"resourceType": "Patient", "id": case.patient.rpartition("/")[2] or case.token}
     shell = {**(patient or {}), **bare}
     leaving = {**resources, case.patient: shell}
     copies, refused = _deidentified(leaving, profile, context)

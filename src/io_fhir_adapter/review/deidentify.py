@@ -71,7 +71,7 @@ def _own_reference(resource: Json, kind: str, context: DeidContext) -> str:
         raise ReviewError(f"a {kind} of the case has no id", do="leave it out", number=21)
     own = f"{kind}/{identity}"
     if kind == "Patient":
-        about = context.patient if "?" in context.patient else own
+        about = own if context.patient.startswith("Patient/") else context.patient  # by an identifier, or a Group
     else:
         about = key_of(resource.get("subject"), "Patient")
     if about != context.patient:
