@@ -172,6 +172,28 @@ def test_a_person_of_another_source_or_a_merged_record_leaves_as_the_case(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("drawn", "subject"),
+    [
+        ("Group/1", {"reference": "Group/1"}),
+        ("patient/1", {"reference": "patient/1"}),
+        ("persons/4711", {"reference": "https://mpi.example/persons/4711"}),
+        ("Patient?identifier=urn:x|12/", {"identifier": {"system": "urn:x", "value": "12/"}}),
+    ],
+)
+def test_whoever_has_no_record_of_a_patient_leaves_without_one(drawn: str, subject: dict[str, Any]) -> None:
+    procedure = {
+        "resourceType": "Procedure", "id": "a", "status": "completed", "performedDateTime": DAY, "subject": subject,
+    }  # fmt: skip
+    case = StoredCase(1, "case", "ab" * 32, drawn, DAY, "tace", ("Procedure/a",))
+    made = prepare_case(
+        CaseNeeds(case, decision(), frozenset({drawn, "Procedure/a"})), {"Procedure/a": procedure},
+        load_questionnaire(), load_profile(), key=b"k" * 32, nonce="cd" * 32, zone=UTC,
+    )  # fmt: skip
+    assert (made.patient["id"], len(made.procedures), made.refused) == ("ab" * 32, 1, ())
+    assert "4711" not in repr(made.patient) + repr(made.procedures)
+
+
 UNKNOWN = {"modifierExtension": [{"url": "urn:x", "valueBoolean": True}]}
 
 
